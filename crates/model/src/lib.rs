@@ -4,12 +4,14 @@
 //! types means the same thing in every crate and on every wire, and is stable once written (see the
 //! versioned envelope in [`event`] and the stable strings in [`code`]).
 
+pub mod chunk;
 pub mod code;
 pub mod document;
 pub mod event;
 pub mod hash;
 pub mod id;
 pub mod manifest;
+pub mod results;
 pub mod scope;
 pub mod sensitive;
 pub mod text;

@@ -1,0 +1,202 @@
+//! Postgres as the running services see it: two pools, one tenant per transaction, and no transaction that a
+//! dropped request can leave half open.
+//!
+//! `app` is bound by row-level security: its work happens inside [`Database::write`] or [`Database::read`], which set
+//! the tenant for one transaction. `engine` crosses tenants, but the schema grants it ids and states only.
+//! Not here: migrations and set-up (the embedded supervisor's, over the sync driver).
+
+use docmill_model::{Code, Failure, TenantId};
+use futures::future::BoxFuture;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+use std::time::Duration;
+
+/// Failure of a database operation: a driver error or a typed failure of the work done inside.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The driver or server failed.
+    #[error("database operation failed")]
+    Sqlx(#[from] sqlx::Error),
+    /// The work inside the transaction ended in a typed failure; the transaction is rolled back.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl DbError {
+    /// The failure to show: typed ones as they are, lost connections as `DATABASE_UNAVAILABLE`, the rest `INTERNAL`.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        match self {
+            DbError::Failed(failure) => failure,
+            DbError::Sqlx(error) if is_unavailable(&error) => {
+                Failure::new(Code::DatabaseUnavailable, "the database does not answer")
+            }
+            DbError::Sqlx(error) => {
+                tracing::error!(error = %describe(&error), "database error");
+                Failure::new(Code::Internal, "a database operation failed")
+            }
+        }
+    }
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Self {
+        error.into_failure()
+    }
+}
+
+/// True for lost connections, exhausted pools, shutdowns and lock or statement timeouts: worth another try.
+#[must_use]
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(db) => db.code().is_some_and(|code| {
+            // Connection exceptions, operator intervention, insufficient resources, serialization, deadlock, lock timeout.
+            matches!(&code[..2], "08" | "57" | "53") || matches!(&*code, "40001" | "40P01" | "55P03" | "25P03")
+        }),
+        _ => false,
+    }
+}
+
+/// SQLSTATE and constraint only: messages and details of the server may quote row values.
+fn describe(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(db) => format!(
+            "sqlstate {} table {:?} constraint {:?}",
+            db.code().unwrap_or_default(),
+            db.table(),
+            db.constraint()
+        ),
+        None => match error {
+            sqlx::Error::RowNotFound => "row not found".to_owned(),
+            sqlx::Error::ColumnDecode { index, .. } => format!("column {index} has an unexpected type"),
+            other => format!("{:?}", std::mem::discriminant(other)),
+        },
+    }
+}
+
+/// How to connect.
+#[derive(Clone)]
+pub struct DatabaseConfig {
+    /// URL of the role bound by row-level security.
+    pub app_url: SecretString,
+    /// URL of the role that moves jobs of all tenants.
+    pub engine_url: SecretString,
+    /// Most connections of the app pool; the engine pool gets a quarter, at least 4.
+    pub max_connections: u32,
+    /// Longest wait for a connection before `DATABASE_UNAVAILABLE`.
+    pub acquire_timeout: Duration,
+}
+
+/// The two pools.
+#[derive(Clone)]
+pub struct Database {
+    app: PgPool,
+    engine: PgPool,
+}
+
+impl Database {
+    /// Connects both pools.
+    ///
+    /// # Errors
+    /// `DATABASE_UNAVAILABLE` when the server does not answer, `CONFIG_INVALID` for an unreadable URL.
+    pub async fn connect(config: &DatabaseConfig) -> Result<Self, Failure> {
+        let app = pool(&config.app_url, config.max_connections, config.acquire_timeout).await?;
+        let engine = pool(&config.engine_url, (config.max_connections / 4).max(4), config.acquire_timeout).await?;
+        Ok(Self { app, engine })
+    }
+
+    /// The pool of the role that crosses tenants. Use for ids and states only; the schema grants no more.
+    #[must_use]
+    pub fn engine(&self) -> &PgPool {
+        &self.engine
+    }
+
+    /// Runs `work` in one transaction as `tenant` and commits it. The transaction runs in a task of its own: when the
+    /// caller is dropped, it still ends by commit or rollback.
+    ///
+    /// # Errors
+    /// Whatever `work` returns (rolled back), or the driver's error.
+    pub async fn write<T, F>(&self, tenant: TenantId, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+    {
+        let pool = self.app.clone();
+        let task = tokio::spawn(async move {
+            let mut connection = pool.acquire().await?;
+            let mut transaction = connection.begin().await?;
+            set_tenant(&mut transaction, tenant).await?;
+            let value = work(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(value)
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(join) => match join.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(DbError::Sqlx(sqlx::Error::PoolClosed)),
+            },
+        }
+    }
+
+    /// Runs `work` in one read-only, repeatable-read transaction as `tenant`: every statement sees one snapshot.
+    ///
+    /// # Errors
+    /// Whatever `work` returns, or the driver's error.
+    pub async fn read<T, F>(&self, tenant: TenantId, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+    {
+        self.write(tenant, move |connection| {
+            Box::pin(async move {
+                sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await?;
+                work(connection).await
+            })
+        })
+        .await
+    }
+
+    /// Waits for running transactions and closes both pools.
+    pub async fn close(&self) {
+        self.app.close().await;
+        self.engine.close().await;
+    }
+}
+
+async fn set_tenant(connection: &mut PgConnection, tenant: TenantId) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT set_config('docmill.tenant', $1, true)")
+        .bind(tenant.to_string())
+        .execute(connection)
+        .await
+        .map(|_| ())
+}
+
+async fn pool(url: &SecretString, max_connections: u32, acquire_timeout: Duration) -> Result<PgPool, Failure> {
+    let options: PgConnectOptions = url.expose_secret().parse().map_err(|_| {
+        Failure::new(Code::ConfigInvalid, "the database URL cannot be read; expected postgres://user:password@host/name")
+    })?;
+    let options = options.application_name("docmill").options([
+        ("statement_timeout", "60s"),
+        ("lock_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "30s"),
+    ]);
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(acquire_timeout)
+        .max_lifetime(Duration::from_secs(1800))
+        // sqlx 0.9 can leave a connection inside a transaction when `begin` is dropped mid-flight; the next borrower's
+        // writes would vanish. Rolling back on release makes that harmless.
+        .after_release(|connection, _| {
+            Box::pin(async move { sqlx::query("ROLLBACK").execute(connection).await.map(|_| true).or(Ok(false)) })
+        })
+        .connect_with(options)
+        .await
+        .map_err(|error| {
+            tracing::warn!(error = %describe(&error), "cannot connect to Postgres");
+            Failure::new(Code::DatabaseUnavailable, "cannot connect to Postgres; check that it runs and the URL is right")
+        })
+}
