@@ -1,0 +1,158 @@
+//! `POST /v1/documents/{id}/complete`: ask the store what arrived, pin it, start the run.
+//!
+//! The object is copied server-side to a content-addressed key; only that key is ever read, so bytes that change at
+//! the upload key afterwards change nothing. Repeating the call gives the same answer.
+
+use super::{DocumentView, accepted_key, document_id, find};
+use crate::auth::{Principal, Uploader};
+use crate::problem::{Problem, ProblemBody};
+use crate::state::ApiState;
+use axum::Json;
+use axum::extract::{Path, State};
+use docmill_model::{Code, DocumentId, Failure, VersionId};
+use docmill_platform::blobs::BlobHead;
+use docmill_platform::database::DbError;
+use docmill_runtime::runs::{Cause, StartRun, start_run};
+use sqlx::PgConnection;
+
+#[derive(Clone, sqlx::FromRow)]
+struct Pending {
+    id: uuid::Uuid,
+    size_bytes: i64,
+    sha256: String,
+    upload_state: String,
+    upload_key: String,
+    pipeline_version: String,
+    traceparent: Option<String>,
+}
+
+/// Verifies the upload and starts processing.
+#[utoipa::path(post, path = "/v1/documents/{id}/complete", tag = "documents",
+    params(("id" = String, Path, description = "Document id")),
+    responses((status = 200, body = DocumentView), (status = 404, body = ProblemBody),
+              (status = 409, body = ProblemBody), (status = 410, body = ProblemBody)))]
+pub async fn complete(
+    State(state): State<ApiState>,
+    Uploader(principal): Uploader,
+    Path(id): Path<String>,
+) -> Result<Json<DocumentView>, Problem> {
+    let id = document_id(&id)?;
+    let version = newest(&state, &principal, id).await?;
+    match version.upload_state.as_str() {
+        "accepted" => {}
+        "expired" => return Err(Problem::new(Code::UploadExpired, "the upload was not completed in time")),
+        _ => accept(&state, &principal, id, version).await?,
+    }
+    let labels = principal.labels.clone();
+    let view = state
+        .database
+        .read(principal.tenant_id, move |connection| Box::pin(async move { Ok(find(connection, id, &labels).await?) }))
+        .await?;
+    view.map(Json).ok_or_else(Problem::not_found)
+}
+
+async fn newest(state: &ApiState, principal: &Principal, id: DocumentId) -> Result<Pending, Problem> {
+    let labels = principal.labels.clone();
+    let row: Option<Pending> = state
+        .database
+        .read(principal.tenant_id, move |connection| {
+            Box::pin(async move {
+                Ok(sqlx::query_as(
+                    "SELECT v.id, v.size_bytes, v.sha256, v.upload_state, v.upload_key, v.pipeline_version, v.traceparent
+                     FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
+                     WHERE d.tenant_id = current_tenant() AND d.id = $1 AND d.deleted_at IS NULL
+                       AND (d.labels = '{}' OR d.labels && $2)
+                     ORDER BY v.number DESC LIMIT 1",
+                )
+                .bind(id.0)
+                .bind(labels)
+                .fetch_optional(connection)
+                .await?)
+            })
+        })
+        .await?;
+    row.ok_or_else(Problem::not_found)
+}
+
+async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version: Pending) -> Result<(), Problem> {
+    let head = state.blobs.head(&version.upload_key).await.map_err(Failure::from)?;
+    let head = head.ok_or_else(|| Problem::new(Code::UploadMissing, "the store has no object for this upload yet"))?;
+    verify(&version, &head)?;
+    let accepted = accepted_key(principal.tenant_id, &version.sha256);
+    state.blobs.copy_if_absent(&version.upload_key, &accepted, &head.etag).await.map_err(Failure::from)?;
+    let pipeline = state.pipelines.version(&version.pipeline_version).ok_or_else(|| {
+        Problem::new(Code::PipelineUnknown, "the pipeline version this upload was declared for is no longer configured")
+    })?;
+    let upload_key = version.upload_key.clone();
+    state
+        .database
+        .write(principal.tenant_id, move |connection| {
+            Box::pin(async move {
+                if !mark_accepted(connection, id, &version, &accepted).await? {
+                    return Ok(());
+                }
+                let run = StartRun {
+                    document_id: id,
+                    version_id: VersionId(version.id),
+                    pipeline: &pipeline,
+                    cause: Cause::Upload,
+                    parent_run: None,
+                    priority: 0,
+                    traceparent: version.traceparent.clone(),
+                };
+                start_run(connection, run).await?;
+                Ok(())
+            })
+        })
+        .await?;
+    // Best effort: an upload object that stays behind is removed by the lifecycle rule of the uploads prefix.
+    let _ = state.blobs.delete(&upload_key).await;
+    Ok(())
+}
+
+fn verify(version: &Pending, head: &BlobHead) -> Result<(), Problem> {
+    if head.size_bytes != version.size_bytes as u64 {
+        let message = "`size` differs between declaration and stored object";
+        return Err(Failure::limit(Code::UploadMismatch, message, version.size_bytes as u64, head.size_bytes).into());
+    }
+    match &head.sha256 {
+        Some(stored) if stored.as_str() != version.sha256 => {
+            Err(Problem::new(Code::UploadMismatch, "`sha256` differs between declaration and stored object"))
+        }
+        // A store that keeps no checksum was still told the signed one at the PUT; ingest recomputes it.
+        _ => Ok(()),
+    }
+}
+
+/// True when this call is the one that accepts the version.
+async fn mark_accepted(
+    connection: &mut PgConnection,
+    id: DocumentId,
+    version: &Pending,
+    accepted: &str,
+) -> Result<bool, DbError> {
+    let won = sqlx::query(
+        "UPDATE document_versions SET upload_state = 'accepted', accepted_key = $2, accepted_at = now()
+         WHERE tenant_id = current_tenant() AND id = $1 AND upload_state = 'pending'",
+    )
+    .bind(version.id)
+    .bind(accepted)
+    .execute(&mut *connection)
+    .await?
+    .rows_affected()
+        == 1;
+    if won {
+        sqlx::query(
+            "UPDATE documents SET state = 'processing', code = NULL, updated_at = now()
+             WHERE tenant_id = current_tenant() AND id = $1",
+        )
+        .bind(id.0)
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query("INSERT INTO document_events (tenant_id, document_id, kind) VALUES (current_tenant(), $1, 'upload.accepted')")
+            .bind(id.0)
+            .execute(connection)
+            .await?;
+    }
+    Ok(won)
+}
