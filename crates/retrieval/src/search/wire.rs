@@ -1,0 +1,179 @@
+//! The shapes a search takes and gives; exactly what the API puts on the wire.
+
+use crate::Filters;
+use docmill_model::{ChunkId, Code, DocumentId, Failure, VersionId};
+
+/// Longest query, in characters.
+pub const MAX_QUERY_CHARS: usize = 4_000;
+/// Most hits of one search.
+pub const MAX_K: u32 = 100;
+
+/// Which halves look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SearchMode {
+    /// Both, fused by reciprocal rank.
+    #[default]
+    Hybrid,
+    /// BM25 alone.
+    Lexical,
+    /// Cosine alone.
+    Dense,
+}
+
+/// A search.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SearchRequest {
+    /// The words to look for, 1–4,000 characters. No operators: every character is text.
+    pub query: String,
+    /// Hits wanted, 1–100.
+    #[serde(default = "default_k")]
+    pub k: u32,
+    /// Which halves look.
+    #[serde(default)]
+    pub mode: SearchMode,
+    /// What to narrow to.
+    #[serde(default)]
+    pub filters: Filters,
+    /// True to get ranks and scores of both halves with every hit.
+    #[serde(default)]
+    pub explain: bool,
+}
+
+fn default_k() -> u32 {
+    10
+}
+
+impl SearchRequest {
+    /// A hybrid search for `query` with defaults.
+    #[must_use]
+    pub fn new(query: impl Into<String>) -> Self {
+        let (k, mode, filters) = (default_k(), SearchMode::Hybrid, Filters::default());
+        Self { query: query.into(), k, mode, filters, explain: false }
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// `QUERY_EMPTY` without a letter or digit, `QUERY_LIMIT` over 4,000 characters, `FIELD_INVALID` for `k` and filters.
+    pub fn check(&self) -> Result<(), Failure> {
+        check_query(&self.query)?;
+        if self.k < 1 || self.k > MAX_K {
+            let message = format!("k must be between 1 and {MAX_K}");
+            return Err(Failure::limit(Code::FieldInvalid, message, u64::from(MAX_K), u64::from(self.k)));
+        }
+        self.filters.check()
+    }
+}
+
+pub(crate) fn check_query(query: &str) -> Result<(), Failure> {
+    let chars = query.chars().count();
+    if chars > MAX_QUERY_CHARS {
+        let message = "the query has too many characters";
+        return Err(Failure::limit(Code::QueryLimit, message, MAX_QUERY_CHARS as u64, chars as u64));
+    }
+    if query.chars().any(char::is_alphanumeric) {
+        Ok(())
+    } else {
+        Err(Failure::new(Code::QueryEmpty, "the query holds no word"))
+    }
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct SearchResponse {
+    /// Best first; at most `k`, fewer only when fewer match.
+    pub hits: Vec<Hit>,
+    /// Time inside retrieval, milliseconds.
+    pub took_ms: f64,
+    /// A half that did not answer in time or failed, so that the other answered alone: `lexical` or `dense`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
+}
+
+/// One passage.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct Hit {
+    /// The chunk; equal content keeps its id.
+    pub chunk_id: ChunkId,
+    /// Its document.
+    pub document_id: DocumentId,
+    /// The version that answers.
+    pub version_id: VersionId,
+    /// File name of the document.
+    pub document: String,
+    /// Title found in the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Collection of the document.
+    pub collection: String,
+    /// The passage, as canonical text less hidden text.
+    pub text: String,
+    /// Headings above it, outermost first.
+    pub heading_path: Vec<String>,
+    /// First page from 1, for paged formats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_start: Option<u32>,
+    /// Last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_end: Option<u32>,
+    /// First character in the canonical text.
+    pub char_start: u32,
+    /// One past the last character.
+    pub char_end: u32,
+    /// The score that ordered the hits; comparable within one response only.
+    pub score: f64,
+    /// Present when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
+}
+
+/// Where a score came from.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct Explanation {
+    /// Rank from 1 among the visible BM25 candidates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bm25_rank: Option<u32>,
+    /// BM25 score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bm25_score: Option<f64>,
+    /// Rank from 1 among the visible dense candidates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dense_rank: Option<u32>,
+    /// Cosine similarity, -1 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dense_cosine: Option<f64>,
+    /// The fused score.
+    pub fused: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn queries_are_bounded_at_the_limit_and_one_past_it() {
+        assert!(SearchRequest::new("é".repeat(MAX_QUERY_CHARS)).check().is_ok());
+        let failure = SearchRequest::new("é".repeat(MAX_QUERY_CHARS + 1)).check().unwrap_err();
+        assert_eq!((failure.code, failure.limit, failure.measured), (Code::QueryLimit, Some(4_000), Some(4_001)));
+        for empty in ["", "  \n\t", "?!…", "\u{200b}"] {
+            assert_eq!(SearchRequest::new(empty).check().unwrap_err().code, Code::QueryEmpty);
+        }
+    }
+
+    #[test]
+    fn k_is_bounded() {
+        for (k, ok) in [(0, false), (1, true), (100, true), (101, false)] {
+            assert_eq!(SearchRequest { k, ..SearchRequest::new("a") }.check().is_ok(), ok, "k = {k}");
+        }
+    }
+
+    #[test]
+    fn a_request_reads_with_defaults_and_refuses_unknown_keys() {
+        let request: SearchRequest = serde_json::from_str(r#"{"query": "a"}"#).unwrap();
+        assert_eq!(request, SearchRequest::new("a"));
+        assert!(serde_json::from_str::<SearchRequest>(r#"{"query": "a", "tenant": "b"}"#).is_err());
+    }
+}
