@@ -1,0 +1,270 @@
+//! The lexical half: one tantivy index for each tenant, so that nobody else's texts change anybody's BM25 statistics,
+//! and so that a tenant filter cannot be forgotten.
+//!
+//! Promises: a search never parses user text as a query; a panic or error of tantivy is a typed outcome that marks the
+//! tenant's index as suspect. Not here: deciding what to index ([`crate::follower`]) and what is visible (Postgres).
+
+pub mod analysis;
+mod query;
+mod schema;
+mod tenant;
+
+pub use schema::LexicalChunk;
+pub use tenant::LexicalChange;
+
+use docmill_model::{ChunkId, Code, Failure, GenerationId, TenantId};
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tenant::TenantIndex;
+
+/// Where the indexes live and how many stay open.
+#[derive(Clone, Debug)]
+pub struct LexicalConfig {
+    /// Directory of this node alone; created when missing. It can be deleted at any time.
+    pub directory: PathBuf,
+    /// Most tenants whose index stays open.
+    pub max_open: usize,
+}
+
+impl LexicalConfig {
+    /// Indexes under `directory`, 64 open at most.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), max_open: 64 }
+    }
+}
+
+/// A chunk found, with its BM25 score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LexicalHit {
+    /// The chunk.
+    pub chunk_id: ChunkId,
+    /// BM25, at least 0; comparable within one search only.
+    pub score: f64,
+}
+
+/// The index is unusable and must be built again from Postgres.
+#[derive(Debug, thiserror::Error)]
+pub enum LexicalError {
+    /// tantivy refused: missing or damaged files, a lock held elsewhere, a full disk.
+    #[error("the lexical index failed")]
+    Tantivy(#[from] tantivy::TantivyError),
+    /// tantivy panicked.
+    #[error("the lexical index panicked")]
+    Panicked,
+    /// There is no index to change.
+    #[error("the lexical index is not there")]
+    Missing,
+}
+
+impl From<LexicalError> for Failure {
+    fn from(error: LexicalError) -> Self {
+        tracing::warn!(error = ?error, "lexical index failed");
+        Failure::new(Code::Internal, "the lexical index is being rebuilt")
+    }
+}
+
+struct Open {
+    index: Arc<TenantIndex>,
+    used: u64,
+}
+
+#[derive(Default)]
+struct State {
+    open: HashMap<TenantId, Open>,
+    suspect: HashSet<TenantId>,
+    clock: u64,
+}
+
+/// All indexes of this node.
+pub struct LexicalIndexes {
+    config: LexicalConfig,
+    state: Mutex<State>,
+}
+
+impl LexicalIndexes {
+    /// Over a directory of this node alone.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` when the directory cannot be created.
+    pub fn new(config: LexicalConfig) -> Result<Arc<Self>, Failure> {
+        std::fs::create_dir_all(&config.directory)
+            .map_err(|error| Failure::new(Code::ConfigInvalid, format!("cannot create the lexical index directory: {}", error.kind())))?;
+        Ok(Arc::new(Self { config, state: Mutex::default() }))
+    }
+
+    /// The best `limit` chunks of `tenant` for `text`, within `only` these generations where given; empty when the
+    /// tenant has no index. The result may hold chunks that are not visible (yet, any more, or to the caller).
+    ///
+    /// # Errors
+    /// [`LexicalError`]; the tenant is then suspect and will be rebuilt.
+    pub async fn search(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        text: String,
+        limit: usize,
+        only: Option<Vec<GenerationId>>,
+    ) -> Result<Vec<LexicalHit>, LexicalError> {
+        self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
+            Some(index) => Ok(index.search(&text, limit, only.as_deref())?),
+            None => {
+                indexes.suspect(tenant);
+                Ok(Vec::new())
+            }
+        })
+        .await
+    }
+
+    /// True when every file of the tenant's index has its recorded checksum (or there is no index).
+    ///
+    /// # Errors
+    /// [`LexicalError`].
+    pub async fn is_sound(self: &Arc<Self>, tenant: TenantId) -> Result<bool, LexicalError> {
+        self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
+            Some(index) => Ok(index.is_sound()?),
+            None => Ok(true),
+        })
+        .await
+    }
+
+    /// The tenant's index for changing; `None` when there is none. Only the follower changes indexes.
+    ///
+    /// # Errors
+    /// [`LexicalError`].
+    pub async fn writer(self: &Arc<Self>, tenant: TenantId) -> Result<Option<LexicalWriter>, LexicalError> {
+        let index = self.blocking(tenant, move |indexes| indexes.opened(tenant)).await?;
+        Ok(index.map(|index| LexicalWriter { indexes: self.clone(), tenant, index }))
+    }
+
+    /// Starts the tenant's index anew, empty.
+    ///
+    /// # Errors
+    /// [`LexicalError`].
+    pub async fn recreate(self: &Arc<Self>, tenant: TenantId) -> Result<LexicalWriter, LexicalError> {
+        let index = self
+            .blocking(tenant, move |indexes| {
+                indexes.close(tenant);
+                let index = TenantIndex::create(&indexes.directory(tenant))?;
+                Ok(indexes.keep(tenant, Arc::new(index)))
+            })
+            .await?;
+        Ok(LexicalWriter { indexes: self.clone(), tenant, index })
+    }
+
+    /// Gives back the memory, threads and lock of the tenant's writer, if it is open.
+    pub async fn release_writer(self: &Arc<Self>, tenant: TenantId) {
+        let released = self.blocking(tenant, move |indexes| {
+            let open = indexes.locked().open.get(&tenant).map(|open| open.index.clone());
+            if let Some(index) = open {
+                index.release_writer();
+            }
+            Ok(())
+        });
+        if let Err(error) = released.await {
+            tracing::warn!(error = %error, "a lexical writer could not be released");
+        }
+    }
+
+    /// Tenants whose index was missing or failed since the last call.
+    #[must_use]
+    pub fn take_suspects(&self) -> HashSet<TenantId> {
+        std::mem::take(&mut self.locked().suspect)
+    }
+
+    /// Runs tantivy on a blocking thread; a panic there is an error here.
+    async fn blocking<T, F>(self: &Arc<Self>, tenant: TenantId, work: F) -> Result<T, LexicalError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Self) -> Result<T, LexicalError> + Send + 'static,
+    {
+        let indexes = self.clone();
+        let outcome = tokio::task::spawn_blocking(move || work(&indexes)).await.unwrap_or(Err(LexicalError::Panicked));
+        if outcome.is_err() {
+            self.close(tenant);
+            self.suspect(tenant);
+        }
+        outcome
+    }
+
+    fn opened(&self, tenant: TenantId) -> Result<Option<Arc<TenantIndex>>, LexicalError> {
+        {
+            let mut state = self.locked();
+            state.clock += 1;
+            let now = state.clock;
+            if let Some(open) = state.open.get_mut(&tenant) {
+                open.used = now;
+                return Ok(Some(open.index.clone()));
+            }
+        }
+        let Some(index) = TenantIndex::open(&self.directory(tenant))? else { return Ok(None) };
+        Ok(Some(self.keep(tenant, Arc::new(index))))
+    }
+
+    /// Keeps an index open, or hands out the one that another thread opened first.
+    fn keep(&self, tenant: TenantId, index: Arc<TenantIndex>) -> Arc<TenantIndex> {
+        let mut state = self.locked();
+        state.clock += 1;
+        let used = state.clock;
+        let kept = state.open.entry(tenant).or_insert(Open { index, used }).index.clone();
+        while state.open.len() > self.config.max_open.max(1) {
+            // Only what nobody uses right now may go: two open writers of one directory must never exist.
+            let idle = state.open.iter().filter(|(_, open)| Arc::strong_count(&open.index) == 1);
+            let Some(oldest) = idle.min_by_key(|(_, open)| open.used).map(|(&tenant, _)| tenant) else { break };
+            state.open.remove(&oldest);
+        }
+        kept
+    }
+
+    fn close(&self, tenant: TenantId) {
+        self.locked().open.remove(&tenant);
+    }
+
+    fn suspect(&self, tenant: TenantId) {
+        self.locked().suspect.insert(tenant);
+    }
+
+    fn directory(&self, tenant: TenantId) -> PathBuf {
+        self.config.directory.join(schema::LAYOUT).join(tenant.to_string())
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One tenant's index held open for changes: what is applied here is committed here, whatever happens around it.
+pub struct LexicalWriter {
+    indexes: Arc<LexicalIndexes>,
+    tenant: TenantId,
+    index: Arc<TenantIndex>,
+}
+
+impl LexicalWriter {
+    /// The feed number the index has durably reached; `None` before the first commit.
+    ///
+    /// # Errors
+    /// [`LexicalError`].
+    pub async fn seq(&self) -> Result<Option<i64>, LexicalError> {
+        let index = self.index.clone();
+        self.indexes.blocking(self.tenant, move |_| Ok(index.seq()?)).await
+    }
+
+    /// Buffers a change; nothing is visible or durable before [`LexicalWriter::commit`].
+    ///
+    /// # Errors
+    /// [`LexicalError`].
+    pub async fn apply(&self, change: LexicalChange) -> Result<(), LexicalError> {
+        let index = self.index.clone();
+        self.indexes.blocking(self.tenant, move |_| Ok(index.apply(&change)?)).await
+    }
+
+    /// Makes buffered changes durable together with the feed number, in one atomic step, and visible to searches.
+    ///
+    /// # Errors
+    /// [`LexicalError`].
+    pub async fn commit(&self, seq: i64) -> Result<(), LexicalError> {
+        let index = self.index.clone();
+        self.indexes.blocking(self.tenant, move |_| Ok(index.commit(seq)?)).await
+    }
+}

@@ -1,0 +1,85 @@
+//! The fields of a tenant's lexical index, and how a chunk becomes a document of it.
+//!
+//! No text is stored: a hit is a chunk id, and Postgres says what the chunk holds and who may see it.
+
+use super::analysis::{analyse, detect_language};
+use docmill_model::{ChunkId, GenerationId};
+use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
+use tantivy::{TantivyDocument, Term};
+
+/// Part of the directory name: an index of another layout is never opened, it is rebuilt beside it.
+pub(super) const LAYOUT: &str = "v1";
+
+/// A chunk as it is indexed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LexicalChunk {
+    /// The chunk.
+    pub chunk_id: ChunkId,
+    /// Its generation, by which it is removed.
+    pub generation_id: GenerationId,
+    /// The words.
+    pub text: String,
+    /// Titles above it, the document's title and file name.
+    pub headings: Vec<String>,
+    /// ISO 639-3 language; detected from the text when absent.
+    pub language: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields {
+    pub generation: Field,
+    pub chunk_high: Field,
+    pub chunk_low: Field,
+    pub language: Field,
+    pub words: Field,
+    pub stems: Field,
+    pub headings: Field,
+}
+
+/// Names of the two halves of the chunk id, for the fast-field readers.
+pub(super) const CHUNK_HIGH: &str = "chunk_high";
+pub(super) const CHUNK_LOW: &str = "chunk_low";
+
+impl Fields {
+    /// The schema and its fields.
+    pub fn schema() -> (Schema, Fields) {
+        let mut builder = Schema::builder();
+        let indexed = |option| {
+            TextOptions::default()
+                .set_indexing_options(TextFieldIndexing::default().set_tokenizer("whitespace").set_index_option(option))
+        };
+        let fields = Fields {
+            generation: builder.add_bytes_field("generation", INDEXED),
+            chunk_high: builder.add_u64_field(CHUNK_HIGH, FAST),
+            chunk_low: builder.add_u64_field(CHUNK_LOW, FAST),
+            language: builder.add_text_field("language", STRING),
+            words: builder.add_text_field("words", indexed(IndexRecordOption::WithFreqsAndPositions)),
+            stems: builder.add_text_field("stems", indexed(IndexRecordOption::WithFreqs)),
+            headings: builder.add_text_field("headings", indexed(IndexRecordOption::WithFreqs)),
+        };
+        (builder.build(), fields)
+    }
+
+    /// The term that removes a generation.
+    pub fn generation_term(&self, generation: GenerationId) -> Term {
+        Term::from_field_bytes(self.generation, generation.0.as_bytes())
+    }
+
+    /// A chunk as an index document.
+    pub fn document(&self, chunk: &LexicalChunk) -> TantivyDocument {
+        let detected = || detect_language(&chunk.text).map(str::to_owned);
+        let language = chunk.language.clone().or_else(detected).unwrap_or_else(|| "und".to_owned());
+        let body = analyse(&chunk.text, Some(&language));
+        let headings = analyse(&chunk.headings.join("\n"), Some(&language));
+        let (high, low) = chunk.chunk_id.0.as_u64_pair();
+        let mut document = TantivyDocument::new();
+        document.add_bytes(self.generation, chunk.generation_id.0.as_bytes());
+        document.add_u64(self.chunk_high, high);
+        document.add_u64(self.chunk_low, low);
+        document.add_text(self.language, &language);
+        document.add_text(self.words, body.words.join(" "));
+        document.add_text(self.stems, body.stems.join(" "));
+        document.add_text(self.headings, headings.stems.join(" "));
+        document
+    }
+}

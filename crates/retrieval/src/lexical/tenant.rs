@@ -1,0 +1,166 @@
+//! One tenant's tantivy index on disk: open, apply, search.
+//!
+//! It is a cache: a commit carries the feed number it has reached in the same atomic step, so what is on disk always
+//! knows where to go on; whatever is wrong with it is answered by building it again. All calls block.
+
+use super::LexicalHit;
+use super::query;
+use super::schema::{CHUNK_HIGH, CHUNK_LOW, Fields, LexicalChunk};
+use docmill_model::{ChunkId, GenerationId};
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use tantivy::collector::TopDocs;
+use tantivy::columnar::Column;
+use tantivy::indexer::LogMergePolicy;
+use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument};
+
+/// Memory one open writer may buffer before it flushes a segment, bytes.
+const WRITER_BYTES: usize = 32 << 20;
+
+/// What is done to an index, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LexicalChange {
+    /// Remove every chunk of a generation.
+    Remove(GenerationId),
+    /// Add chunks.
+    Add(Vec<LexicalChunk>),
+}
+
+pub(super) struct TenantIndex {
+    index: Index,
+    fields: Fields,
+    reader: IndexReader,
+    writer: Mutex<Option<IndexWriter>>,
+    languages: Mutex<(u64, Vec<String>)>,
+}
+
+impl TenantIndex {
+    /// Opens what is in `directory`; `None` when there is no index.
+    pub fn open(directory: &Path) -> tantivy::Result<Option<Self>> {
+        if !directory.join("meta.json").exists() {
+            return Ok(None);
+        }
+        let index = Index::open_in_dir(directory)?;
+        let (schema, fields) = Fields::schema();
+        if index.schema() != schema {
+            return Err(tantivy::TantivyError::SchemaError("the index has another layout".to_owned()));
+        }
+        Self::over(index, fields).map(Some)
+    }
+
+    /// Empties `directory` and creates an index in it.
+    pub fn create(directory: &Path) -> tantivy::Result<Self> {
+        match std::fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => std::fs::create_dir_all(directory)?,
+        }
+        let (schema, fields) = Fields::schema();
+        Self::over(Index::create_in_dir(directory, schema)?, fields)
+    }
+
+    fn over(index: Index, fields: Fields) -> tantivy::Result<Self> {
+        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        Ok(Self { index, fields, reader, writer: Mutex::new(None), languages: Mutex::default() })
+    }
+
+    /// The feed number of the last commit; `None` when nothing was committed yet.
+    pub fn seq(&self) -> tantivy::Result<Option<i64>> {
+        Ok(self.index.load_metas()?.payload.and_then(|payload| payload.strip_prefix("seq=")?.parse().ok()))
+    }
+
+    /// Hashes every file against its recorded checksum.
+    pub fn is_sound(&self) -> tantivy::Result<bool> {
+        Ok(self.index.validate_checksum()?.is_empty())
+    }
+
+    /// Buffers a change; nothing is visible or durable before [`TenantIndex::commit`].
+    pub fn apply(&self, change: &LexicalChange) -> tantivy::Result<()> {
+        let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer(&mut guard)?;
+        match change {
+            LexicalChange::Remove(generation) => {
+                writer.delete_term(self.fields.generation_term(*generation));
+            }
+            LexicalChange::Add(chunks) => {
+                for chunk in chunks {
+                    writer.add_document(self.fields.document(chunk))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes buffered changes durable together with the feed number they reach, and visible to searches.
+    pub fn commit(&self, seq: i64) -> tantivy::Result<()> {
+        let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer(&mut guard)?;
+        let mut prepared = writer.prepare_commit()?;
+        prepared.set_payload(&format!("seq={seq}"));
+        prepared.commit()?;
+        self.reader.reload()
+    }
+
+    /// Gives the writer's memory, threads and lock back; the next change opens it again.
+    pub fn release_writer(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && let Err(error) = writer.wait_merging_threads()
+        {
+            tracing::warn!(error = %error, "a lexical writer ended badly; the last commit stands");
+        }
+    }
+
+    fn writer<'g>(&self, guard: &'g mut Option<IndexWriter>) -> tantivy::Result<&'g mut IndexWriter> {
+        if guard.is_none() {
+            let writer = self.index.writer_with_num_threads::<TantivyDocument>(1, WRITER_BYTES)?;
+            let mut policy = LogMergePolicy::default();
+            policy.set_del_docs_ratio_before_merge(0.3);
+            writer.set_merge_policy(Box::new(policy));
+            *guard = Some(writer);
+        }
+        guard.as_mut().ok_or_else(|| tantivy::TantivyError::SystemError("no writer".to_owned()))
+    }
+
+    /// The best `limit` chunks for `text`, within `only` these generations where given. Ties go by chunk id.
+    pub fn search(&self, text: &str, limit: usize, only: Option<&[GenerationId]>) -> tantivy::Result<Vec<LexicalHit>> {
+        let searcher = self.reader.searcher();
+        let languages = self.languages(&searcher)?;
+        let Some(query) = query::build(&self.fields, text, &languages, only) else { return Ok(Vec::new()) };
+        let top = searcher.search(&*query, &TopDocs::with_limit(limit.max(1)).order_by_score())?;
+        let mut columns: HashMap<u32, (Column<u64>, Column<u64>)> = HashMap::new();
+        let mut hits = Vec::with_capacity(top.len());
+        for (score, address) in top {
+            let columns = match columns.entry(address.segment_ord) {
+                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    let fast = searcher.segment_reader(address.segment_ord).fast_fields();
+                    entry.insert((fast.u64(CHUNK_HIGH)?, fast.u64(CHUNK_LOW)?))
+                }
+            };
+            if let (Some(high), Some(low)) = (columns.0.first(address.doc_id), columns.1.first(address.doc_id)) {
+                hits.push(LexicalHit { chunk_id: ChunkId(uuid::Uuid::from_u64_pair(high, low)), score: f64::from(score) });
+            }
+        }
+        hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.chunk_id.cmp(&b.chunk_id)));
+        Ok(hits)
+    }
+
+    /// The languages of the indexed chunks, read once for every state of the index.
+    fn languages(&self, searcher: &Searcher) -> tantivy::Result<Vec<String>> {
+        let generation = searcher.generation().generation_id() + 1;
+        let mut cached = self.languages.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.0 != generation {
+            let mut found = BTreeSet::new();
+            for segment in searcher.segment_readers() {
+                let inverted = segment.inverted_index(self.fields.language)?;
+                let mut terms = inverted.terms().stream()?;
+                while terms.advance() {
+                    found.insert(String::from_utf8_lossy(terms.key()).into_owned());
+                }
+            }
+            *cached = (generation, found.into_iter().collect());
+        }
+        Ok(cached.1.clone())
+    }
+}
