@@ -353,6 +353,30 @@ CREATE TABLE vectors (
 CREATE INDEX vectors_space_1 ON vectors USING hnsw ((embedding::vector(384)) vector_cosine_ops) WITH (m = 16, ef_construction = 64)
     WHERE space_id = 1;
 
+-- Which documents a search may return: one meaning for every half of retrieval. `metadata_tests` is
+-- {field: {"any": [values]} | {"min": value, "max": value}}; a field that holds a list passes when one of its items does.
+CREATE FUNCTION metadata_passes(value jsonb, test jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT EXISTS (
+        SELECT 1 FROM jsonb_array_elements(CASE WHEN jsonb_typeof(value) = 'array' THEN value ELSE jsonb_build_array(value) END) AS item (v)
+        WHERE CASE
+            WHEN test ? 'any' THEN (test -> 'any') @> jsonb_build_array(v)
+            ELSE (NOT test ? 'min' OR (jsonb_typeof(v) = jsonb_typeof(test -> 'min') AND v >= test -> 'min'))
+                 AND (NOT test ? 'max' OR (jsonb_typeof(v) = jsonb_typeof(test -> 'max') AND v <= test -> 'max'))
+        END) $$;
+
+CREATE FUNCTION document_matches(d documents, caller_labels text[], in_collection text, among uuid[], metadata_tests jsonb,
+                                 created_from timestamptz, created_until timestamptz) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ SELECT d.deleted_at IS NULL
+        AND (d.labels = '{}' OR d.labels && caller_labels)
+        AND (in_collection IS NULL OR d.collection = in_collection)
+        AND (among IS NULL OR d.id = ANY (among))
+        AND (created_from IS NULL OR d.created_at >= created_from)
+        AND (created_until IS NULL OR d.created_at < created_until)
+        AND (metadata_tests IS NULL OR NOT EXISTS (
+            SELECT 1 FROM jsonb_each(metadata_tests) AS wanted (field, test) WHERE NOT metadata_passes(d.metadata -> wanted.field, wanted.test))) $$;
+
 -- The feed of the lexical index: one gapless sequence per tenant, taken from a counter row as the last statement of
 -- the commit, so that a follower never skips a row that commits late.
 CREATE TABLE index_heads (

@@ -39,7 +39,7 @@ pub struct Filters {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum MetadataTest {
-    /// Between two values, both inclusive: numbers, or text in byte order (ISO dates). Types must match.
+    /// Between two values, both inclusive: numbers, or text in the order of the database (right for ISO dates). Types must match.
     Range(MetadataRange),
     /// One of these values (at most 200).
     OneOf(Vec<MetadataValue>),

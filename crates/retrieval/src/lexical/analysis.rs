@@ -48,8 +48,6 @@ pub fn analyse(text: &str, language: Option<&str>) -> Analysis {
         }
     }
     flush(&mut spaced, &mut out.stems);
-    out.words.retain(|word| !word.is_empty());
-    out.stems.retain(|stem| !stem.is_empty());
     out
 }
 

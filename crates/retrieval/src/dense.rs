@@ -1,0 +1,183 @@
+//! The dense half: cosine over pgvector, with the caller's limits inside the scan.
+//!
+//! Promises min(k, n) results for every tenant and filter: few rows are scanned exactly, many go through the HNSW
+//! index with an iterative scan, and where that comes back short the exact scan answers. Runs inside the caller's
+//! transaction, so that both halves of a search see one snapshot.
+
+use crate::search::scope::SearchScope;
+use docmill_model::ChunkId;
+use pgvector::Vector;
+use sqlx::{PgConnection, Row};
+
+/// When to scan exactly and how hard the index tries.
+#[derive(Clone, Copy, Debug)]
+pub struct DenseConfig {
+    /// Up to this many matching rows every distance is computed; about 1 ms for each thousand.
+    pub exact_rows: i64,
+    /// Candidates HNSW keeps while it walks (`hnsw.ef_search`), 1–1000.
+    pub ef_search: u32,
+    /// Rows an iterative scan may visit before it gives up (`hnsw.max_scan_tuples`).
+    pub max_scan_tuples: u32,
+}
+
+impl Default for DenseConfig {
+    fn default() -> Self {
+        Self { exact_rows: 5_000, ef_search: 120, max_scan_tuples: 40_000 }
+    }
+}
+
+/// A visible chunk near the query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DenseHit {
+    /// The chunk.
+    pub chunk_id: ChunkId,
+    /// Identity of its vector; equal for equal texts.
+    pub embed_hash: Vec<u8>,
+    /// ISO 639-3 language of the chunk.
+    pub language: Option<String>,
+    /// Cosine similarity, -1 to 1.
+    pub cosine: f64,
+}
+
+/// The `limit` nearest visible chunks in `scope`, nearest first; ties go by chunk id.
+///
+/// # Errors
+/// The driver's.
+pub async fn nearest(
+    connection: &mut PgConnection,
+    config: &DenseConfig,
+    scope: &SearchScope,
+    query: &[f32],
+    limit: i64,
+) -> Result<Vec<DenseHit>, sqlx::Error> {
+    let query = Vector::from(query.to_vec());
+    if is_small(connection, config, scope).await? {
+        return exact(connection, scope, &query, limit).await;
+    }
+    let found = approximate(connection, config, scope, &query, limit).await?;
+    if (found.len() as i64) < limit {
+        return exact(connection, scope, &query, limit).await;
+    }
+    Ok(found)
+}
+
+/// True when few enough rows match to compute every distance.
+async fn is_small(connection: &mut PgConnection, config: &DenseConfig, scope: &SearchScope) -> Result<bool, sqlx::Error> {
+    let owned: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE tenant_id = current_tenant() AND space_id = 1 LIMIT $1) AS few",
+    )
+    .bind(config.exact_rows + 1)
+    .fetch_one(&mut *connection)
+    .await?;
+    if owned <= config.exact_rows {
+        return Ok(true);
+    }
+    if !scope.is_narrowed() {
+        return Ok(false);
+    }
+    let matching: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (
+            SELECT 1 FROM documents d JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation
+            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6) LIMIT $7) AS few",
+    )
+    .bind(&scope.labels)
+    .bind(&scope.collection)
+    .bind(&scope.document_ids)
+    .bind(&scope.metadata)
+    .bind(scope.created_after)
+    .bind(scope.created_before)
+    .bind(config.exact_rows + 1)
+    .fetch_one(connection)
+    .await?;
+    Ok(matching <= config.exact_rows)
+}
+
+/// Every distance computed: the materialized step keeps the planner away from the approximate index.
+async fn exact(connection: &mut PgConnection, scope: &SearchScope, query: &Vector, limit: i64) -> Result<Vec<DenseHit>, sqlx::Error> {
+    let rows = sqlx::query(
+        "WITH near AS MATERIALIZED (
+            SELECT c.id, c.embed_hash, c.language, ((v.embedding::vector(384)) <=> $8::vector(384)) AS distance
+            FROM documents d
+            JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation
+            JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = 1 AND v.embed_hash = c.embed_hash
+            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6))
+         SELECT id, embed_hash, language, distance FROM near ORDER BY distance, id LIMIT $7",
+    )
+    .bind(&scope.labels)
+    .bind(&scope.collection)
+    .bind(&scope.document_ids)
+    .bind(&scope.metadata)
+    .bind(scope.created_after)
+    .bind(scope.created_before)
+    .bind(limit)
+    .bind(query)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(hit).collect()
+}
+
+/// Through HNSW in distance order, each candidate joined to what is visible, until `limit` rows passed.
+async fn approximate(
+    connection: &mut PgConnection,
+    config: &DenseConfig,
+    scope: &SearchScope,
+    query: &Vector,
+    limit: i64,
+) -> Result<Vec<DenseHit>, sqlx::Error> {
+    plan_in_distance_order(connection, config).await?;
+    let rows = sqlx::query(
+        "SELECT c.id, c.embed_hash, c.language, ((v.embedding::vector(384)) <=> $8::vector(384)) AS distance
+         FROM vectors v
+         JOIN chunks c ON c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash
+         JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
+         WHERE v.tenant_id = current_tenant() AND v.space_id = 1 AND document_matches(d, $1, $2, $3, $4, $5, $6)
+         ORDER BY (v.embedding::vector(384)) <=> $8::vector(384) LIMIT $7",
+    )
+    .bind(&scope.labels)
+    .bind(&scope.collection)
+    .bind(&scope.document_ids)
+    .bind(&scope.metadata)
+    .bind(scope.created_after)
+    .bind(scope.created_before)
+    .bind(limit)
+    .bind(query)
+    .fetch_all(&mut *connection)
+    .await?;
+    plan_freely(connection).await?;
+    let mut hits: Vec<DenseHit> = rows.iter().map(hit).collect::<Result<_, _>>()?;
+    hits.sort_by(|a, b| b.cosine.total_cmp(&a.cosine).then(a.chunk_id.cmp(&b.chunk_id)));
+    Ok(hits)
+}
+
+/// Leaves the planner one way: walk the index in order and look each candidate up. Ends with the transaction.
+async fn plan_in_distance_order(connection: &mut PgConnection, config: &DenseConfig) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', $1, true),
+                set_config('hnsw.max_scan_tuples', $2, true), set_config('enable_sort', 'off', true),
+                set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)",
+    )
+    .bind(config.ef_search.to_string())
+    .bind(config.max_scan_tuples.to_string())
+    .execute(connection)
+    .await
+    .map(|_| ())
+}
+
+async fn plan_freely(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "SELECT set_config('enable_sort', 'on', true), set_config('enable_hashjoin', 'on', true),
+                set_config('enable_mergejoin', 'on', true)",
+    )
+    .execute(connection)
+    .await
+    .map(|_| ())
+}
+
+fn hit(row: &sqlx::postgres::PgRow) -> Result<DenseHit, sqlx::Error> {
+    Ok(DenseHit {
+        chunk_id: ChunkId(row.try_get("id")?),
+        embed_hash: row.try_get("embed_hash")?,
+        language: row.try_get("language")?,
+        cosine: 1.0 - row.try_get::<f64, _>("distance")?,
+    })
+}

@@ -1,0 +1,220 @@
+//! Hybrid search: two halves look in parallel, one Postgres snapshot decides what is visible, one ranking comes out.
+//!
+//! Promises: at most `k` hits, fewer only when fewer match; every hit belongs to the caller's tenant, to the visible
+//! generation of a document whose labels the caller meets, and passes the filters, all judged in one snapshot. When
+//! one half fails, the other answers and the response says so.
+
+pub mod fusion;
+mod rows;
+pub mod scope;
+pub mod wire;
+
+pub use fusion::FusionConfig;
+pub use wire::{Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
+
+use crate::dense::{self, DenseConfig, DenseHit};
+use crate::lexical::{LexicalHit, LexicalIndexes};
+use crate::Caller;
+use docmill_model::{Failure, GenerationId, TenantId};
+use docmill_platform::database::{Database, DbError};
+use docmill_platform::embedder::Embedder;
+use fusion::{Fused, LexicalCandidate};
+use scope::SearchScope;
+use sqlx::PgConnection;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Constants of a search.
+#[derive(Clone, Debug)]
+pub struct SearchConfig {
+    /// Candidates of each half before fusion, at least; three times `k` when that is more.
+    pub candidates: usize,
+    /// Most candidates the lexical half is asked for while too few of them are visible.
+    pub max_candidates: usize,
+    /// A filter that leaves at most this many documents is applied inside the lexical index.
+    pub max_gate: i64,
+    /// How the halves become one ranking.
+    pub fusion: FusionConfig,
+    /// The dense half.
+    pub dense: DenseConfig,
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        let (fusion, dense) = (FusionConfig::default(), DenseConfig::default());
+        Self { candidates: 100, max_candidates: 20_000, max_gate: 2_000, fusion, dense }
+    }
+}
+
+/// The retrieval service.
+#[derive(Clone)]
+pub struct Search {
+    database: Database,
+    embedder: Arc<dyn Embedder>,
+    lexical: Arc<LexicalIndexes>,
+    config: Arc<SearchConfig>,
+}
+
+/// Both halves' candidates in the order of their half, only visible ones.
+#[derive(Default)]
+struct Candidates {
+    lexical: Vec<LexicalCandidate>,
+    dense: Vec<DenseHit>,
+}
+
+impl Search {
+    /// Over the database, the embedding model and this node's lexical indexes.
+    #[must_use]
+    pub fn new(database: Database, embedder: Arc<dyn Embedder>, lexical: Arc<LexicalIndexes>, config: SearchConfig) -> Self {
+        Self { database, embedder, lexical, config: Arc::new(config) }
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(crate) fn embedder(&self) -> &Arc<dyn Embedder> {
+        &self.embedder
+    }
+
+    /// Finds passages for `caller`.
+    ///
+    /// # Errors
+    /// `QUERY_EMPTY`, `QUERY_LIMIT`, `FIELD_INVALID` for the request; `DATABASE_UNAVAILABLE`; a half's own failure when
+    /// it was the only one asked, or when both failed.
+    pub async fn search(&self, caller: &Caller, request: &SearchRequest) -> Result<SearchResponse, Failure> {
+        request.check()?;
+        let started = Instant::now();
+        let scope = SearchScope::new(caller, &request.filters);
+        let depth = self.config.candidates.max(request.k as usize * 3);
+        let gate = self.gate(caller.tenant_id, &scope, request.mode).await?;
+        let (words, vector) = futures::join!(
+            self.lexical_half(caller.tenant_id, request, depth, gate.clone()),
+            self.query_vector(request)
+        );
+        let degraded = match (&words, &vector) {
+            (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
+            (Some(Ok(_)), Some(Err(_))) => Some("dense".to_owned()),
+            (Some(Err(failure)), _) | (_, Some(Err(failure))) => return Err(failure.clone()),
+            _ => None,
+        };
+        let plan = Plan {
+            search: self.clone(),
+            tenant: caller.tenant_id,
+            request: request.clone(),
+            scope,
+            depth,
+            gate,
+            words: words.and_then(Result::ok),
+            vector: vector.and_then(Result::ok),
+        };
+        let read = self.database.read(caller.tenant_id, |connection| Box::pin(plan.run(connection)));
+        let mut hits = read.await?;
+        if !request.explain {
+            hits.iter_mut().for_each(|hit| hit.explanation = None);
+        }
+        let took = started.elapsed();
+        metrics::histogram!("docmill_search_seconds").record(took.as_secs_f64());
+        Ok(SearchResponse { hits, took_ms: took.as_secs_f64() * 1e3, degraded })
+    }
+
+    /// The generations a narrowing filter leaves, when few: the lexical index then looks at nothing else.
+    async fn gate(&self, tenant: TenantId, scope: &SearchScope, mode: SearchMode) -> Result<Option<Vec<GenerationId>>, Failure> {
+        if mode == SearchMode::Dense || !scope.is_narrowed() {
+            return Ok(None);
+        }
+        let (scope, limit) = (scope.clone(), self.config.max_gate + 1);
+        let read = self.database.read(tenant, move |connection| {
+            Box::pin(async move { Ok(rows::visible_generations(connection, &scope, limit).await?) })
+        });
+        let generations = read.await?;
+        Ok(((generations.len() as i64) < limit).then_some(generations))
+    }
+
+    async fn lexical_half(
+        &self,
+        tenant: TenantId,
+        request: &SearchRequest,
+        depth: usize,
+        gate: Option<Vec<GenerationId>>,
+    ) -> Option<Result<Vec<LexicalHit>, Failure>> {
+        if request.mode == SearchMode::Dense {
+            return None;
+        }
+        Some(self.lexical.search(tenant, request.query.clone(), depth, gate).await.map_err(Failure::from))
+    }
+
+    async fn query_vector(&self, request: &SearchRequest) -> Option<Result<Vec<f32>, Failure>> {
+        if request.mode == SearchMode::Lexical {
+            return None;
+        }
+        Some(self.embed_one(&request.query).await)
+    }
+
+    pub(crate) async fn embed_one(&self, text: &str) -> Result<Vec<f32>, Failure> {
+        let mut vectors = self.embedder.embed(&[text.to_owned()]).await?;
+        vectors.pop().ok_or_else(|| Failure::new(docmill_model::Code::EmbeddingInvalid, "the embedder returned nothing"))
+    }
+}
+
+/// What one snapshot has to answer.
+struct Plan {
+    search: Search,
+    tenant: TenantId,
+    request: SearchRequest,
+    scope: SearchScope,
+    depth: usize,
+    gate: Option<Vec<GenerationId>>,
+    words: Option<Vec<LexicalHit>>,
+    vector: Option<Vec<f32>>,
+}
+
+impl Plan {
+    async fn run(mut self, connection: &mut PgConnection) -> Result<Vec<Hit>, DbError> {
+        let k = self.request.k as usize;
+        let mut found = Candidates::default();
+        if let Some(vector) = self.vector.take() {
+            let config = &self.search.config.dense;
+            found.dense = dense::nearest(connection, config, &self.scope, &vector, self.depth as i64).await?;
+        }
+        if let Some(words) = self.words.take() {
+            found.lexical = self.visible_lexical(connection, words, k).await?;
+        }
+        let mut fused = fusion::fuse(&self.search.config.fusion, &found.lexical, &found.dense);
+        fused.truncate(k);
+        hydrate(connection, fused).await
+    }
+
+    /// The lexical candidates that are visible; asks the index for more while too few of them are and it has more.
+    async fn visible_lexical(
+        &self,
+        connection: &mut PgConnection,
+        first: Vec<LexicalHit>,
+        k: usize,
+    ) -> Result<Vec<LexicalCandidate>, DbError> {
+        let (mut hits, mut limit) = (first, self.depth);
+        loop {
+            let visible = rows::visible_candidates(connection, &self.scope, &hits).await?;
+            let exhausted = hits.len() < limit || limit >= self.search.config.max_candidates;
+            if visible.len() >= k || exhausted {
+                return Ok(visible);
+            }
+            limit = (limit * 8).min(self.search.config.max_candidates);
+            let more = self.search.lexical.search(self.tenant, self.request.query.clone(), limit, self.gate.clone());
+            hits = more.await.map_err(Failure::from)?;
+        }
+    }
+}
+
+async fn hydrate(connection: &mut PgConnection, fused: Vec<Fused>) -> Result<Vec<Hit>, DbError> {
+    let ids: Vec<uuid::Uuid> = fused.iter().map(|fused| fused.chunk_id.0).collect();
+    let mut hits = rows::hits(connection, &ids).await?;
+    let explanations: std::collections::HashMap<_, _> =
+        fused.into_iter().map(|fused| (fused.chunk_id, fused.explanation)).collect();
+    for hit in &mut hits {
+        let explanation = explanations.get(&hit.chunk_id).cloned().unwrap_or_default();
+        hit.score = explanation.fused;
+        hit.explanation = Some(explanation);
+    }
+    Ok(hits)
+}

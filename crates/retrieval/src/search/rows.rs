@@ -1,0 +1,104 @@
+//! The rows a search reads, all inside the caller's transaction: what is visible, and what a hit holds.
+
+use super::fusion::LexicalCandidate;
+use super::scope::SearchScope;
+use super::wire::Hit;
+use crate::lexical::LexicalHit;
+use docmill_model::{ChunkId, DocumentId, GenerationId, VersionId};
+use sqlx::{PgConnection, Row};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// Visible generations of the documents in `scope`, at most `limit`.
+pub(super) async fn visible_generations(
+    connection: &mut PgConnection,
+    scope: &SearchScope,
+    limit: i64,
+) -> Result<Vec<GenerationId>, sqlx::Error> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT d.visible_generation FROM documents d
+         WHERE d.tenant_id = current_tenant() AND d.visible_generation IS NOT NULL
+           AND document_matches(d, $1, $2, $3, $4, $5, $6) LIMIT $7",
+    )
+    .bind(&scope.labels)
+    .bind(&scope.collection)
+    .bind(&scope.document_ids)
+    .bind(&scope.metadata)
+    .bind(scope.created_after)
+    .bind(scope.created_before)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(GenerationId).collect())
+}
+
+/// Those of `hits` that are visible in `scope`, in their order.
+pub(super) async fn visible_candidates(
+    connection: &mut PgConnection,
+    scope: &SearchScope,
+    hits: &[LexicalHit],
+) -> Result<Vec<LexicalCandidate>, sqlx::Error> {
+    let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).collect();
+    let rows = sqlx::query(
+        "SELECT c.id, c.embed_hash
+         FROM chunks c
+         JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
+         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6)",
+    )
+    .bind(&scope.labels)
+    .bind(&scope.collection)
+    .bind(&scope.document_ids)
+    .bind(&scope.metadata)
+    .bind(scope.created_after)
+    .bind(scope.created_before)
+    .bind(&ids)
+    .fetch_all(connection)
+    .await?;
+    let mut visible: HashMap<Uuid, Vec<u8>> = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        visible.insert(row.try_get("id")?, row.try_get("embed_hash")?);
+    }
+    let candidate = |hit: &LexicalHit| {
+        let embed_hash = visible.remove(&hit.chunk_id.0)?;
+        Some(LexicalCandidate { chunk_id: hit.chunk_id, embed_hash, score: hit.score })
+    };
+    Ok(hits.iter().filter_map(candidate).collect())
+}
+
+/// The chunks `ids` as hits in that order, score and explanation still empty. The ids come from this very snapshot.
+pub(super) async fn hits(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Hit>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT c.id, c.document_id, g.version_id, d.name, v.title, d.collection, c.text, c.heading_path,
+                c.page_start, c.page_end, c.char_start, c.char_end
+         FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place)
+         JOIN chunks c ON c.tenant_id = current_tenant() AND c.id = wanted.id
+         JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id
+         JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id
+         JOIN document_versions v ON v.tenant_id = c.tenant_id AND v.id = g.version_id
+         ORDER BY wanted.place",
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(hit).collect()
+}
+
+fn hit(row: &sqlx::postgres::PgRow) -> Result<Hit, sqlx::Error> {
+    let number = |column: &str| row.try_get::<Option<i32>, _>(column).map(|n| n.map(|n| n.unsigned_abs()));
+    Ok(Hit {
+        chunk_id: ChunkId(row.try_get("id")?),
+        document_id: DocumentId(row.try_get("document_id")?),
+        version_id: VersionId(row.try_get("version_id")?),
+        document: row.try_get("name")?,
+        title: row.try_get("title")?,
+        collection: row.try_get("collection")?,
+        text: row.try_get("text")?,
+        heading_path: row.try_get("heading_path")?,
+        page_start: number("page_start")?,
+        page_end: number("page_end")?,
+        char_start: number("char_start")?.unwrap_or_default(),
+        char_end: number("char_end")?.unwrap_or_default(),
+        score: 0.0,
+        explanation: None,
+    })
+}
