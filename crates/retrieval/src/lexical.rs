@@ -44,6 +44,15 @@ pub struct LexicalHit {
     pub score: f64,
 }
 
+/// A word of a question and how much it tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedWord {
+    /// Its stems in the languages of the index.
+    pub stems: Vec<String>,
+    /// Inverse document frequency in the tenant's index; a tenth of it for stop words.
+    pub weight: f64,
+}
+
 /// The index is unusable and must be built again from Postgres.
 #[derive(Debug, thiserror::Error)]
 pub enum LexicalError {
@@ -112,6 +121,18 @@ impl LexicalIndexes {
                 indexes.suspect(tenant);
                 Ok(Vec::new())
             }
+        })
+        .await
+    }
+
+    /// The words of `text` weighed by how rare they are among the tenant's chunks; empty when the tenant has no index.
+    ///
+    /// # Errors
+    /// [`LexicalError`].
+    pub async fn weigh(self: &Arc<Self>, tenant: TenantId, text: String) -> Result<Vec<WeightedWord>, LexicalError> {
+        self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
+            Some(index) => Ok(index.weigh(&text)?),
+            None => Ok(Vec::new()),
         })
         .await
     }

@@ -13,7 +13,8 @@ pub use fusion::FusionConfig;
 pub use wire::{Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
 
 use crate::dense::{self, DenseConfig, DenseHit};
-use crate::lexical::{LexicalHit, LexicalIndexes};
+use crate::lexical::analysis::{analyse, detect_language};
+use crate::lexical::{LexicalHit, LexicalIndexes, WeightedWord};
 use crate::Caller;
 use docmill_model::{Failure, GenerationId, TenantId};
 use docmill_platform::database::{Database, DbError};
@@ -75,6 +76,21 @@ impl Search {
 
     pub(crate) fn embedder(&self) -> &Arc<dyn Embedder> {
         &self.embedder
+    }
+
+    /// Languages the embedding model was made for.
+    pub(crate) fn known_languages(&self) -> &[String] {
+        &self.config.fusion.dense_languages
+    }
+
+    /// The words of `text` weighed by rarity in the tenant's index; all alike when the index cannot say.
+    pub(crate) async fn weigh(&self, tenant: TenantId, text: &str) -> Vec<WeightedWord> {
+        let weighed = self.lexical.weigh(tenant, text.to_owned()).await.unwrap_or_default();
+        if !weighed.is_empty() {
+            return weighed;
+        }
+        let stems = analyse(text, detect_language(text)).stems;
+        stems.into_iter().map(|stem| WeightedWord { stems: vec![stem], weight: 1.0 }).collect()
     }
 
     /// Finds passages for `caller`.

@@ -2,6 +2,7 @@
 //! a user types can become an operator, a field name or a range.
 
 use super::analysis::{analyse, is_stop_word};
+use super::WeightedWord;
 use super::schema::Fields;
 use docmill_model::GenerationId;
 use std::collections::HashSet;
@@ -92,6 +93,17 @@ fn distinct_stems(text: &str, languages: &[String], plain: &[String]) -> Vec<Ste
         }
     }
     out
+}
+
+/// The words and bigrams of a question with their stems, weighed 1, or little when they carry no meaning of their own.
+pub(super) fn weighted_words(text: &str, languages: &[String]) -> Vec<WeightedWord> {
+    let plain = analyse(text, None);
+    let stop_words = stop_words(&plain.words, likely_language(text, languages));
+    let weigh = |stems: Stems| {
+        let weight = if stop_words.contains(&stems.plain) { 0.1 } else { 1.0 };
+        WeightedWord { stems: stems.variants, weight }
+    };
+    distinct_stems(text, languages, &plain.stems).into_iter().take(MAX_WORDS).map(weigh).collect()
 }
 
 /// Text between double quotes, two words or more, as a phrase that lifts but does not exclude.

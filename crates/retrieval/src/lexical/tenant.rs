@@ -3,7 +3,7 @@
 //! It is a cache: a commit carries the feed number it has reached in the same atomic step, so what is on disk always
 //! knows where to go on; whatever is wrong with it is answered by building it again. All calls block.
 
-use super::LexicalHit;
+use super::{LexicalHit, WeightedWord};
 use super::query;
 use super::schema::{CHUNK_HIGH, CHUNK_LOW, Fields, LexicalChunk};
 use docmill_model::{ChunkId, GenerationId};
@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use tantivy::collector::TopDocs;
 use tantivy::columnar::Column;
 use tantivy::indexer::LogMergePolicy;
-use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument};
+use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument, Term};
 
 /// Memory one open writer may buffer before it flushes a segment, bytes.
 const WRITER_BYTES: usize = 32 << 20;
@@ -144,6 +144,24 @@ impl TenantIndex {
         }
         hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.chunk_id.cmp(&b.chunk_id)));
         Ok(hits)
+    }
+
+    /// The distinct words of `text` that carry meaning, each with its stems in the index's languages and its inverse
+    /// document frequency.
+    pub fn weigh(&self, text: &str) -> tantivy::Result<Vec<WeightedWord>> {
+        let searcher = self.reader.searcher();
+        let languages = self.languages(&searcher)?;
+        let total = searcher.num_docs().max(1) as f64;
+        let mut words = query::weighted_words(text, &languages);
+        for word in &mut words {
+            let mut frequency = 0;
+            for stem in &word.stems {
+                frequency = frequency.max(searcher.doc_freq(&Term::from_field_text(self.fields.stems, stem))?);
+            }
+            let frequency = (frequency as f64).min(total);
+            word.weight *= (1.0 + (total - frequency + 0.5) / (frequency + 0.5)).ln();
+        }
+        Ok(words)
     }
 
     /// The languages of the indexed chunks, read once for every state of the index.

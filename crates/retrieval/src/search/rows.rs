@@ -68,8 +68,8 @@ pub(super) async fn visible_candidates(
 /// The chunks `ids` as hits in that order, score and explanation still empty. The ids come from this very snapshot.
 pub(super) async fn hits(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Hit>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT c.id, c.document_id, g.version_id, d.name, v.title, d.collection, c.text, c.heading_path,
-                c.page_start, c.page_end, c.char_start, c.char_end
+        "SELECT c.id, c.document_id, g.version_id, d.name, v.title, d.collection, c.text, c.kind, c.language,
+                c.heading_path, c.page_start, c.page_end, c.char_start, c.char_end
          FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place)
          JOIN chunks c ON c.tenant_id = current_tenant() AND c.id = wanted.id
          JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id
@@ -93,6 +93,8 @@ fn hit(row: &sqlx::postgres::PgRow) -> Result<Hit, sqlx::Error> {
         title: row.try_get("title")?,
         collection: row.try_get("collection")?,
         text: row.try_get("text")?,
+        kind: row.try_get("kind")?,
+        language: row.try_get("language")?,
         heading_path: row.try_get("heading_path")?,
         page_start: number("page_start")?,
         page_end: number("page_end")?,

@@ -110,6 +110,11 @@ pub struct Hit {
     pub collection: String,
     /// The passage, as canonical text less hidden text.
     pub text: String,
+    /// What it mostly holds: `text`, `table`, `code` or `list`.
+    pub kind: String,
+    /// ISO 639-3 language, where one was detected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
     /// Headings above it, outermost first.
     pub heading_path: Vec<String>,
     /// First page from 1, for paged formats.

@@ -1,0 +1,205 @@
+//! Questions answered with citations that can be checked down to the characters of a document.
+//!
+//! Promises: every citation is an exact quote of canonical text inside a passage retrieved for this very caller,
+//! verified before it is sent; where support is weak the answer says that the documents hold none. Without a provider
+//! the sentences are the documents' own. Not here: retrieval ([`crate::search`]), conversations, streaming.
+
+mod canonical;
+mod generate;
+mod hints;
+mod rank;
+mod sentences;
+mod snapshot;
+pub mod wire;
+
+pub use generate::Generator;
+pub use rank::RankConfig;
+pub use wire::{Answer, AnswerRequest, AnswerSentence, Citation, PageBox};
+
+use crate::search::{Hit, SearchMode, SearchRequest};
+use crate::{Caller, Search};
+use canonical::CanonicalTexts;
+use docmill_model::{AnswerId, Code, Failure, Span, VersionId};
+use docmill_platform::artifacts::Artifacts;
+use rank::{Candidate, Question};
+use snapshot::{CitedVersion, StoredCitation};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Constants of answers.
+#[derive(Clone, Debug, Default)]
+pub struct AnswersConfig {
+    /// How sentences are ranked, and when there is no answer.
+    pub rank: RankConfig,
+}
+
+/// The answering service.
+#[derive(Clone)]
+pub struct Answers {
+    search: Search,
+    texts: Arc<CanonicalTexts>,
+    generator: Option<Arc<dyn Generator>>,
+    config: Arc<AnswersConfig>,
+}
+
+/// The name of the engine that quotes.
+const EXTRACTIVE: &str = "extractive";
+
+impl Answers {
+    /// Over the search, the artifact store and, where a provider is configured, a generator.
+    #[must_use]
+    pub fn new(search: Search, artifacts: Artifacts, generator: Option<Arc<dyn Generator>>, config: AnswersConfig) -> Self {
+        Self { search, texts: Arc::new(CanonicalTexts::new(artifacts)), generator, config: Arc::new(config) }
+    }
+
+    /// Answers `request` for `caller` and stores the snapshot.
+    ///
+    /// # Errors
+    /// `QUERY_EMPTY`, `QUERY_LIMIT`, `FIELD_INVALID` for the request; `DATABASE_UNAVAILABLE`, `STORE_UNAVAILABLE`.
+    pub async fn answer(&self, caller: &Caller, request: &AnswerRequest) -> Result<Answer, Failure> {
+        request.check()?;
+        let search = SearchRequest {
+            query: request.question.clone(),
+            k: request.k,
+            mode: SearchMode::Hybrid,
+            filters: request.filters.clone(),
+            explain: false,
+        };
+        let hits = self.search.search(caller, &search).await?.hits;
+        let versions = self.versions(caller, &hits).await?;
+        let evidence = Evidence { caller, hits: &hits, versions: &versions };
+        let answer = match &self.generator {
+            Some(generator) if !hits.is_empty() => match self.generated(generator, request, &evidence).await {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    tracing::warn!(code = %failure.code, "the model provider failed; answering from the documents' own sentences");
+                    metrics::counter!("docmill_answer_fallbacks_total").increment(1);
+                    self.extracted(request, &evidence, Some("The model provider failed.")).await?
+                }
+            },
+            _ => self.extracted(request, &evidence, None).await?,
+        };
+        metrics::counter!("docmill_answers_total", "found" => answer.found.to_string()).increment(1);
+        snapshot::store(self.search.database(), caller, &request.question, &answer).await?;
+        Ok(answer)
+    }
+
+    /// A stored answer as it reads today: quotes come from canonical text, and citations of documents that were
+    /// deleted or are not for this caller are withdrawn.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for an unknown id, also of another tenant.
+    pub async fn get(&self, caller: &Caller, id: AnswerId) -> Result<Answer, Failure> {
+        let (engine, snapshot, versions) = snapshot::load(self.search.database(), caller, id).await?;
+        let mut sentences = Vec::with_capacity(snapshot.sentences.len());
+        for stored in &snapshot.sentences {
+            let mut citations = Vec::with_capacity(stored.len());
+            for citation in stored {
+                citations.push(self.render(caller, citation, versions.get(&citation.version_id)).await?);
+            }
+            let quotes: Vec<&str> = citations.iter().filter_map(|citation| citation.quote.as_deref()).collect();
+            let text = (engine == EXTRACTIVE && !quotes.is_empty()).then(|| quotes.join(" "));
+            sentences.push(AnswerSentence { text, citations });
+        }
+        let note = (engine != EXTRACTIVE && snapshot.found)
+            .then(|| "The wording of generated answers is not kept; these are the quotes it rested on.".to_owned());
+        Ok(Answer { id, engine, found: snapshot.found, sentences, note })
+    }
+
+    async fn render(&self, caller: &Caller, stored: &StoredCitation, version: Option<&CitedVersion>) -> Result<Citation, Failure> {
+        let Some(version) = version else { return Ok(stored.withdrawn()) };
+        let readable = match self.texts.read(caller.tenant_id, &version.parsed_sha256).await {
+            Ok(readable) => readable,
+            Err(failure) if failure.code == Code::ObjectMissing => return Ok(stored.withdrawn()),
+            Err(failure) => return Err(failure),
+        };
+        let is_same = |quote: &&str| docmill_model::Sha256Hex::of(quote.as_bytes()) == stored.quote_sha256;
+        let Some(quote) = readable.quote(stored.span).filter(is_same) else { return Ok(stored.withdrawn()) };
+        Ok(Citation {
+            document: Some(version.document.clone()),
+            sha256: Some(version.sha256.clone()),
+            page: readable.page(stored.span),
+            boxes: readable.boxes(stored.span),
+            quote: Some(quote.to_owned()),
+            withdrawn: false,
+            ..stored.withdrawn()
+        })
+    }
+
+    async fn versions(&self, caller: &Caller, hits: &[Hit]) -> Result<HashMap<VersionId, CitedVersion>, Failure> {
+        let ids: Vec<uuid::Uuid> = hits.iter().map(|hit| hit.version_id.0).collect();
+        let labels = caller.labels.clone();
+        let read = self.search.database().read(caller.tenant_id, move |connection| {
+            Box::pin(async move { snapshot::cited_versions(connection, &labels, &ids).await })
+        });
+        Ok(read.await?)
+    }
+
+    /// The documents' own sentences.
+    async fn extracted(&self, request: &AnswerRequest, evidence: &Evidence<'_>, why: Option<&str>) -> Result<Answer, Failure> {
+        let chosen = self.choose(&request.question, evidence).await?;
+        let mut sentences = Vec::new();
+        for candidate in chosen {
+            if sentences.len() == request.max_sentences as usize {
+                break;
+            }
+            let (hit, words) = (&evidence.hits[candidate.passage], &candidate.sentence.text);
+            let guess = hit.char_start + candidate.sentence.start;
+            if let Some(citation) = self.cite(evidence, hit, guess, words).await? {
+                sentences.push(AnswerSentence { text: Some(words.clone()), citations: vec![citation] });
+            }
+        }
+        let found = !sentences.is_empty();
+        let what = if found { "These sentences are quoted from the documents." } else { "This is not in the documents." };
+        let note = why.map_or_else(|| what.to_owned(), |why| format!("{why} {what}"));
+        Ok(Answer { id: AnswerId::fresh(), engine: EXTRACTIVE.to_owned(), found, sentences, note: Some(note) })
+    }
+
+    /// The sentences that answer, best first; empty when none is supported.
+    async fn choose(&self, question: &str, evidence: &Evidence<'_>) -> Result<Vec<Candidate>, Failure> {
+        let words = self.search.weigh(evidence.caller.tenant_id, question).await;
+        let question_read = Question::new(question, words);
+        let known = self.search.known_languages();
+        let mut candidates = rank::candidates(&self.config.rank, &question_read, evidence.hits, known);
+        let mut texts = vec![question.to_owned()];
+        texts.extend(candidates.iter().map(|candidate| candidate.sentence.text.clone()));
+        // Without the embedding model the words alone decide.
+        let vectors = self.search.embedder().embed(&texts).await.unwrap_or_default();
+        let cosines = vectors.split_first().map(|(asked, told)| told.iter().map(|vector| cosine(asked, vector)).collect());
+        rank::rank(&self.config.rank, &mut candidates, cosines);
+        Ok(rank::choose(&self.config.rank, &candidates))
+    }
+
+    /// A verified citation of `words` inside `hit`; `None` when they do not stand there for a reader to see.
+    async fn cite(&self, evidence: &Evidence<'_>, hit: &Hit, guess: u32, words: &str) -> Result<Option<Citation>, Failure> {
+        let Some(version) = evidence.versions.get(&hit.version_id) else { return Ok(None) };
+        let readable = self.texts.read(evidence.caller.tenant_id, &version.parsed_sha256).await?;
+        let Some(span) = readable.locate(Span::new(hit.char_start, hit.char_end), guess, words) else { return Ok(None) };
+        Ok(Some(Citation {
+            document_id: hit.document_id,
+            version_id: hit.version_id,
+            chunk_id: hit.chunk_id,
+            document: Some(hit.document.clone()),
+            sha256: Some(version.sha256.clone()),
+            page: readable.page(span).or(hit.page_start),
+            boxes: readable.boxes(span),
+            char_start: span.start,
+            char_end: span.end,
+            quote: readable.quote(span).map(str::to_owned),
+            withdrawn: false,
+        }))
+    }
+}
+
+/// What an answer may rest on.
+struct Evidence<'e> {
+    caller: &'e Caller,
+    hits: &'e [Hit],
+    versions: &'e HashMap<VersionId, CitedVersion>,
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
+}

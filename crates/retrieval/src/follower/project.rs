@@ -1,0 +1,115 @@
+//! One tenant's index brought up to its feed: replay after the number the last commit carries, or build anew.
+
+use super::feed::{self, FeedOp};
+use crate::lexical::{LexicalChange, LexicalError, LexicalIndexes, LexicalWriter};
+use docmill_model::{GenerationId, TenantId};
+use docmill_platform::database::{Database, DbError};
+use std::sync::Arc;
+
+/// Operations of one commit, at most.
+const BATCH_OPS: i64 = 500;
+
+/// Why a tenant could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProjectError {
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] DbError),
+    /// The index failed, also when built anew.
+    #[error("the index failed")]
+    Lexical(#[from] LexicalError),
+}
+
+/// Brings the tenant's index to the end of its feed, at least to `head`, and returns the number it has durably reached.
+pub(super) async fn catch_up(
+    database: &Database,
+    lexical: &Arc<LexicalIndexes>,
+    tenant: TenantId,
+    head: i64,
+) -> Result<i64, ProjectError> {
+    match replay(database, lexical, tenant, head).await {
+        Ok(Some(reached)) => Ok(reached),
+        Ok(None) => rebuild(database, lexical, tenant).await,
+        Err(ProjectError::Lexical(error)) => {
+            tracing::warn!(%tenant, error = ?error, "a lexical index is unusable; building it again from the database");
+            rebuild(database, lexical, tenant).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Replays the feed after the last commit; `None` when only building anew helps: there is no index, it was never
+/// committed, the feed no longer holds what comes next, or the index is ahead of a database that was set back.
+async fn replay(
+    database: &Database,
+    lexical: &Arc<LexicalIndexes>,
+    tenant: TenantId,
+    head: i64,
+) -> Result<Option<i64>, ProjectError> {
+    let Some(writer) = lexical.writer(tenant).await? else { return Ok(None) };
+    let Some(mut reached) = writer.seq().await?.filter(|&reached| reached <= head) else { return Ok(None) };
+    loop {
+        let operations = feed::operations(database, tenant, reached, BATCH_OPS).await?;
+        let Some(last) = operations.last() else { return Ok(Some(reached)) };
+        if operations[0].seq != reached + 1 {
+            return Ok(None);
+        }
+        for (generation, is_add) in final_operations(&operations) {
+            apply(database, &writer, tenant, generation, is_add).await?;
+        }
+        reached = last.seq;
+        writer.commit(reached).await?;
+    }
+}
+
+/// What a batch leaves of each generation: its last operation, in the order of those.
+fn final_operations(operations: &[FeedOp]) -> Vec<(GenerationId, bool)> {
+    let mut seen = std::collections::HashSet::new();
+    let mut out: Vec<(GenerationId, bool)> =
+        operations.iter().rev().filter(|op| seen.insert(op.generation)).map(|op| (op.generation, op.is_add)).collect();
+    out.reverse();
+    out
+}
+
+/// A new index with every generation that is visible or may become so, as of one feed number.
+async fn rebuild(database: &Database, lexical: &Arc<LexicalIndexes>, tenant: TenantId) -> Result<i64, ProjectError> {
+    let (head, generations) = feed::standing(database, tenant).await?;
+    let writer = lexical.recreate(tenant).await?;
+    for generation in &generations {
+        apply(database, &writer, tenant, *generation, true).await?;
+    }
+    writer.commit(head).await?;
+    metrics::counter!("docmill_lexical_rebuilds_total").increment(1);
+    tracing::info!(%tenant, generations = generations.len(), seq = head, "lexical index built from the database");
+    Ok(head)
+}
+
+/// Removes a generation, and adds its chunks as they stand in the database when it is an addition: safe to repeat.
+async fn apply(
+    database: &Database,
+    writer: &LexicalWriter,
+    tenant: TenantId,
+    generation: GenerationId,
+    is_add: bool,
+) -> Result<(), ProjectError> {
+    writer.apply(LexicalChange::Remove(generation)).await?;
+    let mut after = -1;
+    while is_add && let Some((chunks, last)) = feed::chunks(database, tenant, generation, after).await? {
+        writer.apply(LexicalChange::Add(chunks)).await?;
+        after = last;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_keeps_the_last_operation_of_each_generation_in_order() {
+        let (a, b) = (GenerationId::fresh(), GenerationId::fresh());
+        let op = |seq, is_add, generation| FeedOp { seq, is_add, generation };
+        let batch = [op(1, true, a), op(2, true, b), op(3, false, a)];
+        assert_eq!(final_operations(&batch), [(b, true), (a, false)]);
+    }
+}
