@@ -38,13 +38,14 @@ pub struct Filters {
 /// A test on one metadata field. A field that holds a list passes when one of its items does.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
+// A list is tried before a range: a struct would read a list of two as its fields.
 pub enum MetadataTest {
-    /// Between two values, both inclusive: numbers, or text in the order of the database (right for ISO dates). Types must match.
-    Range(MetadataRange),
     /// One of these values (at most 200).
     OneOf(Vec<MetadataValue>),
     /// This value.
     Equals(MetadataValue),
+    /// Between two values, both inclusive: numbers, or text in the order of the database (right for ISO dates). Types must match.
+    Range(MetadataRange),
 }
 
 /// An inclusive range; at least one end.
@@ -65,8 +66,10 @@ pub struct MetadataRange {
 pub enum MetadataValue {
     /// True or false.
     Bool(bool),
-    /// A number.
-    Number(serde_json::Number),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number.
+    Number(f64),
     /// Text.
     Text(String),
 }
