@@ -4,13 +4,17 @@
 //! dropped user cannot reach root's home; as a normal user it is the XDG data folder.
 
 use crate::files::{io_failure, private_dir};
-use docmill_model::{Failure, Sha256Hex};
-use std::os::unix::fs::{MetadataExt, chown};
+use docmill_model::{Code, Failure, Sha256Hex};
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The system user children run as when Docmill is started by root.
 const SYSTEM_USER: &str = "docmill";
+
+/// Longest path of the folder of sockets: 107 bytes less `/.s.PGSQL.5432`.
+const MAX_RUN_BYTES: usize = 93;
 
 /// A user and group the children run as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,23 +41,58 @@ pub fn is_root() -> bool {
 impl Home {
     /// The home at `configured`, else the default for this user, with all folders created.
     ///
-    /// `data_dir` is the user's XDG data folder (used when not root).
+    /// `data_dir` is the user's XDG data folder (used when not root). A root folder that already existed keeps its
+    /// owner, so naming a shared folder by mistake does not give it away.
     ///
     /// # Errors
-    /// `CONFIG_INVALID` when a folder cannot be created or given to the system user.
+    /// `CONFIG_INVALID` when a folder cannot be created, or the children's user cannot reach it.
     pub fn open(configured: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<Self, Failure> {
-        let root = configured.unwrap_or_else(|| {
-            if is_root() { PathBuf::from("/var/lib/docmill") } else { data_dir.unwrap_or_else(std::env::temp_dir).join("docmill") }
-        });
+        let root = match (configured, data_dir) {
+            (Some(root), _) => root,
+            (None, _) if is_root() => PathBuf::from("/var/lib/docmill"),
+            (None, Some(data)) => data.join("docmill"),
+            (None, None) => return Err(Failure::new(Code::ConfigInvalid, "no home folder is known; set DOCMILL_HOME")),
+        };
         let root = std::path::absolute(&root).map_err(|e| io_failure("resolve", &root, &e))?;
         let home = Self { root, run_as: is_root().then(system_user) };
-        std::fs::create_dir_all(&home.root).map_err(|e| io_failure("create", &home.root, &e))?;
-        for folder in [home.parts(), home.data(), home.logs(), home.secrets(), home.run()] {
+        if !home.root.is_dir() {
+            fs::create_dir_all(&home.root).map_err(|e| io_failure("create", &home.root, &e))?;
+            home.give(&home.root)?;
+        }
+        for folder in [home.parts(), home.data(), home.logs(), home.secrets()] {
             private_dir(&folder)?;
             home.give(&folder)?;
         }
-        home.give(&home.root)?;
+        home.create_run()?;
+        home.check_reachable()?;
         Ok(home)
+    }
+
+    /// The folder of sockets may lie in `/tmp`, where a stranger could have made it first: it must be ours.
+    fn create_run(&self) -> Result<(), Failure> {
+        let run = self.run();
+        let made = fs::DirBuilder::new().mode(0o700).create(&run);
+        if made.is_err() {
+            let found = fs::symlink_metadata(&run).map_err(|e| io_failure("create", &run, &e))?;
+            let me = rustix::process::geteuid().as_raw();
+            if !found.is_dir() || !(found.uid() == me || self.run_as.is_some_and(|user| user.uid == found.uid())) {
+                return Err(Failure::new(Code::ConfigInvalid, format!("{} belongs to somebody else; remove it", run.display())));
+            }
+            private_dir(&run)?;
+        }
+        self.give(&run)
+    }
+
+    /// Children start inside the root folder as their own user; find out now, with a clear message.
+    fn check_reachable(&self) -> Result<(), Failure> {
+        let Some(RunAs { uid, .. }) = self.run_as else { return Ok(()) };
+        match self.command(Path::new("/bin/true")).status() {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Failure::new(
+                Code::ConfigInvalid,
+                format!("user {uid} (which runs the services) cannot enter {}; choose a DOCMILL_HOME outside private folders", self.root.display()),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The root folder.
@@ -86,15 +125,11 @@ impl Home {
         self.root.join("secrets")
     }
 
-    /// State of running services. A Unix socket path is at most 107 bytes, so a long root gets a short folder in /tmp.
+    /// Sockets and ports. A Unix socket path is at most 107 bytes, so a long root gets a short folder in /tmp.
     #[must_use]
     pub fn run(&self) -> PathBuf {
         let run = self.root.join("run");
-        if run.as_os_str().len() < 80 {
-            return run;
-        }
-        let hash = Sha256Hex::of(self.root.as_os_str().as_encoded_bytes());
-        std::env::temp_dir().join(format!("docmill-{}-{}", rustix::process::geteuid().as_raw(), &hash.as_str()[..12]))
+        if run.as_os_str().len() <= MAX_RUN_BYTES { run } else { PathBuf::from("/tmp").join(self.tag()) }
     }
 
     /// A short name of this home, used to recognise its own services.
@@ -128,7 +163,7 @@ impl Home {
     /// `CONFIG_INVALID` naming the path.
     pub fn give(&self, path: &Path) -> Result<(), Failure> {
         let Some(RunAs { uid, gid }) = self.run_as else { return Ok(()) };
-        let owned = std::fs::metadata(path).is_ok_and(|m| m.uid() == uid);
+        let owned = fs::metadata(path).is_ok_and(|m| m.uid() == uid);
         if owned { Ok(()) } else { chown(path, Some(uid), Some(gid)).map_err(|e| io_failure("hand over", path, &e)) }
     }
 
@@ -138,7 +173,7 @@ impl Home {
     /// `CONFIG_INVALID` naming the path.
     pub fn give_tree(&self, path: &Path) -> Result<(), Failure> {
         self.give(path)?;
-        let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
+        let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
                 self.give_tree(&entry.path())?;
@@ -168,7 +203,7 @@ fn system_user() -> RunAs {
 }
 
 fn look_up(name: &str) -> Option<RunAs> {
-    let table = std::fs::read_to_string("/etc/passwd").ok()?;
+    let table = fs::read_to_string("/etc/passwd").ok()?;
     let fields: Vec<&str> = table.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f[0] == name)?;
     Some(RunAs { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
 }

@@ -11,9 +11,11 @@ pub mod nats;
 pub mod objects;
 pub mod ocr;
 pub mod parts;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod stack;
+pub mod store;
 
 pub use home::Home;
 pub use stack::{Endpoints, Stack};

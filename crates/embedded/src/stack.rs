@@ -1,25 +1,25 @@
 //! The embedded stack as one thing: set up, start or attach, stop, status, reset.
 //!
-//! The object store and Docmill's own roles run in our own binary; this module starts and finds Postgres and NATS and
-//! knows the credentials of all three.
+//! Docmill's own roles run elsewhere; this module starts and finds Postgres, NATS and the object store, and knows the
+//! credentials of all three. Everything here blocks: call from a blocking thread.
 
 use crate::database;
-use crate::files::secret;
+use crate::files::{io_failure, private_dir};
 use crate::home::Home;
 use crate::nats::EmbeddedNats;
 use crate::ocr::{self, Tesseract};
 use crate::parts::{self, PartPaths};
 use crate::postgres::EmbeddedPostgres;
+use crate::store::{ACCESS_KEY, BUCKET, EmbeddedStore, REGION};
 use docmill_model::{Code, Failure};
+use std::fs;
 use std::path::PathBuf;
 
-/// The bucket of the embedded object store.
-pub const BUCKET: &str = "docmill";
 /// The database of the embedded stack.
 pub const DATABASE: &str = "docmill";
 
-/// Everything the rest of the program needs to reach the stack.
-#[derive(Clone, Debug)]
+/// Everything the rest of the program needs to reach the stack. Holds secrets: `Debug` shows none of them.
+#[derive(Clone, serde::Serialize)]
 pub struct Endpoints {
     /// URL of the role that migrates.
     pub owner_url: String,
@@ -29,6 +29,12 @@ pub struct Endpoints {
     pub engine_url: String,
     /// NATS with its token.
     pub nats_url: String,
+    /// The object store, path style.
+    pub s3_endpoint: String,
+    /// Region to sign for.
+    pub s3_region: String,
+    /// The bucket, which exists.
+    pub s3_bucket: String,
     /// Key id of the object store.
     pub s3_access_key: String,
     /// Secret of the object store.
@@ -43,36 +49,49 @@ pub struct Endpoints {
     pub tesseract: Option<Tesseract>,
 }
 
+impl std::fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoints").field("s3_endpoint", &self.s3_endpoint).finish_non_exhaustive()
+    }
+}
+
 /// State of one service.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct ServiceStatus {
-    /// `postgres` or `nats`.
-    pub name: String,
+    /// `postgres`, `nats` or `objects`.
+    pub name: &'static str,
     /// True when it answers as ours.
     pub running: bool,
-    /// Process id.
+    /// Process id; also set while it starts or hangs.
     pub pid: Option<u32>,
 }
 
-/// The embedded Postgres and NATS of one home.
+/// The embedded Postgres, NATS and object store of one home.
 #[derive(Clone, Debug)]
 pub struct Stack {
     home: Home,
     parts: PartPaths,
     postgres: EmbeddedPostgres,
     nats: EmbeddedNats,
+    store: EmbeddedStore,
 }
 
 impl Stack {
     /// The stack of `home`, running or not.
     ///
     /// # Errors
-    /// `CONFIG_INVALID` when the pins cannot be read.
+    /// `CONFIG_INVALID` when the pins cannot be read, `PART_MISSING` on an architecture without pinned parts.
     pub fn of(home: &Home) -> Result<Self, Failure> {
-        Ok(Self { home: home.clone(), parts: PartPaths::of(home)?, postgres: EmbeddedPostgres::of(home), nats: EmbeddedNats::of(home) })
+        Ok(Self {
+            home: home.clone(),
+            parts: PartPaths::of(home)?,
+            postgres: EmbeddedPostgres::of(home),
+            nats: EmbeddedNats::of(home),
+            store: EmbeddedStore::of(home),
+        })
     }
 
-    /// Fetches what is missing. Blocking.
+    /// Fetches what is missing.
     ///
     /// # Errors
     /// `PART_MISSING` with the fix.
@@ -82,31 +101,48 @@ impl Stack {
         Ok(())
     }
 
-    /// Starts or attaches to both services. Blocking.
+    /// Starts or attaches to all three services. `store_arguments` make this binary call [`Stack::serve_store`]; the
+    /// home folder is appended to them. Two starts at once wait for each other.
     ///
     /// # Errors
     /// `PART_MISSING` when set-up has not run, `CONFIG_INVALID` with the last lines of a log.
-    pub fn start(&self) -> Result<(), Failure> {
-        let missing = parts::missing(&self.home)?;
-        if let Some(part) = missing.first() {
-            return Err(Failure::new(Code::PartMissing, format!("{} {} is not unpacked; run `docmill setup`", part.package, part.version)));
+    pub fn start(&self, store_arguments: &[&str]) -> Result<(), Failure> {
+        if let Some(part) = parts::missing(&self.home)?.first() {
+            let message = format!("{} {} is not unpacked; run `docmill setup`", part.package, part.version);
+            return Err(Failure::new(Code::PartMissing, message));
         }
+        let _lock = self.lock()?;
+        let crashed = |_| Err(Failure::new(Code::Internal, "starting a service panicked"));
         std::thread::scope(|scope| {
             let nats = scope.spawn(|| self.nats.start(&self.parts));
+            let store = scope.spawn(|| self.store.start(store_arguments));
             let postgres = self.postgres.start(&self.parts);
-            let nats = nats.join().unwrap_or_else(|_| Err(Failure::new(Code::Internal, "starting NATS failed")));
-            postgres.and(nats)
+            postgres.and(nats.join().unwrap_or_else(crashed)).and(store.join().unwrap_or_else(crashed))
         })
     }
 
-    /// Creates and migrates the database of the stack. Blocking.
+    fn lock(&self) -> Result<fs::File, Failure> {
+        let path = self.home.run().join("start.lock");
+        let lock = fs::File::create(&path).map_err(|e| io_failure("create", &path, &e))?;
+        lock.lock().map_err(|e| io_failure("lock", &path, &e))?;
+        Ok(lock)
+    }
+
+    /// The life of the object store's process: serves until `stop` fires.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` when the folder or port cannot be used, `CONFLICT` when the folder is already served.
+    pub async fn serve_store(&self, stop: tokio_util::sync::CancellationToken) -> Result<(), Failure> {
+        self.store.serve(stop).await
+    }
+
+    /// Creates and migrates the database of the stack; returns the names of the migrations applied now.
     ///
     /// # Errors
     /// `CONFIG_INVALID` when a migration fails.
     pub fn migrate(&self) -> Result<Vec<String>, Failure> {
-        if database::create_database(&self.admin_url("postgres")?, DATABASE, None)? {
-            database::create_extension(&self.admin_url(DATABASE)?)?;
-        }
+        database::create_database(&self.admin_url("postgres")?, DATABASE, None)?;
+        database::create_extension(&self.admin_url(DATABASE)?)?;
         database::migrate(&self.postgres.url("docmill_owner", DATABASE)?)
     }
 
@@ -121,15 +157,18 @@ impl Stack {
     /// How to reach everything, for `database`.
     ///
     /// # Errors
-    /// `CONFIG_INVALID` or `BROKER_UNAVAILABLE` when the stack was never started.
+    /// `CONFIG_INVALID`, `BROKER_UNAVAILABLE` or `STORE_UNAVAILABLE` when the stack was never started.
     pub fn endpoints(&self, database: &str) -> Result<Endpoints, Failure> {
         Ok(Endpoints {
             owner_url: self.postgres.url("docmill_owner", database)?,
             app_url: self.postgres.url("docmill_app", database)?,
             engine_url: self.postgres.url("docmill_engine", database)?,
             nats_url: self.nats.url()?,
-            s3_access_key: "docmill".to_owned(),
-            s3_secret_key: secret(&self.home.secrets().join("s3.secret"))?,
+            s3_endpoint: self.store.url()?,
+            s3_region: REGION.to_owned(),
+            s3_bucket: BUCKET.to_owned(),
+            s3_access_key: ACCESS_KEY.to_owned(),
+            s3_secret_key: self.store.secret_key()?,
             pdfium: self.parts.pdfium.clone(),
             onnxruntime: self.parts.onnxruntime.clone(),
             model_dir: self.parts.model_dir.clone(),
@@ -141,14 +180,16 @@ impl Stack {
     #[must_use]
     pub fn status(&self) -> Vec<ServiceStatus> {
         vec![
-            ServiceStatus { name: "postgres".into(), running: self.postgres.answers(), pid: self.postgres.pid() },
-            ServiceStatus { name: "nats".into(), running: self.nats.answers(), pid: self.nats.pid() },
+            ServiceStatus { name: "postgres", running: self.postgres.answers(), pid: self.postgres.pid() },
+            ServiceStatus { name: "nats", running: self.nats.answers(), pid: self.nats.pid() },
+            ServiceStatus { name: "objects", running: self.store.answers(), pid: self.store.pid() },
         ]
     }
 
-    /// Stops both services.
+    /// Stops all services, also those a killed supervisor left behind.
     pub fn stop(&self) {
         self.nats.stop();
+        self.store.stop();
         self.postgres.stop();
     }
 
@@ -157,14 +198,13 @@ impl Stack {
     /// # Errors
     /// `CONFLICT` while something runs.
     pub fn reset(&self) -> Result<(), Failure> {
-        if let Some(service) = self.status().iter().find(|s| s.running) {
+        let _lock = self.lock()?;
+        if let Some(service) = self.status().iter().find(|s| s.running || s.pid.is_some()) {
             return Err(Failure::new(Code::Conflict, format!("{} is running; run `docmill down` first", service.name)));
         }
-        self.postgres.erase()?;
-        self.nats.erase()?;
-        let objects = self.home.data();
-        std::fs::remove_dir_all(&objects).map_err(|e| crate::files::io_failure("remove", &objects, &e))?;
-        crate::files::private_dir(&objects)?;
-        self.home.give(&objects)
+        let data = self.home.data();
+        fs::remove_dir_all(&data).map_err(|e| io_failure("remove", &data, &e))?;
+        private_dir(&data)?;
+        self.home.give(&data)
     }
 }

@@ -5,26 +5,39 @@
 //! its bytes were verified and synced. Not offered: multipart uploads, versions, lifecycle rules.
 
 mod access;
+mod faults;
 mod files;
 mod service;
 
+pub use faults::{Fault, Faults};
 pub use files::ObjectFiles;
 
 use access::StrictAccess;
 use docmill_model::{Code, Failure};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, SERVER};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::graceful::GracefulShutdown;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use service::ObjectService;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// How long running requests may take after a stop.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What to serve.
 #[derive(Clone, Debug)]
 pub struct ObjectStoreConfig {
     /// Folder of the objects.
     pub root: PathBuf,
+    /// What the `server` header says, so that a supervisor recognises its own store.
+    pub name: String,
     /// Key id that requests must be signed with.
     pub access_key: String,
     /// Its secret.
@@ -33,37 +46,49 @@ pub struct ObjectStoreConfig {
     pub buckets: Vec<String>,
 }
 
-/// Serves until `stop` fires, then lets running requests end.
+/// Serves until `stop` fires, then lets running requests end within [`GRACE`].
 ///
 /// # Errors
-/// `CONFIG_INVALID` when the folder cannot be used.
-pub async fn serve(config: ObjectStoreConfig, listener: TcpListener, stop: CancellationToken) -> Result<(), Failure> {
+/// `CONFIG_INVALID` when the folder cannot be used, `CONFLICT` when another process serves it.
+pub async fn serve(config: ObjectStoreConfig, listener: TcpListener, faults: Faults, stop: CancellationToken) -> Result<(), Failure> {
+    let name = HeaderValue::from_str(&config.name)
+        .map_err(|_| Failure::new(Code::ConfigInvalid, "the name of the object store does not fit a header"))?;
     let files = ObjectFiles::open(config.root)?;
     for bucket in &config.buckets {
         files.create_bucket(bucket).map_err(|e| Failure::new(Code::ConfigInvalid, format!("cannot create bucket {bucket}: {e}")))?;
     }
-    let mut builder = S3ServiceBuilder::new(ObjectService::new(files));
+    let mut builder = S3ServiceBuilder::new(ObjectService::new(files, faults));
     builder.set_auth(SimpleAuth::from_single(config.access_key, config.secret_key));
     builder.set_access(StrictAccess);
     let service = builder.build();
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    let graceful = hyper_util::server::graceful::GracefulShutdown::new();
+    let graceful = GracefulShutdown::new();
     loop {
         let (socket, _) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             },
             () = stop.cancelled() => break,
         };
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(socket), service.clone()).into_owned());
+        let (service, name) = (service.clone(), name.clone());
+        let named = service_fn(move |request: Request<Incoming>| {
+            let (response, name) = (Service::call(&service, request), name.clone());
+            async move {
+                let mut response = response.await?;
+                response.headers_mut().insert(SERVER, name);
+                Ok::<_, s3s::HttpError>(response)
+            }
+        });
+        let connection = graceful.watch(server.serve_connection(TokioIo::new(socket), named).into_owned());
         tokio::spawn(async move {
             let _ = connection.await;
         });
     }
-    graceful.shutdown().await;
+    let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The S3 operations over [`ObjectFiles`].
 
+use super::faults::Faults;
 use super::files::{CommitError, ObjectFiles, ObjectMeta};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,12 +23,13 @@ const MAX_PAGE: i32 = 1000;
 /// The operations.
 pub struct ObjectService {
     files: ObjectFiles,
+    faults: Faults,
 }
 
 impl ObjectService {
     /// Over a folder of buckets.
-    pub fn new(files: ObjectFiles) -> Self {
-        Self { files }
+    pub fn new(files: ObjectFiles, faults: Faults) -> Self {
+        Self { files, faults }
     }
 
     fn bucket(&self, bucket: &str) -> S3Result<()> {
