@@ -57,9 +57,19 @@ pub fn detect_language(text: &str) -> Option<&'static str> {
     whatlang::detect(text).filter(whatlang::Info::is_reliable).map(|info| info.lang().code())
 }
 
+/// Words that make an English question and carry none of its meaning; the list tantivy has for English lacks them.
+const ENGLISH_QUESTION_WORDS: [&str; 44] = [
+    "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "much", "many", "do", "does", "did", "done", "has",
+    "have", "had", "can", "could", "would", "should", "may", "might", "must", "shall", "were", "been", "being", "am", "from",
+    "about", "than", "i", "you", "we", "he", "she", "its", "his", "her", "our", "your", "me",
+];
+
 /// True when `word` (lower case, not stemmed) carries no meaning of its own in `language`.
 #[must_use]
 pub fn is_stop_word(word: &str, language: Option<&str>) -> bool {
+    if language == Some("eng") && ENGLISH_QUESTION_WORDS.contains(&word) {
+        return true;
+    }
     let Some(filter) = language.and_then(stemmer_of).and_then(StopWordFilter::new) else { return false };
     let mut analyzer = TextAnalyzer::builder(WhitespaceTokenizer::default()).filter(filter).build();
     !analyzer.token_stream(word).advance()

@@ -1,0 +1,86 @@
+//! DOCX: the words of a word-processing package in the order in which they are read.
+//!
+//! Body first, then foot- and endnotes, then page headers and footers as furniture. Deleted text of tracked changes
+//! is dropped, inserted text kept, hidden runs flagged. External targets are recorded and never opened; macros,
+//! embedded objects and comments are not read.
+
+mod archive;
+mod fields;
+mod notes;
+mod numbering;
+mod package;
+mod story;
+mod styles;
+mod table;
+mod xml;
+
+use crate::ParseOptions;
+use crate::blocks::DocumentBuilder;
+use docmill_model::document::{BlockKind, Format, ParsedDocument};
+use docmill_model::{Code, Failure};
+use archive::Archive;
+use package::{Package, Relations};
+use story::{Resources, Story};
+
+/// Reads a word-processing package (also with macros or as a template; the macros are ignored).
+///
+/// # Errors
+/// `ARCHIVE_ENCRYPTED`, `ARCHIVE_UNSAFE_PATH`, `ENTRY_LIMIT`, `EXPANSION_LIMIT`, `TYPE_MISMATCH`, `DOCX_MALFORMED`,
+/// `XML_DTD_FORBIDDEN`, `XML_LIMIT`, `EMPTY_TEXT`.
+pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocument, Failure> {
+    let limits = &options.limits;
+    let mut package = Package::open(Archive::open(bytes, limits)?, limits)?;
+    let mut builder = DocumentBuilder::new(Format::Docx);
+    package.core_properties(&mut builder)?;
+    let main = package.main_part()?;
+    let relations = package.relations_of(&main)?;
+    let mut resources = Resources {
+        styles: styles::Styles::read(&package.related(&relations, "/styles")?, limits)?,
+        numbering: numbering::Numbering::read(&package.related(&relations, "/numbering")?, limits)?,
+        relations,
+        notes: notes::Notes::default(),
+    };
+    let body = package.required(&main)?;
+    let mut story = Story::new(&mut resources, &mut builder, "body", None);
+    xml::walk(&body, limits, |token| story.token(token))?;
+    story.finish()?;
+    drop(body);
+    append_notes(&mut package, &mut resources, &mut builder, options)?;
+    append_page_parts(&mut package, &mut resources, &mut builder, options)?;
+    builder.finish()
+}
+
+/// Foot- and endnotes that the body refers to, in the order of the references.
+fn append_notes(package: &mut Package, resources: &mut Resources, builder: &mut DocumentBuilder, options: &ParseOptions) -> Result<(), Failure> {
+    for kind in [notes::Kind::Footnote, notes::Kind::Endnote] {
+        let part = package.related(&resources.relations, kind.relation())?;
+        let collected = notes::collect(&part, kind, resources, &options.limits)?;
+        for (number, content) in collected {
+            builder.block(BlockKind::Footnote, format!("{}[{number}]", kind.name()), &content);
+        }
+    }
+    Ok(())
+}
+
+/// Page headers and footers, each once.
+fn append_page_parts(package: &mut Package, resources: &mut Resources, builder: &mut DocumentBuilder, options: &ParseOptions) -> Result<(), Failure> {
+    let targets: Vec<String> = resources.relations.targets(&["/header", "/footer"]);
+    for target in targets {
+        let part = package.optional(&target)?;
+        let name = target.rsplit('/').next().unwrap_or(&target).trim_end_matches(".xml").to_owned();
+        let own: Relations = package.relations_of(&target)?;
+        let main = std::mem::replace(&mut resources.relations, own);
+        let mut story = Story::new(resources, builder, &name, Some(BlockKind::Furniture));
+        xml::walk(&part, &options.limits, |token| story.token(token))?;
+        story.finish()?;
+        resources.relations = main;
+    }
+    Ok(())
+}
+
+fn malformed(message: impl Into<String>) -> Failure {
+    Failure::new(Code::DocxMalformed, message)
+}
+
+#[cfg(test)]
+mod tests;

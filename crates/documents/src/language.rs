@@ -1,0 +1,63 @@
+//! Names the language of a document and of its blocks (ISO 639-3), where the evidence is good enough.
+//!
+//! Short or mixed text gets no language rather than a guess. Scripts that one language uses are enough.
+
+use docmill_model::document::{BlockKind, ParsedDocument};
+use docmill_model::{CanonicalText, Span};
+
+/// Characters read per block and per document: trigram statistics do not improve beyond.
+const BLOCK_SAMPLE: usize = 1_000;
+const DOCUMENT_SAMPLE: usize = 8_000;
+/// Letters below which a block says too little.
+const BLOCK_LETTERS: usize = 60;
+/// Blocks that are looked at; the rest of a huge file keeps the document's language only.
+const BLOCKS: usize = 5_000;
+/// Confidence that the whole document needs, having more text than a block.
+const DOCUMENT_CONFIDENCE: f64 = 0.5;
+
+/// Fills in `language` of the document and of every block that is long enough.
+pub(crate) fn annotate(document: &mut ParsedDocument) {
+    let text = CanonicalText::from_canonical(document.text.clone());
+    let mut sample = String::new();
+    for block in document.blocks.iter_mut().filter(|b| b.role != BlockKind::Furniture).take(BLOCKS) {
+        let end = block.span.end.min(block.span.start.saturating_add(BLOCK_SAMPLE as u32));
+        let Some(words) = text.slice(Span::new(block.span.start, end)) else { continue };
+        if sample.len() < DOCUMENT_SAMPLE {
+            sample.push_str(words);
+            sample.push('\n');
+        }
+        let prose = !matches!(block.role, BlockKind::Code | BlockKind::Table { .. });
+        if prose && letters(words) >= BLOCK_LETTERS {
+            block.language = reliable(words);
+        }
+    }
+    document.language = of_document(&sample);
+}
+
+/// The language of a longer text, or `None` when it is unclear.
+pub(crate) fn of_document(sample: &str) -> Option<String> {
+    let info = whatlang::detect(sample)?;
+    let sure = info.is_reliable() || (letters(sample) >= 4 * BLOCK_LETTERS && info.confidence() >= DOCUMENT_CONFIDENCE);
+    sure.then(|| info.lang().code().to_owned())
+}
+
+fn reliable(words: &str) -> Option<String> {
+    whatlang::detect(words).filter(whatlang::Info::is_reliable).map(|info| info.lang().code().to_owned())
+}
+
+/// Letters, counting an ideograph for three: a sentence has about a third as many of them.
+fn letters(words: &str) -> usize {
+    words.chars().filter(|c| c.is_alphabetic()).map(|c| if c >= '\u{2e80}' { 3 } else { 1 }).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_document;
+
+    #[test]
+    fn says_nothing_about_a_few_letters() {
+        assert_eq!(of_document("OK"), None);
+        let german = "Der Mieter hat die Wohnung nach Ablauf der Mietzeit in ordentlichem Zustand zurückzugeben. ".repeat(3);
+        assert_eq!(of_document(&german).as_deref(), Some("deu"));
+    }
+}

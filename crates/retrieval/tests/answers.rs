@@ -1,0 +1,207 @@
+//! Answers over a real Postgres: citations that hold to the character, honest absence, withdrawal, and models that are
+//! not believed.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use docmill_model::{AnswerId, Code, Failure, Sha256Hex, TenantId};
+use docmill_retrieval::answers::{Answer, Generator};
+use docmill_retrieval::{AnswerRequest, Answers, AnswersConfig, Caller};
+use std::sync::{Arc, Mutex};
+use support::{Doc, Node, World, Written, world};
+
+const LEASE: [&str; 3] = [
+    "The lease of the warehouse in Lübeck began on 1 March 2019. The tenant is Nordhafen Spedition GmbH.",
+    "The monthly rent amounts to 4,250 euros. It is payable on the third working day of each month.",
+    "Either party may terminate with six months' notice. Notice must be given in writing.",
+];
+
+struct Office {
+    world: World,
+    node: Node,
+    tenant: TenantId,
+    caller: Caller,
+    lease: Written,
+}
+
+async fn office() -> Office {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let lease = world.publish(tenant, &Doc::new("lease.pdf", &LEASE)).await;
+    world.publish(tenant, &Doc::new("menu.pdf", &["Soup of the day is served at noon.", "The kitchen closes at nine."])).await;
+    let node = Node::start(&world).await;
+    node.caught_up(&world, tenant).await;
+    let caller = world.caller(tenant);
+    Office { world, node, tenant, caller, lease }
+}
+
+impl Office {
+    fn answers(&self, generator: Option<Arc<dyn Generator>>) -> Answers {
+        Answers::new(self.node.search.clone(), self.world.artifacts.clone(), generator, AnswersConfig::default())
+    }
+
+    async fn ask(&self, answers: &Answers, question: &str) -> Answer {
+        answers.answer(&self.caller, &AnswerRequest::new(question)).await.unwrap()
+    }
+}
+
+/// Every citation must be the words of the document at that place.
+fn check_quotes(answer: &Answer) {
+    let canonical: Vec<char> = format!("{}\n\n", LEASE.join("\n\n")).chars().collect();
+    for citation in answer.sentences.iter().flat_map(|sentence| &sentence.citations) {
+        let words: String = canonical[citation.char_start as usize..citation.char_end as usize].iter().collect();
+        assert_eq!(citation.quote.as_deref(), Some(words.as_str()));
+        assert_eq!((citation.document.as_deref(), citation.page), (Some("lease.pdf"), Some(1)));
+        assert!(!citation.boxes.is_empty() && citation.boxes.iter().all(|place| place.page == 1 && place.x0 < place.x1));
+        assert!(!citation.withdrawn);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extractive_answer_quotes_the_sentence_that_answers() {
+    let office = office().await;
+    let answers = office.answers(None);
+    let cases = [
+        ("How much is the monthly rent?", "The monthly rent amounts to 4,250 euros."),
+        ("When did the lease of the warehouse begin?", "The lease of the warehouse in Lübeck began on 1 March 2019."),
+        ("Who is the tenant of the warehouse?", "The tenant is Nordhafen Spedition GmbH."),
+    ];
+    for (question, expected) in cases {
+        let answer = office.ask(&answers, question).await;
+        assert!(answer.found, "{question}");
+        assert_eq!((answer.engine.as_str(), answer.sentences.len() <= 3), ("extractive", true));
+        let texts: Vec<&str> = answer.sentences.iter().filter_map(|sentence| sentence.text.as_deref()).collect();
+        assert!(texts.contains(&expected), "{question}: {texts:?}");
+        check_quotes(&answer);
+        let stored = answers.get(&office.caller, answer.id).await.unwrap();
+        assert_eq!(stored.sentences, answer.sentences, "the snapshot renders the same");
+    }
+    let hash = Sha256Hex::of(LEASE.concat().as_bytes()).to_string();
+    let answer = office.ask(&answers, "How much is the monthly rent?").await;
+    assert_eq!(answer.sentences[0].citations[0].sha256.as_deref(), Some(hash.as_str()));
+    assert_eq!(answer.sentences[0].citations[0].version_id, office.lease.version);
+    office.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_the_documents_do_not_answer_gets_an_honest_no() {
+    let office = office().await;
+    let answers = office.answers(None);
+    for question in ["Which planet has the largest moon?", "What is the chemical formula of caffeine?", "Wer gewann die Weltmeisterschaft?"] {
+        let answer = office.ask(&answers, question).await;
+        assert!(!answer.found && answer.sentences.is_empty(), "{question}: {:?}", answer.sentences);
+        assert_eq!(answer.note.as_deref(), Some("This is not in the documents."));
+        assert!(!answers.get(&office.caller, answer.id).await.unwrap().found);
+    }
+    office.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_answers_hold_no_text_withdraw_with_their_document_and_stay_in_their_tenant() {
+    let office = office().await;
+    let answers = office.answers(None);
+    let answer = office.ask(&answers, "How much is the monthly rent?").await;
+    let stored: String = office
+        .world
+        .database
+        .read(office.tenant, move |connection| {
+            Box::pin(async move {
+                let row = sqlx::query_scalar("SELECT row_to_json(a)::text FROM answers a WHERE id = $1");
+                Ok(row.bind(answer.id.0).fetch_one(connection).await?)
+            })
+        })
+        .await
+        .unwrap();
+    assert!(!stored.contains("rent") && !stored.contains("4,250"), "no words of question or answer are stored");
+
+    let stranger = office.world.caller(office.world.tenant().await);
+    for (caller, id) in [(&stranger, answer.id), (&office.caller, AnswerId::fresh())] {
+        assert_eq!(answers.get(caller, id).await.unwrap_err().code, Code::NotFound);
+    }
+    office.world.delete(office.tenant, office.lease).await;
+    let after = answers.get(&office.caller, answer.id).await.unwrap();
+    for (sentence, before) in after.sentences.iter().zip(&answer.sentences) {
+        assert_eq!(sentence.text, None);
+        let citation = &sentence.citations[0];
+        assert!(citation.withdrawn && citation.quote.is_none() && citation.document.is_none() && citation.boxes.is_empty());
+        assert_eq!(citation.char_start, before.citations[0].char_start);
+    }
+    office.node.stop().await;
+}
+
+/// Says what it was told to say and keeps what it was asked.
+struct Scripted {
+    says: Result<String, Failure>,
+    heard: Mutex<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl Generator for Scripted {
+    fn engine(&self) -> String {
+        "scripted/parrot".to_owned()
+    }
+
+    async fn complete(&self, _tenant: TenantId, system: &str, user: &str) -> Result<String, Failure> {
+        self.heard.lock().unwrap().push(format!("{system}\n{user}"));
+        self.says.clone()
+    }
+}
+
+fn scripted(says: Result<serde_json::Value, Failure>) -> Arc<Scripted> {
+    Arc::new(Scripted { says: says.map(|value| value.to_string()), heard: Mutex::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_models_answer_keeps_only_what_the_documents_say() {
+    let office = office().await;
+    let cite = |quote: &str| serde_json::json!([{"passage": 1, "quote": quote}]);
+    let model = scripted(Ok(serde_json::json!({"found": true, "sentences": [
+        {"text": "The rent is 4,250 euros a month.", "citations": cite("The monthly rent amounts to 4,250 euros.")},
+        {"text": "The rent is 9,999 euros a month.", "citations": cite("The monthly rent amounts to 9,999 euros.")},
+        {"text": "Nobody says so.", "citations": []},
+        {"text": "Another passage says so.", "citations": [{"passage": 77, "quote": "The monthly rent amounts to"}]},
+        {"text": "See https://evil.example/?q=4250", "citations": cite("The monthly rent amounts to 4,250 euros.")},
+    ]})));
+    let answer = office.ask(&office.answers(Some(model.clone())), "How much is the monthly rent?").await;
+    assert_eq!((answer.engine.as_str(), answer.found, answer.sentences.len()), ("scripted/parrot", true, 1));
+    assert!(answer.note.as_deref().unwrap().starts_with("4 sentences"));
+    check_quotes(&answer);
+    let heard = model.heard.lock().unwrap().join("");
+    assert!(heard.contains("How much is the monthly rent?") && heard.contains("4,250 euros"));
+    let again = office.answers(None).get(&office.caller, answer.id).await.unwrap();
+    assert_eq!(again.sentences[0].text, None, "generated wording is not kept");
+    assert_eq!(again.sentences[0].citations, answer.sentences[0].citations);
+    office.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_or_lying_model_is_replaced_by_the_documents_own_sentences() {
+    let office = office().await;
+    let lies = serde_json::json!({"found": true, "sentences": [
+        {"text": "It is free.", "citations": [{"passage": 1, "quote": "The warehouse is free of charge."}]}]});
+    let failures = [Err(Failure::new(Code::ProviderError, "down")), Ok(serde_json::json!("no object")), Ok(lies)];
+    for says in failures {
+        let answer = office.ask(&office.answers(Some(scripted(says))), "How much is the monthly rent?").await;
+        assert_eq!((answer.engine.as_str(), answer.found), ("extractive", true));
+        assert!(answer.note.as_deref().unwrap().starts_with("The model provider failed."));
+        check_quotes(&answer);
+    }
+    let model = scripted(Ok(serde_json::json!({"found": false, "sentences": []})));
+    assert!(!office.ask(&office.answers(Some(model)), "How much is the monthly rent?").await.found);
+    office.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bounds_of_a_question_are_checked() {
+    let office = office().await;
+    let answers = office.answers(None);
+    for (request, code) in [
+        (AnswerRequest::new("?"), Code::QueryEmpty),
+        (AnswerRequest::new("x".repeat(4_001)), Code::QueryLimit),
+        (AnswerRequest { k: 51, ..AnswerRequest::new("x") }, Code::FieldInvalid),
+        (AnswerRequest { max_sentences: 0, ..AnswerRequest::new("x") }, Code::FieldInvalid),
+    ] {
+        assert_eq!(answers.answer(&office.caller, &request).await.unwrap_err().code, code);
+    }
+    office.node.stop().await;
+}
