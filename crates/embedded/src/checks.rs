@@ -15,7 +15,10 @@ const MIN_POSTGRES: i32 = 160_000;
 pub fn check_postgres(app_url: &str, engine_url: &str) -> Result<(), Failure> {
     for (role, url) in [("app", app_url), ("engine", engine_url)] {
         let mut client = Client::connect(url, NoTls).map_err(|_| {
-            Failure::new(Code::DatabaseUnavailable, format!("cannot connect to Postgres as the {role} role; check that it runs and the URL is right"))
+            Failure::new(
+                Code::DatabaseUnavailable,
+                format!("cannot connect to Postgres as the {role} role; check that it runs and the URL is right"),
+            )
         })?;
         check_role(&mut client, role)?;
         if role == "app" {
@@ -26,7 +29,9 @@ pub fn check_postgres(app_url: &str, engine_url: &str) -> Result<(), Failure> {
 }
 
 fn one(client: &mut Client, sql: &str) -> Result<postgres::Row, Failure> {
-    client.query_one(sql, &[]).map_err(|_| Failure::new(Code::ConfigInvalid, "Postgres refused a check; is this a Docmill database?"))
+    client
+        .query_one(sql, &[])
+        .map_err(|_| Failure::new(Code::ConfigInvalid, "Postgres refused a check; is this a Docmill database?"))
 }
 
 fn check_server(client: &mut Client) -> Result<(), Failure> {
@@ -38,13 +43,18 @@ fn check_server(client: &mut Client) -> Result<(), Failure> {
     for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
         let value: String = one(client, &format!("SELECT current_setting('{setting}')"))?.get(0);
         if value == "off" {
-            return refuse(format!("Postgres runs with {setting}=off and would lose acknowledged writes; set it to on"));
+            return refuse(format!(
+                "Postgres runs with {setting}=off and would lose acknowledged writes; set it to on"
+            ));
         }
     }
-    let vector: Option<String> = one(client, "SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector')")?.get(0);
+    let vector: Option<String> =
+        one(client, "SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector')")?.get(0);
     match vector.as_deref() {
         None => refuse("the extension pgvector is missing; run CREATE EXTENSION vector as a superuser".into()),
-        Some(v) if older_than_0_8(v) => refuse(format!("pgvector {v} is too old for filtered search; use 0.8 or newer")),
+        Some(v) if older_than_0_8(v) => {
+            refuse(format!("pgvector {v} is too old for filtered search; use 0.8 or newer"))
+        }
         Some(_) => Ok(()),
     }
 }
@@ -65,7 +75,10 @@ fn check_role(client: &mut Client, role: &str) -> Result<(), Failure> {
     let (unbound, owner): (bool, bool) = (row.get(0), row.get(1));
     if unbound || owner {
         let why = if unbound { "is superuser or bypasses row-level security" } else { "owns tables" };
-        return Err(Failure::new(Code::ConfigInvalid, format!("the {role} role {why}; use docmill_{role} as made by the migrations' guide")));
+        return Err(Failure::new(
+            Code::ConfigInvalid,
+            format!("the {role} role {why}; use docmill_{role} as made by the migrations' guide"),
+        ));
     }
     Ok(())
 }

@@ -6,19 +6,21 @@
 use docmill_model::{Code, Failure, Sha256Hex};
 use postgres::{Client, NoTls};
 
-const MIGRATIONS: &[(&str, &str)] =
-    &[("0001_foundation", include_str!("../../../migrations/0001_foundation.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[("0001_foundation", include_str!("../../../migrations/0001_foundation.sql"))];
 
 /// Serialises concurrent migrations of one database.
 const MIGRATION_LOCK: i64 = 0x646f_636d_696c_6c00;
 
 fn connect(url: &str) -> Result<Client, Failure> {
-    Client::connect(url, NoTls)
-        .map_err(|_| Failure::new(Code::DatabaseUnavailable, "cannot connect to Postgres; check that it runs and the URL is right"))
+    Client::connect(url, NoTls).map_err(|_| {
+        Failure::new(Code::DatabaseUnavailable, "cannot connect to Postgres; check that it runs and the URL is right")
+    })
 }
 
 fn failed(what: &str, error: &postgres::Error) -> Failure {
-    let state = error.as_db_error().map_or_else(|| "connection lost".to_owned(), |db| format!("{}: {}", db.code().code(), db.message()));
+    let state = error
+        .as_db_error()
+        .map_or_else(|| "connection lost".to_owned(), |db| format!("{}: {}", db.code().code(), db.message()));
     Failure::new(Code::ConfigInvalid, format!("{what}: {state}"))
 }
 
@@ -29,10 +31,14 @@ fn failed(what: &str, error: &postgres::Error) -> Failure {
 pub fn create_roles(admin_url: &str, passwords: &[(&str, String)]) -> Result<(), Failure> {
     let mut client = connect(admin_url)?;
     for (role, password) in passwords {
-        let exists = client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[role]).map_err(|e| failed("reading roles", &e))?;
+        let exists = client
+            .query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[role])
+            .map_err(|e| failed("reading roles", &e))?;
         if exists.is_none() {
             // Role names are constants of this crate and passwords are hex digits made by it.
-            let sql = format!("CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE PASSWORD '{password}'");
+            let sql = format!(
+                "CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE PASSWORD '{password}'"
+            );
             client.batch_execute(&sql).map_err(|e| failed("creating a role", &e))?;
         }
     }
@@ -45,7 +51,9 @@ pub fn create_roles(admin_url: &str, passwords: &[(&str, String)]) -> Result<(),
 /// `CONFIG_INVALID` when the server refuses.
 pub fn create_database(admin_url: &str, name: &str, template: Option<&str>) -> Result<bool, Failure> {
     let mut client = connect(admin_url)?;
-    let exists = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name]).map_err(|e| failed("reading databases", &e))?;
+    let exists = client
+        .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name])
+        .map_err(|e| failed("reading databases", &e))?;
     if exists.is_some() {
         return Ok(false);
     }
@@ -61,7 +69,9 @@ pub fn create_database(admin_url: &str, name: &str, template: Option<&str>) -> R
 /// # Errors
 /// `CONFIG_INVALID` when pgvector is not installed.
 pub fn create_extension(admin_url: &str) -> Result<(), Failure> {
-    connect(admin_url)?.batch_execute("CREATE EXTENSION IF NOT EXISTS vector").map_err(|e| failed("creating the extension vector", &e))
+    connect(admin_url)?
+        .batch_execute("CREATE EXTENSION IF NOT EXISTS vector")
+        .map_err(|e| failed("creating the extension vector", &e))
 }
 
 /// Drops a database, ending its connections.
@@ -72,6 +82,26 @@ pub fn drop_database(admin_url: &str, name: &str) -> Result<(), Failure> {
     connect(admin_url)?
         .batch_execute(&format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"))
         .map_err(|e| failed("dropping a database", &e))
+}
+
+/// Names of the databases that start with `prefix`, oldest first.
+///
+/// # Errors
+/// `DATABASE_UNAVAILABLE` or `CONFIG_INVALID`.
+pub fn names(admin_url: &str, prefix: &str) -> Result<Vec<String>, Failure> {
+    let rows = connect(admin_url)?
+        .query("SELECT datname FROM pg_database WHERE starts_with(datname, $1) ORDER BY oid", &[&prefix]);
+    Ok(rows.map_err(|e| failed("reading databases", &e))?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Renames a database nobody is connected to.
+///
+/// # Errors
+/// `CONFIG_INVALID` when the server refuses.
+pub fn rename_database(admin_url: &str, from: &str, to: &str) -> Result<(), Failure> {
+    connect(admin_url)?
+        .batch_execute(&format!("ALTER DATABASE \"{from}\" RENAME TO \"{to}\""))
+        .map_err(|e| failed("renaming a database", &e))
 }
 
 /// Applies the migrations that are missing and returns their names.
@@ -100,7 +130,9 @@ pub fn migrate(owner_url: &str) -> Result<Vec<String>, Failure> {
         let mut transaction = client.transaction().map_err(sql)?;
         transaction.batch_execute(text).map_err(|e| failed(&format!("migration {name}"), &e))?;
         let hash = Sha256Hex::of(text.as_bytes()).to_string();
-        transaction.execute("INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)", &[name, &hash]).map_err(sql)?;
+        transaction
+            .execute("INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)", &[name, &hash])
+            .map_err(sql)?;
         transaction.commit().map_err(sql)?;
         done.push((*name).to_owned());
     }
@@ -111,10 +143,18 @@ fn check_applied(applied: &[(String, String)]) -> Result<(), Failure> {
     for (name, hash) in applied {
         let known = MIGRATIONS.iter().find(|(n, _)| n == name);
         let Some((_, text)) = known else {
-            return Err(Failure::new(Code::ConfigInvalid, format!("the database has migration {name}, which this build does not know; use a newer build")));
+            return Err(Failure::new(
+                Code::ConfigInvalid,
+                format!("the database has migration {name}, which this build does not know; use a newer build"),
+            ));
         };
         if Sha256Hex::of(text.as_bytes()).as_str() != hash {
-            return Err(Failure::new(Code::ConfigInvalid, format!("migration {name} was changed after it was applied; restore the file, or `docmill reset` an embedded stack")));
+            return Err(Failure::new(
+                Code::ConfigInvalid,
+                format!(
+                    "migration {name} was changed after it was applied; restore the file, or `docmill reset` an embedded stack"
+                ),
+            ));
         }
     }
     Ok(())

@@ -76,7 +76,10 @@ impl Home {
             let found = fs::symlink_metadata(&run).map_err(|e| io_failure("create", &run, &e))?;
             let me = rustix::process::geteuid().as_raw();
             if !found.is_dir() || !(found.uid() == me || self.run_as.is_some_and(|user| user.uid == found.uid())) {
-                return Err(Failure::new(Code::ConfigInvalid, format!("{} belongs to somebody else; remove it", run.display())));
+                return Err(Failure::new(
+                    Code::ConfigInvalid,
+                    format!("{} belongs to somebody else; remove it", run.display()),
+                ));
             }
             private_dir(&run)?;
         }
@@ -89,7 +92,10 @@ impl Home {
         match self.command(Path::new("/bin/true")).status() {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Failure::new(
                 Code::ConfigInvalid,
-                format!("user {uid} (which runs the services) cannot enter {}; choose a DOCMILL_HOME outside private folders", self.root.display()),
+                format!(
+                    "user {uid} (which runs the services) cannot enter {}; choose a DOCMILL_HOME outside private folders",
+                    self.root.display()
+                ),
             )),
             _ => Ok(()),
         }

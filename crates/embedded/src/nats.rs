@@ -41,7 +41,8 @@ impl EmbeddedNats {
     /// `BROKER_UNAVAILABLE` when the server was never started.
     pub fn url(&self) -> Result<String, Failure> {
         let port = self.port.get();
-        let port = port.ok_or_else(|| Failure::new(Code::BrokerUnavailable, "the embedded NATS server was never started"))?;
+        let port =
+            port.ok_or_else(|| Failure::new(Code::BrokerUnavailable, "the embedded NATS server was never started"))?;
         Ok(format!("nats://{}@127.0.0.1:{port}", self.token()?))
     }
 

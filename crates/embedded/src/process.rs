@@ -62,7 +62,8 @@ impl Service {
         if fs::metadata(&path).is_ok_and(|meta| meta.len() > MAX_LOG_BYTES) {
             let _ = fs::rename(&path, path.with_extension("log.1"));
         }
-        let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|e| io_failure("open", &path, &e))?;
+        let log =
+            fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|e| io_failure("open", &path, &e))?;
         self.home.give(&path)?;
         let again = log.try_clone().map_err(|e| io_failure("open", &path, &e))?;
         command.stdout(Stdio::from(log)).stderr(Stdio::from(again)).process_group(0);

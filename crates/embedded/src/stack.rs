@@ -107,10 +107,7 @@ impl Stack {
     /// # Errors
     /// `PART_MISSING` when set-up has not run, `CONFIG_INVALID` with the last lines of a log.
     pub fn start(&self, store_arguments: &[&str]) -> Result<(), Failure> {
-        if let Some(part) = parts::missing(&self.home)?.first() {
-            let message = format!("{} {} is not unpacked; run `docmill setup`", part.package, part.version);
-            return Err(Failure::new(Code::PartMissing, message));
-        }
+        self.check_parts()?;
         let _lock = self.lock()?;
         let crashed = |_| Err(Failure::new(Code::Internal, "starting a service panicked"));
         std::thread::scope(|scope| {
@@ -119,6 +116,23 @@ impl Stack {
             let postgres = self.postgres.start(&self.parts);
             postgres.and(nats.join().unwrap_or_else(crashed)).and(store.join().unwrap_or_else(crashed))
         })
+    }
+
+    /// Starts or attaches to Postgres and NATS only.
+    ///
+    /// # Errors
+    /// As [`Stack::start`].
+    pub fn start_servers(&self) -> Result<(), Failure> {
+        self.check_parts()?;
+        let _lock = self.lock()?;
+        self.nats.start(&self.parts)?;
+        self.postgres.start(&self.parts)
+    }
+
+    fn check_parts(&self) -> Result<(), Failure> {
+        let Some(part) = parts::missing(&self.home)?.into_iter().next() else { return Ok(()) };
+        let message = format!("{} {} is not unpacked; run `docmill setup`", part.package, part.version);
+        Err(Failure::new(Code::PartMissing, message))
     }
 
     fn lock(&self) -> Result<fs::File, Failure> {

@@ -63,7 +63,8 @@ impl EmbeddedStore {
     /// `STORE_UNAVAILABLE` when the store was never started.
     pub fn url(&self) -> Result<String, Failure> {
         let port = self.port.get();
-        let port = port.ok_or_else(|| Failure::new(Code::StoreUnavailable, "the embedded object store was never started"))?;
+        let port =
+            port.ok_or_else(|| Failure::new(Code::StoreUnavailable, "the embedded object store was never started"))?;
         Ok(format!("http://127.0.0.1:{port}"))
     }
 
@@ -106,7 +107,8 @@ impl EmbeddedStore {
     pub async fn serve(&self, stop: CancellationToken) -> Result<(), Failure> {
         let port = self.port.get().unwrap_or(0);
         let bound = tokio::net::TcpListener::bind(("127.0.0.1", port)).await;
-        let listener = bound.map_err(|e| Failure::new(Code::ConfigInvalid, format!("cannot listen on port {port}: {e}")))?;
+        let listener =
+            bound.map_err(|e| Failure::new(Code::ConfigInvalid, format!("cannot listen on port {port}: {e}")))?;
         objects::serve(self.config()?, listener, Faults::default(), stop).await
     }
 

@@ -1,36 +1,22 @@
 //! Objects as files. Per bucket: `meta/HH/HASH` (JSON, one per key, named by the hash of the key) and `data/UUID`
 //! (immutable bytes). The meta file is the object; its appearance by `link` or `rename` is the commit.
+//!
+//! Durable order: bytes synced, their folder synced, meta synced, linked into place, its folder synced. Everything here
+//! blocks on the disk: call from a blocking thread.
 
+use super::meta::{ObjectMeta, read_meta};
 use crate::files::io_failure;
-use docmill_model::{Failure, Sha256Hex};
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use docmill_model::{Code, Failure, Sha256Hex};
+use std::collections::HashSet;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use time::OffsetDateTime;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// What is known about one object.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct ObjectMeta {
-    /// The key.
-    pub key: String,
-    /// Name of the data file.
-    pub data: String,
-    /// Length in bytes.
-    pub size_bytes: u64,
-    /// Entity tag without quotes.
-    pub etag: String,
-    /// SHA-256 in base64, as S3 puts it on the wire.
-    pub sha256: String,
-    /// Media type.
-    pub content_type: Option<String>,
-    /// User metadata.
-    pub metadata: BTreeMap<String, String>,
-    /// Time of the commit.
-    #[serde(with = "time::serde::rfc3339")]
-    pub modified: OffsetDateTime,
-}
+/// Commits of one key exclude each other; keys share this many locks.
+const LOCKS: usize = 64;
+/// A reader that meets a replaced object looks again this often.
+const LOOKS: usize = 8;
 
 /// Why a commit did not happen.
 #[derive(Debug)]
@@ -47,23 +33,36 @@ impl From<io::Error> for CommitError {
     }
 }
 
-/// The folder of all buckets.
+/// The folder of all buckets, held by one process at a time.
 #[derive(Clone, Debug)]
 pub struct ObjectFiles {
     root: Arc<PathBuf>,
+    locks: Arc<Vec<Mutex<()>>>,
+    _held: Arc<File>,
 }
 
 impl ObjectFiles {
-    /// Opens (and creates) the folder.
+    /// Opens (and creates) the folder, and removes bytes that never became objects.
     ///
     /// # Errors
-    /// `CONFIG_INVALID` naming the path.
+    /// `CONFIG_INVALID` naming the path, `CONFLICT` when another process holds the folder.
     pub fn open(root: PathBuf) -> Result<Self, Failure> {
         fs::create_dir_all(&root).map_err(|e| io_failure("create", &root, &e))?;
-        Ok(Self { root: Arc::new(root) })
+        let path = root.join("lock");
+        let held = File::create(&path).map_err(|e| io_failure("create", &path, &e))?;
+        held.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                Failure::new(Code::Conflict, format!("{} is served by another process", root.display()))
+            }
+            TryLockError::Error(e) => io_failure("lock", &path, &e),
+        })?;
+        let locks = (0..LOCKS).map(|_| Mutex::new(())).collect();
+        let files = Self { root: Arc::new(root), locks: Arc::new(locks), _held: Arc::new(held) };
+        files.sweep().map_err(|e| io_failure("sweep", &files.root, &e))?;
+        Ok(files)
     }
 
-    fn bucket(&self, bucket: &str) -> PathBuf {
+    pub(super) fn bucket(&self, bucket: &str) -> PathBuf {
         self.root.join(Sha256Hex::of(bucket.as_bytes()).as_str())
     }
 
@@ -72,10 +71,14 @@ impl ObjectFiles {
         self.bucket(bucket).join("meta").join(&hash.as_str()[..2]).join(hash.as_str())
     }
 
+    fn data_path(&self, bucket: &str, name: &str) -> PathBuf {
+        self.bucket(bucket).join("data").join(name)
+    }
+
     /// A fresh path for incoming bytes, on the same file system as the objects.
     #[must_use]
     pub fn incoming(&self, bucket: &str) -> PathBuf {
-        self.bucket(bucket).join("data").join(uuid::Uuid::new_v4().to_string())
+        self.data_path(bucket, &uuid::Uuid::new_v4().to_string())
     }
 
     /// Creates a bucket; existing is fine.
@@ -85,10 +88,10 @@ impl ObjectFiles {
     pub fn create_bucket(&self, bucket: &str) -> io::Result<()> {
         let path = self.bucket(bucket);
         fs::create_dir_all(path.join("data"))?;
-        for first in 0..=255u8 {
-            fs::create_dir_all(path.join("meta").join(format!("{first:02x}")))?;
-        }
-        fs::write(path.join("name"), bucket)
+        fs::create_dir_all(path.join("meta"))?;
+        fs::write(path.join("name"), bucket)?;
+        File::open(&path)?.sync_all()?;
+        File::open(&*self.root)?.sync_all()
     }
 
     /// True when the bucket exists.
@@ -97,18 +100,42 @@ impl ObjectFiles {
         self.bucket(bucket).join("name").is_file()
     }
 
+    /// Names of all buckets.
+    #[must_use]
+    pub fn buckets(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&*self.root) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| fs::read_to_string(entry.path().join("name")).ok()).collect()
+    }
+
     /// The object of `key`, if any.
     #[must_use]
     pub fn head(&self, bucket: &str, key: &str) -> Option<ObjectMeta> {
         read_meta(&self.meta_path(bucket, key)).filter(|meta| meta.key == key)
     }
 
-    /// Opens the bytes of an object.
+    /// The object and its open bytes; `None` when there is no such object.
     ///
     /// # Errors
-    /// Of the disk; `NotFound` when it was replaced meanwhile.
-    pub fn data(&self, bucket: &str, meta: &ObjectMeta) -> io::Result<File> {
-        File::open(self.bucket(bucket).join("data").join(&meta.data))
+    /// Of the disk.
+    pub fn open_object(&self, bucket: &str, key: &str) -> io::Result<Option<(ObjectMeta, File)>> {
+        for _ in 0..LOOKS {
+            let Some(meta) = self.head(bucket, key) else { return Ok(None) };
+            match File::open(self.data_path(bucket, &meta.data)) {
+                Ok(file) => return Ok(Some((meta, file))),
+                // Replaced or deleted between the two steps.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("the bytes of an object are missing"))
+    }
+
+    /// A second name for the bytes of an object, to be committed under another key. Bytes are immutable.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn share(&self, from_bucket: &str, meta: &ObjectMeta, target: &Path) -> io::Result<()> {
+        fs::hard_link(self.data_path(from_bucket, &meta.data), target)
     }
 
     /// Makes an object visible. Its data file must be complete and synced. With `only_new`, exactly one of any number
@@ -119,10 +146,15 @@ impl ObjectFiles {
     pub fn commit(&self, bucket: &str, meta: &ObjectMeta, only_new: bool) -> Result<(), CommitError> {
         let path = self.meta_path(bucket, &meta.key);
         let folder = path.parent().unwrap_or(Path::new("."));
-        let temporary = self.bucket(bucket).join("data").join(format!("{}.meta", meta.data));
+        if fs::create_dir(folder).is_ok() {
+            File::open(folder.parent().unwrap_or(folder))?.sync_all()?;
+        }
+        let temporary = self.data_path(bucket, &format!("{}.meta", meta.data));
         let file = File::create(&temporary)?;
         serde_json::to_writer(&file, meta).map_err(io::Error::other)?;
         file.sync_all()?;
+        File::open(temporary.parent().unwrap_or(folder))?.sync_all()?;
+        let _alone = self.lock(&path);
         let previous = read_meta(&path);
         if only_new {
             let linked = fs::hard_link(&temporary, &path);
@@ -137,9 +169,16 @@ impl ObjectFiles {
         }
         File::open(folder)?.sync_all()?;
         if let Some(previous) = previous.filter(|p| p.data != meta.data) {
-            let _ = fs::remove_file(self.bucket(bucket).join("data").join(previous.data));
+            let _ = fs::remove_file(self.data_path(bucket, &previous.data));
         }
         Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> std::sync::MutexGuard<'_, ()> {
+        let last = path.as_os_str().as_encoded_bytes().last().copied().unwrap_or_default();
+        let before = path.as_os_str().as_encoded_bytes().iter().nth_back(1).copied().unwrap_or_default();
+        let index = (usize::from(last) * 31 + usize::from(before)) % LOCKS;
+        self.locks[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes an object; an unknown key is fine.
@@ -148,26 +187,38 @@ impl ObjectFiles {
     /// Of the disk.
     pub fn delete(&self, bucket: &str, key: &str) -> io::Result<()> {
         let path = self.meta_path(bucket, key);
+        let _alone = self.lock(&path);
         let Some(meta) = read_meta(&path) else { return Ok(()) };
         fs::remove_file(&path)?;
-        let _ = fs::remove_file(self.bucket(bucket).join("data").join(meta.data));
+        let _ = fs::remove_file(self.data_path(bucket, &meta.data));
         path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
     /// All objects whose key starts with `prefix` and comes after `after`, in key order.
     #[must_use]
     pub fn list(&self, bucket: &str, prefix: &str, after: &str) -> Vec<ObjectMeta> {
-        let Ok(folders) = fs::read_dir(self.bucket(bucket).join("meta")) else { return Vec::new() };
-        let files = folders.flatten().filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
-        let mut found: Vec<ObjectMeta> = files
-            .filter_map(|file| read_meta(&file.path()))
-            .filter(|meta| meta.key.starts_with(prefix) && meta.key.as_str() > after)
-            .collect();
+        let mut found: Vec<ObjectMeta> =
+            self.metas(bucket).filter(|meta| meta.key.starts_with(prefix) && meta.key.as_str() > after).collect();
         found.sort_by(|a, b| a.key.cmp(&b.key));
         found
     }
-}
 
-fn read_meta(path: &Path) -> Option<ObjectMeta> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    fn metas(&self, bucket: &str) -> impl Iterator<Item = ObjectMeta> + use<> {
+        let folders = fs::read_dir(self.bucket(bucket).join("meta")).into_iter().flatten().flatten();
+        let files = folders.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
+        files.filter_map(|file| read_meta(&file.path()))
+    }
+
+    /// Bytes without an object are left by a kill during a PUT. Runs before anything is served.
+    fn sweep(&self) -> io::Result<()> {
+        for bucket in self.buckets() {
+            let known: HashSet<String> = self.metas(&bucket).map(|meta| meta.data).collect();
+            for entry in fs::read_dir(self.bucket(&bucket).join("data"))?.flatten() {
+                if !known.contains(&*entry.file_name().to_string_lossy()) {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+        Ok(())
+    }
 }

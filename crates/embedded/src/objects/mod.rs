@@ -2,11 +2,16 @@
 //!
 //! It speaks the S3 protocol (signatures, presigned URLs, conditions, checksums) through the `s3s` crate and stores
 //! objects as files whose names are hashes, so no key can reach outside its bucket. An object is visible only after
-//! its bytes were verified and synced. Not offered: multipart uploads, versions, lifecycle rules.
+//! its bytes were verified and synced. Lifecycle rules expire objects by prefix and age. Not offered: multipart uploads,
+//! versions.
 
 mod access;
 mod faults;
 mod files;
+mod get;
+mod lifecycle;
+mod meta;
+mod put;
 mod service;
 
 pub use faults::{Fault, Faults};
@@ -30,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long running requests may take after a stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often lifecycle rules are carried out.
+const LIFECYCLE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// What to serve.
 #[derive(Clone, Debug)]
@@ -50,13 +57,21 @@ pub struct ObjectStoreConfig {
 ///
 /// # Errors
 /// `CONFIG_INVALID` when the folder cannot be used, `CONFLICT` when another process serves it.
-pub async fn serve(config: ObjectStoreConfig, listener: TcpListener, faults: Faults, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn serve(
+    config: ObjectStoreConfig,
+    listener: TcpListener,
+    faults: Faults,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let name = HeaderValue::from_str(&config.name)
         .map_err(|_| Failure::new(Code::ConfigInvalid, "the name of the object store does not fit a header"))?;
     let files = ObjectFiles::open(config.root)?;
     for bucket in &config.buckets {
-        files.create_bucket(bucket).map_err(|e| Failure::new(Code::ConfigInvalid, format!("cannot create bucket {bucket}: {e}")))?;
+        files
+            .create_bucket(bucket)
+            .map_err(|e| Failure::new(Code::ConfigInvalid, format!("cannot create bucket {bucket}: {e}")))?;
     }
+    let expiry = tokio::spawn(expire(files.clone()));
     let mut builder = S3ServiceBuilder::new(ObjectService::new(files, faults));
     builder.set_auth(SimpleAuth::from_single(config.access_key, config.secret_key));
     builder.set_access(StrictAccess);
@@ -89,6 +104,20 @@ pub async fn serve(config: ObjectStoreConfig, listener: TcpListener, faults: Fau
             let _ = connection.await;
         });
     }
+    expiry.abort();
     let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
     Ok(())
+}
+
+async fn expire(files: ObjectFiles) {
+    let mut ticks = tokio::time::interval(LIFECYCLE_PERIOD);
+    loop {
+        ticks.tick().await;
+        let files = files.clone();
+        let swept =
+            tokio::task::spawn_blocking(move || lifecycle::sweep(&files, time::OffsetDateTime::now_utc())).await;
+        if let Ok(deleted @ 1..) = swept {
+            tracing::info!(deleted, "objects expired by lifecycle rules");
+        }
+    }
 }
