@@ -84,6 +84,7 @@ codes! {
     InProgress "IN_PROGRESS" Transient 409 "The first request with this Idempotency-Key is still running; retry shortly.";
     RateLimited "RATE_LIMITED" Transient 429 "Wait as long as Retry-After says.";
     Overloaded "OVERLOADED" Transient 503 "Wait as long as Retry-After says.";
+    RequestTimeout "REQUEST_TIMEOUT" Transient 504 "The request took longer than its limit; read the state before repeating it.";
     ReplayTooLarge "REPLAY_TOO_LARGE" Permanent 422 "Narrow the filter, or confirm with the measured count.";
     Conflict "CONFLICT" Permanent 409 "The state changed meanwhile; read it again.";
     WebhookUrlForbidden "WEBHOOK_URL_FORBIDDEN" Permanent 422 "Use an https URL on a public address and a usual port.";
