@@ -51,10 +51,12 @@ impl Artifacts {
         self.database
             .write(tenant, move |connection| {
                 Box::pin(async move {
-                    sqlx::query("UPDATE artifacts SET state = 'stored' WHERE tenant_id = current_tenant() AND sha256 = $1")
-                        .bind(sha256)
-                        .execute(connection)
-                        .await?;
+                    sqlx::query(
+                        "UPDATE artifacts SET state = 'stored' WHERE tenant_id = current_tenant() AND sha256 = $1",
+                    )
+                    .bind(sha256)
+                    .execute(connection)
+                    .await?;
                     Ok(())
                 })
             })

@@ -153,7 +153,9 @@ impl Database {
     {
         self.write(tenant, move |connection| {
             Box::pin(async move {
-                sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await?;
+                sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .execute(&mut *connection)
+                    .await?;
                 work(connection).await
             })
         })
@@ -177,7 +179,10 @@ async fn set_tenant(connection: &mut PgConnection, tenant: TenantId) -> Result<(
 
 async fn pool(url: &SecretString, max_connections: u32, acquire_timeout: Duration) -> Result<PgPool, Failure> {
     let options: PgConnectOptions = url.expose_secret().parse().map_err(|_| {
-        Failure::new(Code::ConfigInvalid, "the database URL cannot be read; expected postgres://user:password@host/name")
+        Failure::new(
+            Code::ConfigInvalid,
+            "the database URL cannot be read; expected postgres://user:password@host/name",
+        )
     })?;
     let options = options.application_name("docmill").options([
         ("statement_timeout", "60s"),
@@ -197,6 +202,9 @@ async fn pool(url: &SecretString, max_connections: u32, acquire_timeout: Duratio
         .await
         .map_err(|error| {
             tracing::warn!(error = %describe(&error), "cannot connect to Postgres");
-            Failure::new(Code::DatabaseUnavailable, "cannot connect to Postgres; check that it runs and the URL is right")
+            Failure::new(
+                Code::DatabaseUnavailable,
+                "cannot connect to Postgres; check that it runs and the URL is right",
+            )
         })
 }

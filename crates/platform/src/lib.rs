@@ -1,1 +1,10 @@
-//! placeholder
+//! The outside world: Postgres, the object store, the embedding model, model providers and webhook receivers.
+//!
+//! Each is behind one type, with time limits, retries and typed failures, so that the rest of Docmill never talks to a
+//! socket. Not here: what is stored and why (the stages' and the API's), and the services' own processes (`embedded`).
+
+pub mod artifacts;
+pub mod blobs;
+pub mod database;
+pub mod embedder;
+pub mod tokens;
