@@ -194,18 +194,26 @@ CREATE TABLE jobs (
     -- The output manifest, once done.
     manifest          jsonb,
     cached            boolean NOT NULL DEFAULT false,
+    -- A replay asks to compute even when the cache has the result.
+    recompute         boolean NOT NULL DEFAULT false,
     created_at        timestamptz NOT NULL DEFAULT now(),
     updated_at        timestamptz NOT NULL DEFAULT now(),
     finished_at       timestamptz,
+    -- What an operator did about a dead letter.
+    resolved_at       timestamptz,
+    resolution        text CHECK (resolution IN ('retried', 'discarded')),
     traceparent       text,
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, run_id, stage, shard),
     FOREIGN KEY (tenant_id, run_id) REFERENCES runs (tenant_id, id) ON DELETE CASCADE,
     CHECK ((state = 'leased') = (lease_until IS NOT NULL)),
     CHECK ((state = 'held') = (held_reason IS NOT NULL)),
-    CHECK ((state = 'blocked') <= (pending > 0 OR on_settled))
+    CHECK ((state = 'blocked') <= (pending > 0 OR on_settled)),
+    CHECK ((resolved_at IS NULL) = (resolution IS NULL))
 );
 CREATE INDEX jobs_open ON jobs (stage, state, available_at) WHERE state IN ('ready', 'leased', 'waiting', 'held');
+-- What the relay has released and nobody has finished: small whatever the backlog.
+CREATE INDEX jobs_in_flight ON jobs (stage, tenant_id) WHERE state = 'leased' OR (state = 'ready' AND emitted_at IS NOT NULL);
 CREATE INDEX jobs_dead ON jobs (tenant_id, stage, finished_at DESC) WHERE state = 'dead';
 CREATE INDEX jobs_document ON jobs (tenant_id, document_id);
 
@@ -236,14 +244,17 @@ CREATE TABLE outbox (
     job_id            uuid,
     run_id            uuid NOT NULL,
     emission          integer NOT NULL DEFAULT 0,
-    payload           jsonb NOT NULL,
+    payload           jsonb NOT NULL DEFAULT '{}',
     priority          smallint NOT NULL DEFAULT 0,
     created_at        timestamptz NOT NULL DEFAULT now(),
     sent_at           timestamptz,
+    traceparent       text,
     FOREIGN KEY (tenant_id, run_id) REFERENCES runs (tenant_id, id) ON DELETE CASCADE
 );
-CREATE INDEX outbox_unsent ON outbox (topic, stage, priority DESC, id) WHERE sent_at IS NULL;
+CREATE INDEX outbox_unsent ON outbox (topic, stage, tenant_id, priority DESC, id) WHERE sent_at IS NULL;
+CREATE INDEX outbox_unsent_job ON outbox (job_id) WHERE sent_at IS NULL;
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE sent_at IS NOT NULL;
+CREATE INDEX outbox_run ON outbox (tenant_id, run_id);
 
 -- What an operator stopped: a stage, a pipeline or a tenant.
 CREATE TABLE pauses (
@@ -490,6 +501,25 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_due ON deliveries (next_at) WHERE state = 'ready';
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- Deletions: what a deleted document leaves that others may share, removed once nothing else uses it. A row stays as the
+-- proof: ids and hashes only, and no longer the hashes once it is finished.
+CREATE TABLE deletions (
+    tenant_id         uuid NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+    document_id       uuid NOT NULL,
+    embed_hashes      bytea[] NOT NULL DEFAULT '{}',
+    -- SHA-256 of artifacts and of accepted uploads; keys of upload objects.
+    artifacts         text[] NOT NULL DEFAULT '{}',
+    accepted          text[] NOT NULL DEFAULT '{}',
+    uploads           text[] NOT NULL DEFAULT '{}',
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    -- A signed URL outlives its document: not finished before it has run out.
+    finish_after      timestamptz NOT NULL DEFAULT now(),
+    finished_at       timestamptz,
+    PRIMARY KEY (tenant_id, document_id)
+);
+CREATE INDEX deletions_open ON deletions (created_at) WHERE finished_at IS NULL;
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- Operation: replays, audit, usage, quotas, idempotency
 CREATE TABLE replays (
     tenant_id         uuid NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
@@ -588,7 +618,7 @@ BEGIN
     END LOOP;
     -- The engine crosses tenants on these tables only, and below only on columns without text.
     FOREACH t IN ARRAY ARRAY['tenants', 'api_keys', 'principals', 'runs', 'jobs', 'attempts', 'outbox', 'index_heads', 'index_ops',
-                             'index_watermarks', 'deliveries', 'documents', 'document_versions', 'generations']
+                             'index_watermarks', 'deliveries', 'documents', 'document_versions', 'generations', 'deletions']
     LOOP
         EXECUTE format('CREATE POLICY engine ON %I TO docmill_engine USING (true) WITH CHECK (true)', t);
     END LOOP;
@@ -603,6 +633,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     chunks, vectors, extractions, summaries, answers, webhook_endpoints, deliveries, replays, ledger, quota_counters,
     idempotency_keys, api_keys, principals TO docmill_app;
 GRANT SELECT, UPDATE ON tenants TO docmill_app;
+GRANT SELECT, INSERT, UPDATE ON deletions TO docmill_app;
 GRANT SELECT, INSERT ON audit_log, index_ops TO docmill_app;
 GRANT SELECT, INSERT, UPDATE ON index_heads TO docmill_app;
 GRANT SELECT ON embedding_spaces, index_nodes, index_watermarks, pauses TO docmill_app;
@@ -623,5 +654,6 @@ GRANT SELECT (tenant_id, id, state, code, visible_generation, visible_version, c
 GRANT SELECT (tenant_id, id, document_id, number, size_bytes, sha256, pipeline_version, upload_state, upload_key, upload_expires_at, accepted_at, created_at),
       UPDATE (upload_state) ON document_versions TO docmill_engine;
 GRANT SELECT (tenant_id, id, document_id, version_id, chunk_count, state, created_at, visible_at, retired_at) ON generations TO docmill_engine;
+GRANT SELECT (tenant_id, document_id, created_at, finish_after, finished_at) ON deletions TO docmill_engine;
 GRANT SELECT ON embedding_spaces TO docmill_engine;
 GRANT UPDATE (fingerprint) ON embedding_spaces TO docmill_engine;
