@@ -4,6 +4,10 @@
 //! writes them. Postgres is the truth and JetStream a doorbell: nothing here relies on the order of events or on the
 //! broker's memory.
 
+pub mod machine;
+pub mod pipeline;
+pub mod registry;
+pub mod runs;
 pub mod stage;
 
 pub use stage::{JobContext, Policy, Stage, StageError};

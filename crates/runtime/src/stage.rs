@@ -13,6 +13,8 @@ use docmill_platform::database::{Database, DbError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -86,6 +88,8 @@ pub struct JobContext {
     pub fence: i64,
     /// Version (content hash) of the pinned pipeline.
     pub pipeline_version: String,
+    /// JSON Schemas of the pinned pipeline, by the name settings use.
+    pub schemas: Arc<BTreeMap<String, serde_json::Value>>,
     /// Manifests of all jobs of this run that are done and come before this one, as `(stage, manifest)` in stage order.
     pub inputs: Vec<(String, Manifest)>,
     /// Transactions as this tenant.
@@ -123,8 +127,9 @@ impl JobContext {
     /// Store failures, or `INTERNAL` for an artifact of another layout.
     pub async fn load_ref<T: DeserializeOwned>(&self, reference: &ArtifactRef) -> Result<T, Failure> {
         let bytes = self.artifacts.get(self.tenant_id, &reference.sha256).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Failure::new(Code::Internal, format!("artifact cannot be decoded at line {}", error.line())))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::new(Code::Internal, format!("artifact cannot be decoded at line {}", error.line()))
+        })
     }
 
     /// Stores a JSON artifact.
@@ -132,8 +137,8 @@ impl JobContext {
     /// # Errors
     /// Store and database failures.
     pub async fn store<T: Serialize + Sync>(&self, value: &T) -> Result<ArtifactRef, Failure> {
-        let bytes = serde_json::to_vec(value)
-            .map_err(|_| Failure::new(Code::Internal, "artifact cannot be encoded"))?;
+        let bytes =
+            serde_json::to_vec(value).map_err(|_| Failure::new(Code::Internal, "artifact cannot be encoded"))?;
         self.artifacts.put(self.tenant_id, bytes.into()).await
     }
 
@@ -150,8 +155,13 @@ impl JobContext {
 /// The identity of a generation: equal document, version and chunk list give the same one.
 #[must_use]
 pub fn generation_id(document: DocumentId, version: VersionId, chunks: &Sha256Hex) -> docmill_model::GenerationId {
-    docmill_model::derived_uuid(&[b"generation", document.0.as_bytes(), version.0.as_bytes(), chunks.as_str().as_bytes()])
-        .into()
+    docmill_model::derived_uuid(&[
+        b"generation",
+        document.0.as_bytes(),
+        version.0.as_bytes(),
+        chunks.as_str().as_bytes(),
+    ])
+    .into()
 }
 
 /// One stage of a pipeline.
