@@ -609,6 +609,11 @@ BEGIN
     ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
     ALTER TABLE tenants FORCE ROW LEVEL SECURITY;
     CREATE POLICY tenant ON tenants TO docmill_app USING (id = current_tenant()) WITH CHECK (id = current_tenant());
+    -- A tenant sees what stops it, and stops no other tenant.
+    ALTER TABLE pauses ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE pauses FORCE ROW LEVEL SECURITY;
+    CREATE POLICY tenant ON pauses TO docmill_app USING (kind <> 'tenant' OR subject = current_tenant()::text)
+        WITH CHECK (kind <> 'tenant' OR subject = current_tenant()::text);
     -- Foreign-key checks and migrations run as the owner, who is bound by FORCE like anybody else.
     FOR t IN SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
     LOOP
@@ -618,7 +623,7 @@ BEGIN
     END LOOP;
     -- The engine crosses tenants on these tables only, and below only on columns without text.
     FOREACH t IN ARRAY ARRAY['tenants', 'api_keys', 'principals', 'runs', 'jobs', 'attempts', 'outbox', 'index_heads', 'index_ops',
-                             'index_watermarks', 'deliveries', 'documents', 'document_versions', 'generations', 'deletions']
+                             'index_watermarks', 'deliveries', 'documents', 'document_versions', 'generations', 'deletions', 'pauses']
     LOOP
         EXECUTE format('CREATE POLICY engine ON %I TO docmill_engine USING (true) WITH CHECK (true)', t);
     END LOOP;
@@ -634,6 +639,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     idempotency_keys, api_keys, principals TO docmill_app;
 GRANT SELECT, UPDATE ON tenants TO docmill_app;
 GRANT SELECT, INSERT, UPDATE ON deletions TO docmill_app;
+GRANT INSERT, DELETE ON pauses TO docmill_app;
 GRANT SELECT, INSERT ON audit_log, index_ops TO docmill_app;
 GRANT SELECT, INSERT, UPDATE ON index_heads TO docmill_app;
 GRANT SELECT ON embedding_spaces, index_nodes, index_watermarks, pauses TO docmill_app;
