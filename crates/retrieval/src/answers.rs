@@ -48,7 +48,12 @@ const EXTRACTIVE: &str = "extractive";
 impl Answers {
     /// Over the search, the artifact store and, where a provider is configured, a generator.
     #[must_use]
-    pub fn new(search: Search, artifacts: Artifacts, generator: Option<Arc<dyn Generator>>, config: AnswersConfig) -> Self {
+    pub fn new(
+        search: Search,
+        artifacts: Artifacts,
+        generator: Option<Arc<dyn Generator>>,
+        config: AnswersConfig,
+    ) -> Self {
         Self { search, texts: Arc::new(CanonicalTexts::new(artifacts)), generator, config: Arc::new(config) }
     }
 
@@ -106,7 +111,12 @@ impl Answers {
         Ok(Answer { id, engine, found: snapshot.found, sentences, note })
     }
 
-    async fn render(&self, caller: &Caller, stored: &StoredCitation, version: Option<&CitedVersion>) -> Result<Citation, Failure> {
+    async fn render(
+        &self,
+        caller: &Caller,
+        stored: &StoredCitation,
+        version: Option<&CitedVersion>,
+    ) -> Result<Citation, Failure> {
         let Some(version) = version else { return Ok(stored.withdrawn()) };
         let readable = match self.texts.read(caller.tenant_id, &version.parsed_sha256).await {
             Ok(readable) => readable,
@@ -136,7 +146,12 @@ impl Answers {
     }
 
     /// The documents' own sentences.
-    async fn extracted(&self, request: &AnswerRequest, evidence: &Evidence<'_>, why: Option<&str>) -> Result<Answer, Failure> {
+    async fn extracted(
+        &self,
+        request: &AnswerRequest,
+        evidence: &Evidence<'_>,
+        why: Option<&str>,
+    ) -> Result<Answer, Failure> {
         let chosen = self.choose(&request.question, evidence).await?;
         let mut sentences = Vec::new();
         for candidate in chosen {
@@ -150,7 +165,8 @@ impl Answers {
             }
         }
         let found = !sentences.is_empty();
-        let what = if found { "These sentences are quoted from the documents." } else { "This is not in the documents." };
+        let what =
+            if found { "These sentences are quoted from the documents." } else { "This is not in the documents." };
         let note = why.map_or_else(|| what.to_owned(), |why| format!("{why} {what}"));
         Ok(Answer { id: AnswerId::fresh(), engine: EXTRACTIVE.to_owned(), found, sentences, note: Some(note) })
     }
@@ -165,16 +181,25 @@ impl Answers {
         texts.extend(candidates.iter().map(|candidate| candidate.sentence.text.clone()));
         // Without the embedding model the words alone decide.
         let vectors = self.search.embedder().embed(&texts).await.unwrap_or_default();
-        let cosines = vectors.split_first().map(|(asked, told)| told.iter().map(|vector| cosine(asked, vector)).collect());
+        let cosines =
+            vectors.split_first().map(|(asked, told)| told.iter().map(|vector| cosine(asked, vector)).collect());
         rank::rank(&self.config.rank, &mut candidates, cosines);
         Ok(rank::choose(&self.config.rank, &candidates))
     }
 
     /// A verified citation of `words` inside `hit`; `None` when they do not stand there for a reader to see.
-    async fn cite(&self, evidence: &Evidence<'_>, hit: &Hit, guess: u32, words: &str) -> Result<Option<Citation>, Failure> {
+    async fn cite(
+        &self,
+        evidence: &Evidence<'_>,
+        hit: &Hit,
+        guess: u32,
+        words: &str,
+    ) -> Result<Option<Citation>, Failure> {
         let Some(version) = evidence.versions.get(&hit.version_id) else { return Ok(None) };
         let readable = self.texts.read(evidence.caller.tenant_id, &version.parsed_sha256).await?;
-        let Some(span) = readable.locate(Span::new(hit.char_start, hit.char_end), guess, words) else { return Ok(None) };
+        let Some(span) = readable.locate(Span::new(hit.char_start, hit.char_end), guess, words) else {
+            return Ok(None);
+        };
         Ok(Some(Citation {
             document_id: hit.document_id,
             version_id: hit.version_id,

@@ -62,7 +62,11 @@ pub async fn nearest(
 }
 
 /// True when few enough rows match to compute every distance.
-async fn is_small(connection: &mut PgConnection, config: &DenseConfig, scope: &SearchScope) -> Result<bool, sqlx::Error> {
+async fn is_small(
+    connection: &mut PgConnection,
+    config: &DenseConfig,
+    scope: &SearchScope,
+) -> Result<bool, sqlx::Error> {
     let owned: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE tenant_id = current_tenant() AND space_id = 1 LIMIT $1) AS few",
     )
@@ -93,7 +97,12 @@ async fn is_small(connection: &mut PgConnection, config: &DenseConfig, scope: &S
 }
 
 /// Every distance computed: the materialized step keeps the planner away from the approximate index.
-async fn exact(connection: &mut PgConnection, scope: &SearchScope, query: &Vector, limit: i64) -> Result<Vec<DenseHit>, sqlx::Error> {
+async fn exact(
+    connection: &mut PgConnection,
+    scope: &SearchScope,
+    query: &Vector,
+    limit: i64,
+) -> Result<Vec<DenseHit>, sqlx::Error> {
     let rows = sqlx::query(
         "WITH near AS MATERIALIZED (
             SELECT c.id, c.embed_hash, c.language, ((v.embedding::vector(384)) <=> $8::vector(384)) AS distance

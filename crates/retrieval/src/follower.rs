@@ -88,7 +88,12 @@ impl Follower {
     /// Over the database and this node's indexes.
     #[must_use]
     pub fn new(database: Database, lexical: Arc<LexicalIndexes>, config: FollowerConfig) -> Self {
-        let shared = Shared { config, caught_up_at: Mutex::new(None), is_live: AtomicBool::new(false), is_registered: AtomicBool::new(false) };
+        let shared = Shared {
+            config,
+            caught_up_at: Mutex::new(None),
+            is_live: AtomicBool::new(false),
+            is_registered: AtomicBool::new(false),
+        };
         Self { database, lexical, shared: Arc::new(shared) }
     }
 
@@ -181,6 +186,18 @@ impl Follower {
             self.lexical.release_writer(tenant).await;
         }
     }
+}
+
+/// Builds a tenant's index from the database once, without following it; for evaluations.
+///
+/// # Errors
+/// Failures of database and index.
+pub(crate) async fn build_index(
+    database: &Database,
+    lexical: &Arc<LexicalIndexes>,
+    tenant: TenantId,
+) -> Result<(), Failure> {
+    Ok(project::rebuild(database, lexical, tenant).await.map(|_| ())?)
 }
 
 /// What the loop remembers between passes; all of it can be lost.

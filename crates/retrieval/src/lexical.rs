@@ -98,8 +98,9 @@ impl LexicalIndexes {
     /// # Errors
     /// `CONFIG_INVALID` when the directory cannot be created.
     pub fn new(config: LexicalConfig) -> Result<Arc<Self>, Failure> {
-        std::fs::create_dir_all(&config.directory)
-            .map_err(|error| Failure::new(Code::ConfigInvalid, format!("cannot create the lexical index directory: {}", error.kind())))?;
+        std::fs::create_dir_all(&config.directory).map_err(|error| {
+            Failure::new(Code::ConfigInvalid, format!("cannot create the lexical index directory: {}", error.kind()))
+        })?;
         Ok(Arc::new(Self { config, state: Mutex::default() }))
     }
 

@@ -12,10 +12,10 @@ pub mod wire;
 pub use fusion::FusionConfig;
 pub use wire::{Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
 
+use crate::Caller;
 use crate::dense::{self, DenseConfig, DenseHit};
 use crate::lexical::analysis::{analyse, detect_language};
 use crate::lexical::{LexicalHit, LexicalIndexes, WeightedWord};
-use crate::Caller;
 use docmill_model::{Failure, GenerationId, TenantId};
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Embedder;
@@ -66,7 +66,12 @@ struct Candidates {
 impl Search {
     /// Over the database, the embedding model and this node's lexical indexes.
     #[must_use]
-    pub fn new(database: Database, embedder: Arc<dyn Embedder>, lexical: Arc<LexicalIndexes>, config: SearchConfig) -> Self {
+    pub fn new(
+        database: Database,
+        embedder: Arc<dyn Embedder>,
+        lexical: Arc<LexicalIndexes>,
+        config: SearchConfig,
+    ) -> Self {
         Self { database, embedder, lexical, config: Arc::new(config) }
     }
 
@@ -135,7 +140,12 @@ impl Search {
     }
 
     /// The generations a narrowing filter leaves, when few: the lexical index then looks at nothing else.
-    async fn gate(&self, tenant: TenantId, scope: &SearchScope, mode: SearchMode) -> Result<Option<Vec<GenerationId>>, Failure> {
+    async fn gate(
+        &self,
+        tenant: TenantId,
+        scope: &SearchScope,
+        mode: SearchMode,
+    ) -> Result<Option<Vec<GenerationId>>, Failure> {
         if mode == SearchMode::Dense || !scope.is_narrowed() {
             return Ok(None);
         }
@@ -169,7 +179,9 @@ impl Search {
 
     pub(crate) async fn embed_one(&self, text: &str) -> Result<Vec<f32>, Failure> {
         let mut vectors = self.embedder.embed(&[text.to_owned()]).await?;
-        vectors.pop().ok_or_else(|| Failure::new(docmill_model::Code::EmbeddingInvalid, "the embedder returned nothing"))
+        vectors
+            .pop()
+            .ok_or_else(|| Failure::new(docmill_model::Code::EmbeddingInvalid, "the embedder returned nothing"))
     }
 }
 

@@ -28,7 +28,9 @@ async fn office() -> Office {
     let world = world().await;
     let tenant = world.tenant().await;
     let lease = world.publish(tenant, &Doc::new("lease.pdf", &LEASE)).await;
-    world.publish(tenant, &Doc::new("menu.pdf", &["Soup of the day is served at noon.", "The kitchen closes at nine."])).await;
+    world
+        .publish(tenant, &Doc::new("menu.pdf", &["Soup of the day is served at noon.", "The kitchen closes at nine."]))
+        .await;
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
     let caller = world.caller(tenant);
@@ -52,7 +54,9 @@ fn check_quotes(answer: &Answer) {
         let words: String = canonical[citation.char_start as usize..citation.char_end as usize].iter().collect();
         assert_eq!(citation.quote.as_deref(), Some(words.as_str()));
         assert_eq!((citation.document.as_deref(), citation.page), (Some("lease.pdf"), Some(1)));
-        assert!(!citation.boxes.is_empty() && citation.boxes.iter().all(|place| place.page == 1 && place.x0 < place.x1));
+        assert!(
+            !citation.boxes.is_empty() && citation.boxes.iter().all(|place| place.page == 1 && place.x0 < place.x1)
+        );
         assert!(!citation.withdrawn);
     }
 }
@@ -87,7 +91,11 @@ async fn an_extractive_answer_quotes_the_sentence_that_answers() {
 async fn a_question_the_documents_do_not_answer_gets_an_honest_no() {
     let office = office().await;
     let answers = office.answers(None);
-    for question in ["Which planet has the largest moon?", "What is the chemical formula of caffeine?", "Wer gewann die Weltmeisterschaft?"] {
+    for question in [
+        "Which planet has the largest moon?",
+        "What is the chemical formula of caffeine?",
+        "Wer gewann die Weltmeisterschaft?",
+    ] {
         let answer = office.ask(&answers, question).await;
         assert!(!answer.found && answer.sentences.is_empty(), "{question}: {:?}", answer.sentences);
         assert_eq!(answer.note.as_deref(), Some("This is not in the documents."));
@@ -123,7 +131,9 @@ async fn stored_answers_hold_no_text_withdraw_with_their_document_and_stay_in_th
     for (sentence, before) in after.sentences.iter().zip(&answer.sentences) {
         assert_eq!(sentence.text, None);
         let citation = &sentence.citations[0];
-        assert!(citation.withdrawn && citation.quote.is_none() && citation.document.is_none() && citation.boxes.is_empty());
+        assert!(
+            citation.withdrawn && citation.quote.is_none() && citation.document.is_none() && citation.boxes.is_empty()
+        );
         assert_eq!(citation.char_start, before.citations[0].char_start);
     }
     office.node.stop().await;

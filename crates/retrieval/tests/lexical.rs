@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use docmill_model::{ChunkId, GenerationId, TenantId, id::derived_uuid};
-use docmill_retrieval::eval::{mean, ndcg};
+use docmill_retrieval::eval::measures::{mean, ndcg};
 use docmill_retrieval::lexical::{LexicalChange, LexicalChunk, LexicalConfig, LexicalIndexes};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -59,7 +59,8 @@ async fn score(folder: PathBuf, qrels: &str) -> f64 {
     let scratch = scratch();
     let (tenant, generation) = (TenantId::fresh(), GenerationId::fresh());
     let documents = lines(folder.join("corpus.jsonl"));
-    let chunks = documents.iter().map(|d| chunk(generation, &text(d, "_id"), &text(d, "title"), &text(d, "text"))).collect();
+    let chunks =
+        documents.iter().map(|d| chunk(generation, &text(d, "_id"), &text(d, "title"), &text(d, "text"))).collect();
     let writer = scratch.indexes.recreate(tenant).await.unwrap();
     writer.apply(LexicalChange::Add(chunks)).await.unwrap();
     writer.commit(1).await.unwrap();
@@ -147,11 +148,13 @@ async fn hostile_and_odd_queries_find_words_or_nothing() {
     let scratch = scratch();
     let (tenant, generation) = (TenantId::fresh(), GenerationId::fresh());
     let writer = scratch.indexes.recreate(tenant).await.unwrap();
-    let chunks = vec![chunk(generation, "a", "", "to be or not to be"), chunk(generation, "b", "", "the tenancy agreement")];
+    let chunks =
+        vec![chunk(generation, "a", "", "to be or not to be"), chunk(generation, "b", "", "the tenancy agreement")];
     writer.apply(LexicalChange::Add(chunks)).await.unwrap();
     writer.commit(1).await.unwrap();
     let operators = ["*", "\"", "\"\"", "generation:*", "-agreement +(", "[* TO *]", "words:/.*/", "\u{0}", "a\\"];
-    for query in operators.iter().map(|q| (*q).to_owned()).chain(["x ".repeat(4_000), "\"be or\" agreement".to_owned()]) {
+    for query in operators.iter().map(|q| (*q).to_owned()).chain(["x ".repeat(4_000), "\"be or\" agreement".to_owned()])
+    {
         scratch.indexes.search(tenant, query, 10, None).await.unwrap();
     }
     assert_eq!(ids(&scratch.indexes, tenant, "-agreement").await.len(), 1);

@@ -74,13 +74,18 @@ impl Answers {
         sentences.truncate(request.max_sentences as usize);
         metrics::counter!("docmill_answer_sentences_removed_total").increment(removed);
         if told.found && sentences.is_empty() {
-            return Err(Failure::new(Code::ProviderOutputInvalid, "no sentence of the model's answer could be verified"));
+            return Err(Failure::new(
+                Code::ProviderOutputInvalid,
+                "no sentence of the model's answer could be verified",
+            ));
         }
         let found = told.found && !sentences.is_empty();
         let note = match (found, removed) {
             (false, _) => Some("This is not in the documents.".to_owned()),
             (true, 0) => None,
-            (true, count) => Some(format!("{count} sentences were left out because their citations could not be verified.")),
+            (true, count) => {
+                Some(format!("{count} sentences were left out because their citations could not be verified."))
+            }
         };
         if !found {
             sentences.clear();
@@ -92,7 +97,9 @@ impl Answers {
     async fn verified(&self, evidence: &Evidence<'_>, told: &[ToldCitation]) -> Result<Vec<Citation>, Failure> {
         let mut citations = Vec::new();
         for citation in told {
-            let Some(hit) = citation.passage.checked_sub(1).and_then(|place| evidence.hits.get(place)) else { continue };
+            let Some(hit) = citation.passage.checked_sub(1).and_then(|place| evidence.hits.get(place)) else {
+                continue;
+            };
             let Some((offset, words)) = find_quote(&hit.text, &citation.quote) else { continue };
             citations.extend(self.cite(evidence, hit, hit.char_start + offset, &words).await?);
         }
@@ -163,12 +170,17 @@ fn matches_at(text: &[char], wanted: &[char]) -> Option<usize> {
 fn is_plain(sentence: &str, quotes: &[&str]) -> bool {
     let lower = sentence.to_lowercase();
     let suspicious = ["http:", "https:", "www.", "data:", "javascript:", "](", "]:", "![", "<", "//"];
-    suspicious.iter().all(|mark| !lower.contains(mark) || quotes.iter().any(|quote| holds_link_of(&lower, mark, &quote.to_lowercase())))
+    suspicious.iter().all(|mark| {
+        !lower.contains(mark) || quotes.iter().any(|quote| holds_link_of(&lower, mark, &quote.to_lowercase()))
+    })
 }
 
 /// True when every word of the sentence around `mark` stands in the quote as it is.
 fn holds_link_of(sentence: &str, mark: &str, quote: &str) -> bool {
-    sentence.split_whitespace().filter(|word| word.contains(mark)).all(|word| quote.contains(word.trim_end_matches(['.', ','])))
+    sentence
+        .split_whitespace()
+        .filter(|word| word.contains(mark))
+        .all(|word| quote.contains(word.trim_end_matches(['.', ','])))
 }
 
 #[cfg(test)]
@@ -196,7 +208,13 @@ mod tests {
     #[test]
     fn links_and_markup_pass_only_as_part_of_a_quote() {
         assert!(is_plain("The fee is ninety pounds.", &[]));
-        for hostile in ["See https://evil.example/x.", "![x](https://e.example)", "[a][b]\n[b]: //e.example", "<img src=x>", "www.e.example"] {
+        for hostile in [
+            "See https://evil.example/x.",
+            "![x](https://e.example)",
+            "[a][b]\n[b]: //e.example",
+            "<img src=x>",
+            "www.e.example",
+        ] {
             assert!(!is_plain(hostile, &["the fee is ninety pounds"]), "{hostile}");
         }
         assert!(is_plain("Write to https://firm.example/help.", &["Write to https://firm.example/help."]));

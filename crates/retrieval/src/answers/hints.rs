@@ -38,11 +38,26 @@ static QUANTITY: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 static ASKED: LazyLock<Vec<(Regex, AnswerKind)>> = LazyLock::new(|| {
     let rules = [
-        (r"(?i)\bhow\s+(many|much|long|far|old|tall|big|large|often|high|deep|wide|fast)\b|\b(wie\s*viele?|wie\s+(lange|hoch|oft|alt|groß)|combien|cuánt[oa]s?|quanti?)\b|сколько|多少|几个|كم", AnswerKind::Quantity),
-        (r"(?i)\b(what|which)\b.{0,25}\b(percent|percentage|number|amount|price|cost|fee|total|rate|population|size|score|ratio|speed|temperature)\b", AnswerKind::Quantity),
-        (r"(?i)\bwhen\b|\b(what|which|in what|in which)\b.{0,20}\b(year|date|day|month|century|decade|time|period|era|season)s?\b|\b(wann|quand|cuándo|quando)\b|in welchem jahr|когда|в каком году|何时|什么时候|哪一年|哪年|متى", AnswerKind::Time),
-        (r"(?i)\b(who|whom|whose|wer|wem|wessen|qui|quién)\b|\b(what|which)\b.{0,25}\b(name|person|man|woman|company|team|player|party|author|king|queen|president|leader)s?\b|кто|谁|من\s", AnswerKind::Name),
-        (r"(?i)\bwhere\b|\b(what|which|in what|in which)\b.{0,20}\b(country|city|state|place|location|region|town|river|continent|county|island|street)\b|\b(wo|wohin|dónde|où)\b|где|куда|哪里|哪儿|أين", AnswerKind::Place),
+        (
+            r"(?i)\bhow\s+(many|much|long|far|old|tall|big|large|often|high|deep|wide|fast)\b|\b(wie\s*viele?|wie\s+(lange|hoch|oft|alt|groß)|combien|cuánt[oa]s?|quanti?)\b|сколько|多少|几个|كم",
+            AnswerKind::Quantity,
+        ),
+        (
+            r"(?i)\b(what|which)\b.{0,25}\b(percent|percentage|number|amount|price|cost|fee|total|rate|population|size|score|ratio|speed|temperature)\b",
+            AnswerKind::Quantity,
+        ),
+        (
+            r"(?i)\bwhen\b|\b(what|which|in what|in which)\b.{0,20}\b(year|date|day|month|century|decade|time|period|era|season)s?\b|\b(wann|quand|cuándo|quando)\b|in welchem jahr|когда|в каком году|何时|什么时候|哪一年|哪年|متى",
+            AnswerKind::Time,
+        ),
+        (
+            r"(?i)\b(who|whom|whose|wer|wem|wessen|qui|quién)\b|\b(what|which)\b.{0,25}\b(name|person|man|woman|company|team|player|party|author|king|queen|president|leader)s?\b|кто|谁|من\s",
+            AnswerKind::Name,
+        ),
+        (
+            r"(?i)\bwhere\b|\b(what|which|in what|in which)\b.{0,20}\b(country|city|state|place|location|region|town|river|continent|county|island|street)\b|\b(wo|wohin|dónde|où)\b|где|куда|哪里|哪儿|أين",
+            AnswerKind::Place,
+        ),
     ];
     rules.into_iter().filter_map(|(pattern, kind)| Some((Regex::new(pattern).ok()?, kind))).collect()
 });
@@ -55,7 +70,9 @@ pub(crate) fn asked_for(question: &str) -> AnswerKind {
 
 /// How well `sentence` holds something of that kind that the question does not already name, 0–1.
 pub(crate) fn holds(kind: AnswerKind, sentence: &str, question: &str) -> f64 {
-    let found = |pattern: &LazyLock<Option<Regex>>| pattern.as_ref().is_some_and(|pattern| has_new(pattern, sentence, question));
+    let found = |pattern: &LazyLock<Option<Regex>>| {
+        pattern.as_ref().is_some_and(|pattern| has_new(pattern, sentence, question))
+    };
     let yes = match kind {
         AnswerKind::Time => found(&TIME),
         AnswerKind::Quantity => found(&QUANTITY),

@@ -82,14 +82,20 @@ impl<'q> Question<'q> {
 }
 
 /// Every sentence of every hit, with the features that need no model, best by those first, at most `config.embedded`.
-pub(crate) fn candidates(config: &RankConfig, question: &Question<'_>, hits: &[Hit], known: &[String]) -> Vec<Candidate> {
+pub(crate) fn candidates(
+    config: &RankConfig,
+    question: &Question<'_>,
+    hits: &[Hit],
+    known: &[String],
+) -> Vec<Candidate> {
     let mut out = Vec::new();
     for (passage, hit) in hits.iter().enumerate() {
         let language = hit.language.as_deref();
         let stems = |text: &str| analyse(text, language).stems.into_iter().collect::<HashSet<String>>();
         let split = sentences::split(&hit.text, &hit.kind);
         let by_sentence: Vec<HashSet<String>> = split.iter().map(|sentence| stems(&sentence.text)).collect();
-        let mut whole = stems(&format!("{}\n{}", hit.heading_path.join("\n"), hit.title.as_deref().unwrap_or_default()));
+        let mut whole =
+            stems(&format!("{}\n{}", hit.heading_path.join("\n"), hit.title.as_deref().unwrap_or_default()));
         let headings = whole.clone();
         whole.extend(by_sentence.iter().flatten().cloned());
         let passage_overlap = question.overlap(&whole);

@@ -53,7 +53,8 @@ fn join_wrapped_lines(passage: &str) -> String {
     for (number, line) in lines.iter().enumerate() {
         out.push_str(line);
         let Some(next) = lines.get(number + 1) else { break };
-        let is_wrapped = line.chars().count() * 10 >= longest * 6 && longest >= 40 && !next.trim().is_empty() && !is_item(next);
+        let is_wrapped =
+            line.chars().count() * 10 >= longest * 6 && longest >= 40 && !next.trim().is_empty() && !is_item(next);
         out.push(if is_wrapped { ' ' } else { '\n' });
     }
     out
@@ -62,7 +63,8 @@ fn join_wrapped_lines(passage: &str) -> String {
 fn is_item(line: &str) -> bool {
     let line = line.trim_start();
     let numbered = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    line.starts_with(['•', '-', '*', '–', '◦', '▪']) || (numbered.len() < line.len() && numbered.starts_with(['.', ')']))
+    line.starts_with(['•', '-', '*', '–', '◦', '▪'])
+        || (numbered.len() < line.len() && numbered.starts_with(['.', ')']))
 }
 
 /// `Dr.`, `No.`, `J.`: the sentence goes on although a capital follows.
@@ -75,8 +77,8 @@ fn ends_in_abbreviation(text: &str) -> bool {
     let bare = last.trim_end_matches('.').trim_start_matches(['(', '"', '“', '[']);
     let is_initial = bare.chars().count() == 1 && bare.chars().all(char::is_uppercase);
     const KNOWN: [&str; 32] = [
-        "dr", "mr", "mrs", "ms", "prof", "st", "no", "nr", "vs", "inc", "ltd", "co", "corp", "fig", "eq", "al", "approx", "jr",
-        "sr", "gen", "col", "lt", "sgt", "rev", "hon", "bzw", "ca", "z.b", "d.h", "e.g", "i.e", "u.s",
+        "dr", "mr", "mrs", "ms", "prof", "st", "no", "nr", "vs", "inc", "ltd", "co", "corp", "fig", "eq", "al",
+        "approx", "jr", "sr", "gen", "col", "lt", "sgt", "rev", "hon", "bzw", "ca", "z.b", "d.h", "e.g", "i.e", "u.s",
     ];
     is_initial || KNOWN.contains(&bare.to_lowercase().as_str())
 }
@@ -109,7 +111,8 @@ mod tests {
     fn texts(passage: &str, kind: &str) -> Vec<String> {
         let sentences = split(passage, kind);
         for sentence in &sentences {
-            let found: String = passage.chars().skip(sentence.start as usize).take(sentence.text.chars().count()).collect();
+            let found: String =
+                passage.chars().skip(sentence.start as usize).take(sentence.text.chars().count()).collect();
             assert_eq!(found, sentence.text, "offsets are exact");
         }
         sentences.into_iter().map(|sentence| sentence.text).collect()

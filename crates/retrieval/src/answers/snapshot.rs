@@ -71,7 +71,12 @@ impl StoredCitation {
 }
 
 /// Stores `answer` for its caller.
-pub(crate) async fn store(database: &Database, caller: &Caller, question: &str, answer: &Answer) -> Result<(), Failure> {
+pub(crate) async fn store(
+    database: &Database,
+    caller: &Caller,
+    question: &str,
+    answer: &Answer,
+) -> Result<(), Failure> {
     let snapshot = serde_json::to_value(Snapshot::of(answer))
         .map_err(|_| Failure::new(Code::Internal, "an answer could not be written"))?;
     let (id, principal, engine) = (answer.id.0, caller.principal_id.0, answer.engine.clone());
@@ -104,10 +109,11 @@ pub(crate) async fn load(
     let labels = caller.labels.clone();
     let read = database.read(caller.tenant_id, move |connection| {
         Box::pin(async move {
-            let row = sqlx::query("SELECT engine, snapshot FROM answers WHERE tenant_id = current_tenant() AND id = $1")
-                .bind(id.0)
-                .fetch_optional(&mut *connection)
-                .await?;
+            let row =
+                sqlx::query("SELECT engine, snapshot FROM answers WHERE tenant_id = current_tenant() AND id = $1")
+                    .bind(id.0)
+                    .fetch_optional(&mut *connection)
+                    .await?;
             let row = row.ok_or_else(|| Failure::new(Code::NotFound, "there is no such answer"))?;
             let snapshot: Snapshot = serde_json::from_value(row.try_get("snapshot")?)
                 .map_err(|_| Failure::new(Code::Internal, "a stored answer cannot be read"))?;

@@ -49,7 +49,8 @@ impl AnswerRequest {
     /// `QUERY_EMPTY`, `QUERY_LIMIT`, or `FIELD_INVALID` for `k`, `max_sentences` and filters.
     pub fn check(&self) -> Result<(), Failure> {
         check_query(&self.question)?;
-        for (name, value, limit) in [("k", self.k, MAX_PASSAGES), ("max_sentences", self.max_sentences, MAX_SENTENCES)] {
+        for (name, value, limit) in [("k", self.k, MAX_PASSAGES), ("max_sentences", self.max_sentences, MAX_SENTENCES)]
+        {
             if value < 1 || value > limit {
                 let message = format!("{name} must be between 1 and {limit}");
                 return Err(Failure::limit(Code::FieldInvalid, message, u64::from(limit), u64::from(value)));

@@ -29,7 +29,12 @@ pub(super) struct FeedOp {
 }
 
 /// The entries after `after`, in order, at most `limit`.
-pub(super) async fn operations(database: &Database, tenant: TenantId, after: i64, limit: i64) -> Result<Vec<FeedOp>, DbError> {
+pub(super) async fn operations(
+    database: &Database,
+    tenant: TenantId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<FeedOp>, DbError> {
     let read = database.read(tenant, move |connection| {
         Box::pin(async move {
             let rows = sqlx::query(
@@ -54,68 +59,86 @@ fn operation(row: &sqlx::postgres::PgRow) -> Result<FeedOp, sqlx::Error> {
     })
 }
 
-/// The head of a tenant's feed and every generation that is visible or may become so, in one snapshot.
-pub(super) async fn standing(database: &Database, tenant: TenantId) -> Result<(i64, Vec<GenerationId>), DbError> {
+/// The last number of one tenant's feed; 0 before the first.
+pub(super) async fn head(database: &Database, tenant: TenantId) -> Result<i64, DbError> {
     let read = database.read(tenant, |connection| {
         Box::pin(async move {
-            let head: Option<i64> = sqlx::query_scalar("SELECT seq FROM index_heads WHERE tenant_id = current_tenant()")
-                .fetch_optional(&mut *connection)
-                .await?;
-            let generations: Vec<Uuid> = sqlx::query_scalar(
-                "SELECT id FROM generations WHERE tenant_id = current_tenant() AND state <> 'retired' ORDER BY id",
-            )
-            .fetch_all(connection)
-            .await?;
-            Ok((head.unwrap_or(0), generations.into_iter().map(GenerationId).collect()))
+            let seq = sqlx::query_scalar("SELECT seq FROM index_heads WHERE tenant_id = current_tenant()");
+            Ok(seq.fetch_optional(connection).await?.unwrap_or(0))
         })
     });
     read.await
 }
 
-/// Up to 1,000 chunks of a generation with an ordinal above `after`, and the last ordinal; `None` at the end. Chunks
-/// never change, so pages need no common snapshot.
+/// Chunks in the order of generation and ordinal: after a place, up to the end of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    after_generation: Uuid,
+    after_ordinal: i32,
+    last_generation: Uuid,
+}
+
+impl Stretch {
+    /// One generation.
+    pub fn of(generation: GenerationId) -> Self {
+        Self { after_generation: generation.0, after_ordinal: -1, last_generation: generation.0 }
+    }
+
+    /// Every generation.
+    pub fn everything() -> Self {
+        Self { after_generation: Uuid::nil(), after_ordinal: -1, last_generation: Uuid::max() }
+    }
+}
+
+/// The first chunks of a stretch that are visible or may become so, and what is left of it; `None` when nothing is.
+/// Chunks never change, so that pages need no common snapshot.
 pub(super) async fn chunks(
     database: &Database,
     tenant: TenantId,
-    generation: GenerationId,
-    after: i32,
-) -> Result<Option<(Vec<LexicalChunk>, i32)>, DbError> {
-    let read = database.read(tenant, move |connection| Box::pin(chunk_page(connection, generation, after)));
+    stretch: Stretch,
+) -> Result<(Vec<LexicalChunk>, Option<Stretch>), DbError> {
+    let read = database.read(tenant, move |connection| Box::pin(chunk_page(connection, stretch)));
     read.await
 }
 
 async fn chunk_page(
     connection: &mut PgConnection,
-    generation: GenerationId,
-    after: i32,
-) -> Result<Option<(Vec<LexicalChunk>, i32)>, DbError> {
+    stretch: Stretch,
+) -> Result<(Vec<LexicalChunk>, Option<Stretch>), DbError> {
     let rows = sqlx::query(
-        "SELECT c.id, c.ordinal, c.text, c.heading_path, c.language, d.name, v.title
+        "SELECT c.generation_id, c.id, c.ordinal, c.text, c.heading_path, c.language, d.name, v.title
          FROM chunks c
-         JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id
+         JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state <> 'retired'
          JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id
          JOIN document_versions v ON v.tenant_id = c.tenant_id AND v.id = g.version_id
-         WHERE c.tenant_id = current_tenant() AND c.generation_id = $1 AND c.ordinal > $2 ORDER BY c.ordinal LIMIT $3",
+         WHERE c.tenant_id = current_tenant() AND (c.generation_id, c.ordinal) > ($1, $2) AND c.generation_id <= $3
+         ORDER BY c.generation_id, c.ordinal LIMIT $4",
     )
-    .bind(generation.0)
-    .bind(after)
+    .bind(stretch.after_generation)
+    .bind(stretch.after_ordinal)
+    .bind(stretch.last_generation)
     .bind(PAGE_CHUNKS)
     .fetch_all(connection)
     .await?;
-    let Some(last) = rows.last() else { return Ok(None) };
-    let ordinal = last.try_get("ordinal")?;
-    let chunks = rows.iter().map(|row| chunk(row, generation)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Some((chunks, ordinal)))
+    let left = match rows.last() {
+        Some(last) if rows.len() as i64 == PAGE_CHUNKS => Some(Stretch {
+            after_generation: last.try_get("generation_id")?,
+            after_ordinal: last.try_get("ordinal")?,
+            ..stretch
+        }),
+        _ => None,
+    };
+    Ok((rows.iter().map(chunk).collect::<Result<_, _>>()?, left))
 }
 
-fn chunk(row: &sqlx::postgres::PgRow, generation_id: GenerationId) -> Result<LexicalChunk, sqlx::Error> {
+fn chunk(row: &sqlx::postgres::PgRow) -> Result<LexicalChunk, sqlx::Error> {
     let mut headings: Vec<String> = row.try_get("heading_path")?;
     headings.extend(row.try_get::<Option<String>, _>("title")?);
     headings.push(row.try_get("name")?);
     headings.dedup();
     Ok(LexicalChunk {
         chunk_id: ChunkId(row.try_get("id")?),
-        generation_id,
+        generation_id: GenerationId(row.try_get("generation_id")?),
         text: row.try_get("text")?,
         headings,
         language: row.try_get("language")?,

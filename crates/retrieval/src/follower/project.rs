@@ -1,8 +1,8 @@
 //! One tenant's index brought up to its feed: replay after the number the last commit carries, or build anew.
 
-use super::feed::{self, FeedOp};
+use super::feed::{self, FeedOp, Stretch};
 use crate::lexical::{LexicalChange, LexicalError, LexicalIndexes, LexicalWriter};
-use docmill_model::{GenerationId, TenantId};
+use docmill_model::{Failure, GenerationId, TenantId};
 use docmill_platform::database::{Database, DbError};
 use std::sync::Arc;
 
@@ -18,6 +18,15 @@ pub(super) enum ProjectError {
     /// The index failed, also when built anew.
     #[error("the index failed")]
     Lexical(#[from] LexicalError),
+}
+
+impl From<ProjectError> for Failure {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Database(error) => error.into(),
+            ProjectError::Lexical(error) => error.into(),
+        }
+    }
 }
 
 /// Brings the tenant's index to the end of its feed, at least to `head`, and returns the number it has durably reached.
@@ -71,16 +80,19 @@ fn final_operations(operations: &[FeedOp]) -> Vec<(GenerationId, bool)> {
     out
 }
 
-/// A new index with every generation that is visible or may become so, as of one feed number.
-async fn rebuild(database: &Database, lexical: &Arc<LexicalIndexes>, tenant: TenantId) -> Result<i64, ProjectError> {
-    let (head, generations) = feed::standing(database, tenant).await?;
+/// A new index with every generation that is visible or may become so. What changes after the feed number was read is
+/// replayed from there; repeating it does no harm.
+pub(super) async fn rebuild(
+    database: &Database,
+    lexical: &Arc<LexicalIndexes>,
+    tenant: TenantId,
+) -> Result<i64, ProjectError> {
+    let head = feed::head(database, tenant).await?;
     let writer = lexical.recreate(tenant).await?;
-    for generation in &generations {
-        apply(database, &writer, tenant, *generation, true).await?;
-    }
+    add(database, &writer, tenant, Stretch::everything()).await?;
     writer.commit(head).await?;
     metrics::counter!("docmill_lexical_rebuilds_total").increment(1);
-    tracing::info!(%tenant, generations = generations.len(), seq = head, "lexical index built from the database");
+    tracing::info!(%tenant, seq = head, "lexical index built from the database");
     Ok(head)
 }
 
@@ -93,10 +105,20 @@ async fn apply(
     is_add: bool,
 ) -> Result<(), ProjectError> {
     writer.apply(LexicalChange::Remove(generation)).await?;
-    let mut after = -1;
-    while is_add && let Some((chunks, last)) = feed::chunks(database, tenant, generation, after).await? {
+    if is_add { add(database, writer, tenant, Stretch::of(generation)).await } else { Ok(()) }
+}
+
+async fn add(
+    database: &Database,
+    writer: &LexicalWriter,
+    tenant: TenantId,
+    stretch: Stretch,
+) -> Result<(), ProjectError> {
+    let mut rest = Some(stretch);
+    while let Some(stretch) = rest {
+        let (chunks, left) = feed::chunks(database, tenant, stretch).await?;
         writer.apply(LexicalChange::Add(chunks)).await?;
-        after = last;
+        rest = left;
     }
     Ok(())
 }

@@ -59,9 +59,9 @@ pub fn detect_language(text: &str) -> Option<&'static str> {
 
 /// Words that make an English question and carry none of its meaning; the list tantivy has for English lacks them.
 const ENGLISH_QUESTION_WORDS: [&str; 44] = [
-    "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "much", "many", "do", "does", "did", "done", "has",
-    "have", "had", "can", "could", "would", "should", "may", "might", "must", "shall", "were", "been", "being", "am", "from",
-    "about", "than", "i", "you", "we", "he", "she", "its", "his", "her", "our", "your", "me",
+    "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "much", "many", "do", "does", "did",
+    "done", "has", "have", "had", "can", "could", "would", "should", "may", "might", "must", "shall", "were", "been",
+    "being", "am", "from", "about", "than", "i", "you", "we", "he", "she", "its", "his", "her", "our", "your", "me",
 ];
 
 /// True when `word` (lower case, not stemmed) carries no meaning of its own in `language`.
@@ -218,7 +218,10 @@ mod tests {
         assert_eq!(stems("running runners' teams", "eng"), ["run", "runner", "team"]);
         assert_eq!(stems("Häuser Hauses", "deu"), ["haus", "haus"]);
         assert_eq!(stems("книгами книга", "rus"), ["книг", "книг"]);
-        assert_eq!(analyse("The firm's example.com cost $3,500.25", None).words, ["the", "firm", "example", "com", "cost", "3500.25"]);
+        assert_eq!(
+            analyse("The firm's example.com cost $3,500.25", None).words,
+            ["the", "firm", "example", "com", "cost", "3500.25"]
+        );
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! From the words of a question to a tantivy query, built from terms. The query parser is never involved, so nothing
 //! a user types can become an operator, a field name or a range.
 
-use super::analysis::{analyse, is_stop_word};
 use super::WeightedWord;
+use super::analysis::{analyse, is_stop_word};
 use super::schema::Fields;
 use docmill_model::GenerationId;
 use std::collections::HashSet;
 use tantivy::Term;
-use tantivy::query::{BooleanQuery, BoostQuery, ConstScoreQuery, DisjunctionMaxQuery, Occur, PhraseQuery, Query, TermQuery, TermSetQuery};
+use tantivy::query::{
+    BooleanQuery, BoostQuery, ConstScoreQuery, DisjunctionMaxQuery, Occur, PhraseQuery, Query, TermQuery, TermSetQuery,
+};
 use tantivy::schema::{Field, IndexRecordOption};
 
 /// Most distinct words of a query that are looked up; a longer question keeps its first ones.
@@ -21,7 +23,12 @@ const PHRASE_BOOST: f32 = 2.0;
 
 /// The query for `text` over chunks in any of `languages`, within `only` these generations where given; `None` when
 /// the text holds no word.
-pub(super) fn build(fields: &Fields, text: &str, languages: &[String], only: Option<&[GenerationId]>) -> Option<Box<dyn Query>> {
+pub(super) fn build(
+    fields: &Fields,
+    text: &str,
+    languages: &[String],
+    only: Option<&[GenerationId]>,
+) -> Option<Box<dyn Query>> {
     let plain = analyse(text, None);
     let stop_words = stop_words(&plain.words, likely_language(text, languages));
     let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
@@ -53,7 +60,8 @@ pub(super) fn build(fields: &Fields, text: &str, languages: &[String], only: Opt
 /// The words that carry no meaning in the question's language; none when nothing else would be left.
 fn stop_words(words: &[String], language: Option<&str>) -> HashSet<String> {
     let distinct: HashSet<&String> = words.iter().collect();
-    let stop: HashSet<String> = distinct.iter().filter(|word| is_stop_word(word, language)).map(|&w| w.clone()).collect();
+    let stop: HashSet<String> =
+        distinct.iter().filter(|word| is_stop_word(word, language)).map(|&w| w.clone()).collect();
     if stop.len() == distinct.len() { HashSet::new() } else { stop }
 }
 

@@ -3,9 +3,9 @@
 //! It is a cache: a commit carries the feed number it has reached in the same atomic step, so what is on disk always
 //! knows where to go on; whatever is wrong with it is answered by building it again. All calls block.
 
-use super::{LexicalHit, WeightedWord};
 use super::query;
 use super::schema::{CHUNK_HIGH, CHUNK_LOW, Fields, LexicalChunk};
+use super::{LexicalHit, WeightedWord};
 use docmill_model::{ChunkId, GenerationId};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -139,7 +139,10 @@ impl TenantIndex {
                 }
             };
             if let (Some(high), Some(low)) = (columns.0.first(address.doc_id), columns.1.first(address.doc_id)) {
-                hits.push(LexicalHit { chunk_id: ChunkId(uuid::Uuid::from_u64_pair(high, low)), score: f64::from(score) });
+                hits.push(LexicalHit {
+                    chunk_id: ChunkId(uuid::Uuid::from_u64_pair(high, low)),
+                    score: f64::from(score),
+                });
             }
         }
         hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.chunk_id.cmp(&b.chunk_id)));

@@ -80,7 +80,8 @@ pub fn fuse(config: &FusionConfig, lexical: &[LexicalCandidate], dense: &[DenseH
         entry.dense_cosine = Some(candidate.cosine);
         entry.fused += config.weight_for(candidate.language.as_deref()) / (config.rank_constant + f64::from(rank));
     }
-    let mut out: Vec<Fused> = fused.into_iter().map(|(chunk_id, explanation)| Fused { chunk_id, explanation }).collect();
+    let mut out: Vec<Fused> =
+        fused.into_iter().map(|(chunk_id, explanation)| Fused { chunk_id, explanation }).collect();
     out.sort_by(|a, b| b.explanation.fused.total_cmp(&a.explanation.fused).then(a.chunk_id.cmp(&b.chunk_id)));
     out
 }

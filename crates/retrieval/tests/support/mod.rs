@@ -2,19 +2,16 @@
 //! way the stages write them.
 #![allow(dead_code, clippy::unwrap_used)]
 
-mod world;
-
-pub use world::{World, world};
-
 use docmill_model::document::{Format, Page, PageOutcome, ParsedDocument, Rect, Word};
 use docmill_model::id::derived_uuid;
-use docmill_model::{DocumentId, GenerationId, PrincipalId, Sha256Hex, Span, TenantId, VersionId};
-use docmill_retrieval::lexical::analysis::analyse;
+use docmill_model::{Code, DocumentId, Failure, GenerationId, PrincipalId, Sha256Hex, Span, TenantId, VersionId};
+use docmill_platform::embedder::Embedder;
 use docmill_retrieval::{Caller, Follower, FollowerConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig};
 use pgvector::Vector;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// A document to publish; one chunk for each passage.
@@ -47,29 +44,57 @@ pub struct Written {
     pub generation: GenerationId,
 }
 
-/// Equal words give close vectors: a bag of hashed stems.
-pub fn bag_of_words(text: &str) -> Vec<f32> {
-    let mut vector = vec![0.01f32; 384];
-    for stem in analyse(text, Some("eng")).stems {
-        let digest = Sha256::digest(stem.as_bytes());
-        vector[(usize::from(digest[0]) * 256 + usize::from(digest[1])) % 384] += 1.0;
+/// A test's own database and object store, with an embedder that can be made to fail.
+pub struct World {
+    world: docmill_testkit::World,
+    pub embedder: Arc<Breakable>,
+}
+
+pub async fn world() -> World {
+    let world = docmill_testkit::world().await;
+    let embedder = Arc::new(Breakable { inner: world.embedder.clone(), is_broken: AtomicBool::new(false) });
+    World { world, embedder }
+}
+
+impl std::ops::Deref for World {
+    type Target = docmill_testkit::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.world
     }
-    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-    vector.iter().map(|x| x / norm).collect()
+}
+
+/// An embedder that fails while it is broken.
+pub struct Breakable {
+    inner: Arc<dyn Embedder>,
+    is_broken: AtomicBool,
+}
+
+impl Breakable {
+    pub fn set_broken(&self, is_broken: bool) {
+        self.is_broken.store(is_broken, Ordering::Relaxed);
+    }
+}
+
+#[async_trait::async_trait]
+impl Embedder for Breakable {
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(Failure::new(Code::EmbeddingInvalid, "broken"));
+        }
+        self.inner.embed(texts).await
+    }
+
+    fn dimensions(&self) -> usize {
+        self.inner.dimensions()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.inner.fingerprint()
+    }
 }
 
 impl World {
-    pub async fn tenant(&self) -> TenantId {
-        let tenant = TenantId::fresh();
-        sqlx::query("INSERT INTO tenants (id, name) VALUES ($1, $2)")
-            .bind(tenant.0)
-            .bind(tenant.to_string())
-            .execute(self.database.engine())
-            .await
-            .unwrap();
-        tenant
-    }
-
     /// Writes the document with its first version, visible.
     pub async fn publish(&self, tenant: TenantId, doc: &Doc) -> Written {
         let written = self.write(tenant, DocumentId::fresh(), 1, doc).await;
@@ -83,12 +108,12 @@ impl World {
         let (text, spans) = canonical(&doc.passages);
         let parsed = serde_json::to_vec(&paged(&text)).unwrap();
         let parsed = self.artifacts.put(tenant, parsed.into()).await.unwrap();
-        let doc = doc.clone();
+        let (doc, vectors) = (doc.clone(), self.embedder.embed(&doc.passages).await.unwrap());
         self.database
             .write(tenant, move |connection| {
                 Box::pin(async move {
                     insert_document(connection, &written, number, &doc, &parsed.sha256).await?;
-                    insert_chunks(connection, &written, &doc, &spans).await?;
+                    insert_chunks(connection, &written, &doc, &spans, &vectors).await?;
                     operation(connection, "add", written.generation).await?;
                     Ok(())
                 })
@@ -134,7 +159,10 @@ impl World {
         self.database
             .write(tenant, move |connection| {
                 Box::pin(async move {
-                    sqlx::query("DELETE FROM documents WHERE id = $1").bind(written.document.0).execute(&mut *connection).await?;
+                    sqlx::query("DELETE FROM documents WHERE id = $1")
+                        .bind(written.document.0)
+                        .execute(&mut *connection)
+                        .await?;
                     operation(connection, "remove", written.generation).await?;
                     Ok(())
                 })
@@ -200,11 +228,7 @@ impl Node {
 
 /// Polls until `condition` holds; fails after 30 s.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    let started = Instant::now();
-    while !condition().await {
-        assert!(started.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    docmill_testkit::eventually(what, Duration::from_secs(30), condition).await;
 }
 
 /// Passages joined by blank lines, and where each stands.
@@ -238,7 +262,14 @@ fn paged(text: &str) -> ParsedDocument {
             current.push(c);
         }
     }
-    let page = Page { number: 1, width: 600.0, height: 800.0, rotation: 0, span: Span::new(0, length), outcome: PageOutcome::Text };
+    let page = Page {
+        number: 1,
+        width: 600.0,
+        height: 800.0,
+        rotation: 0,
+        span: Span::new(0, length),
+        outcome: PageOutcome::Text,
+    };
     ParsedDocument {
         schema: ParsedDocument::SCHEMA,
         format: Format::Pdf,
@@ -265,10 +296,12 @@ async fn insert_document(
     parsed: &Sha256Hex,
 ) -> Result<(), sqlx::Error> {
     let pipeline = Sha256Hex::of(b"pipeline").to_string();
-    sqlx::query("INSERT INTO pipeline_versions (version, name, definition) VALUES ($1, 'default', '{}') ON CONFLICT DO NOTHING")
-        .bind(&pipeline)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO pipeline_versions (version, name, definition) VALUES ($1, 'default', '{}') ON CONFLICT DO NOTHING",
+    )
+    .bind(&pipeline)
+    .execute(&mut *connection)
+    .await?;
     sqlx::query(
         "INSERT INTO documents (tenant_id, id, name, collection, labels, metadata) VALUES (current_tenant(), $1, $2, $3, $4, $5)
          ON CONFLICT DO NOTHING",
@@ -306,7 +339,13 @@ async fn insert_document(
     Ok(())
 }
 
-async fn insert_chunks(connection: &mut Connection, written: &Written, doc: &Doc, spans: &[Span]) -> Result<(), sqlx::Error> {
+async fn insert_chunks(
+    connection: &mut Connection,
+    written: &Written,
+    doc: &Doc,
+    spans: &[Span],
+    vectors: &[Vec<f32>],
+) -> Result<(), sqlx::Error> {
     let ordinals: Vec<i32> = (0..spans.len() as i32).collect();
     let id = |ordinal: &i32| derived_uuid(&[written.generation.0.as_bytes(), &ordinal.to_be_bytes()]);
     let hashes: Vec<Vec<u8>> = doc.passages.iter().map(|passage| Sha256::digest(passage.as_bytes()).to_vec()).collect();
@@ -327,13 +366,13 @@ async fn insert_chunks(connection: &mut Connection, written: &Written, doc: &Doc
     .bind(&doc.passages)
     .execute(&mut *connection)
     .await?;
-    for (hash, passage) in hashes.iter().zip(&doc.passages) {
+    for (hash, vector) in hashes.iter().zip(vectors) {
         sqlx::query(
             "INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding) VALUES (current_tenant(), 1, $1, $2)
              ON CONFLICT DO NOTHING",
         )
         .bind(hash)
-        .bind(Vector::from(bag_of_words(passage)))
+        .bind(Vector::from(vector.clone()))
         .execute(&mut *connection)
         .await?;
     }
@@ -355,4 +394,3 @@ async fn operation(connection: &mut Connection, op: &str, generation: Generation
         .await?;
     Ok(())
 }
-
