@@ -18,4 +18,4 @@ pub mod stack;
 pub mod store;
 
 pub use home::Home;
-pub use stack::{Endpoints, Stack};
+pub use stack::{DatabaseUrls, Endpoints, LocalParts, Stack, StoreAccess};

@@ -18,27 +18,35 @@ use std::path::PathBuf;
 /// The database of the embedded stack.
 pub const DATABASE: &str = "docmill";
 
-/// Everything the rest of the program needs to reach the stack. Holds secrets: `Debug` shows none of them.
+/// How to reach one database as each role.
 #[derive(Clone, serde::Serialize)]
-pub struct Endpoints {
-    /// URL of the role that migrates.
-    pub owner_url: String,
-    /// URL of the role bound by row-level security.
-    pub app_url: String,
-    /// URL of the role that moves jobs.
-    pub engine_url: String,
-    /// NATS with its token.
-    pub nats_url: String,
-    /// The object store, path style.
-    pub s3_endpoint: String,
+pub struct DatabaseUrls {
+    /// The role that owns the schema and migrates.
+    pub owner: String,
+    /// The role bound by row-level security.
+    pub app: String,
+    /// The role that moves jobs.
+    pub engine: String,
+}
+
+/// How to reach the object store.
+#[derive(Clone, serde::Serialize)]
+pub struct StoreAccess {
+    /// Base URL; buckets are the first part of the path.
+    pub endpoint: String,
     /// Region to sign for.
-    pub s3_region: String,
+    pub region: String,
     /// The bucket, which exists.
-    pub s3_bucket: String,
-    /// Key id of the object store.
-    pub s3_access_key: String,
-    /// Secret of the object store.
-    pub s3_secret_key: String,
+    pub bucket: String,
+    /// Key id.
+    pub access_key: String,
+    /// Secret.
+    pub secret_key: String,
+}
+
+/// The unpacked parts that are loaded or run, not connected to.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LocalParts {
     /// `libpdfium.so`.
     pub pdfium: PathBuf,
     /// `libonnxruntime.so`.
@@ -49,9 +57,22 @@ pub struct Endpoints {
     pub tesseract: Option<Tesseract>,
 }
 
+/// Everything the rest of the program needs to use the stack. Holds secrets: `Debug` shows none of them.
+#[derive(Clone, serde::Serialize)]
+pub struct Endpoints {
+    /// Postgres.
+    pub database: DatabaseUrls,
+    /// NATS with its token.
+    pub nats_url: String,
+    /// The object store.
+    pub store: StoreAccess,
+    /// Libraries and the model.
+    pub parts: LocalParts,
+}
+
 impl std::fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoints").field("s3_endpoint", &self.s3_endpoint).finish_non_exhaustive()
+        f.debug_struct("Endpoints").field("store", &self.store.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -115,7 +136,16 @@ impl Stack {
             let store = scope.spawn(|| self.store.start(store_arguments));
             let postgres = self.postgres.start(&self.parts);
             postgres.and(nats.join().unwrap_or_else(crashed)).and(store.join().unwrap_or_else(crashed))
-        })
+        })?;
+        self.hand_over()
+    }
+
+    /// Started by root, the stack is kept up by its own user, who has to read and replace what was written here.
+    fn hand_over(&self) -> Result<(), Failure> {
+        for folder in [self.home.run(), self.home.secrets(), self.home.logs()] {
+            self.home.give_tree(&folder)?;
+        }
+        Ok(())
     }
 
     /// Starts or attaches to Postgres and NATS only.
@@ -126,7 +156,8 @@ impl Stack {
         self.check_parts()?;
         let _lock = self.lock()?;
         self.nats.start(&self.parts)?;
-        self.postgres.start(&self.parts)
+        self.postgres.start(&self.parts)?;
+        self.hand_over()
     }
 
     fn check_parts(&self) -> Result<(), Failure> {
@@ -157,7 +188,7 @@ impl Stack {
     pub fn migrate(&self) -> Result<Vec<String>, Failure> {
         database::create_database(&self.admin_url("postgres")?, DATABASE, None)?;
         database::create_extension(&self.admin_url(DATABASE)?)?;
-        database::migrate(&self.postgres.url("docmill_owner", DATABASE)?)
+        database::migrate(&self.database_urls(DATABASE)?.owner)
     }
 
     /// URL of the superuser, for set-up and tests only.
@@ -174,20 +205,48 @@ impl Stack {
     /// `CONFIG_INVALID`, `BROKER_UNAVAILABLE` or `STORE_UNAVAILABLE` when the stack was never started.
     pub fn endpoints(&self, database: &str) -> Result<Endpoints, Failure> {
         Ok(Endpoints {
-            owner_url: self.postgres.url("docmill_owner", database)?,
-            app_url: self.postgres.url("docmill_app", database)?,
-            engine_url: self.postgres.url("docmill_engine", database)?,
-            nats_url: self.nats.url()?,
-            s3_endpoint: self.store.url()?,
-            s3_region: REGION.to_owned(),
-            s3_bucket: BUCKET.to_owned(),
-            s3_access_key: ACCESS_KEY.to_owned(),
-            s3_secret_key: self.store.secret_key()?,
+            database: self.database_urls(database)?,
+            nats_url: self.nats_url()?,
+            store: StoreAccess {
+                endpoint: self.store.url()?,
+                region: REGION.to_owned(),
+                bucket: BUCKET.to_owned(),
+                access_key: ACCESS_KEY.to_owned(),
+                secret_key: self.store.secret_key()?,
+            },
+            parts: self.local_parts(),
+        })
+    }
+
+    /// How to reach `database` of the embedded Postgres.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` when a password cannot be read.
+    pub fn database_urls(&self, database: &str) -> Result<DatabaseUrls, Failure> {
+        Ok(DatabaseUrls {
+            owner: self.postgres.url("docmill_owner", database)?,
+            app: self.postgres.url("docmill_app", database)?,
+            engine: self.postgres.url("docmill_engine", database)?,
+        })
+    }
+
+    /// NATS with its token.
+    ///
+    /// # Errors
+    /// `BROKER_UNAVAILABLE` when it was never started.
+    pub fn nats_url(&self) -> Result<String, Failure> {
+        self.nats.url()
+    }
+
+    /// Where the unpacked parts are.
+    #[must_use]
+    pub fn local_parts(&self) -> LocalParts {
+        LocalParts {
             pdfium: self.parts.pdfium.clone(),
             onnxruntime: self.parts.onnxruntime.clone(),
             model_dir: self.parts.model_dir.clone(),
             tesseract: ocr::find(&self.home),
-        })
+        }
     }
 
     /// What runs.

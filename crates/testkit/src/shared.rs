@@ -1,6 +1,6 @@
 //! The servers that all test processes share: found or started once per process, under a file lock.
 
-use docmill_embedded::{Endpoints, Home, Stack, database, files::io_failure};
+use docmill_embedded::{Home, Stack, database, files::io_failure};
 use docmill_model::{Failure, Sha256Hex};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,10 +58,6 @@ fn home() -> Result<Home, Failure> {
 }
 
 impl Shared {
-    pub(crate) fn endpoints(&self, database: &str) -> Result<Endpoints, Failure> {
-        self.stack.endpoints(database)
-    }
-
     /// Clones the template.
     pub(crate) fn create_database(&self, name: &str) -> Result<(), Failure> {
         database::create_database(&self.stack.admin_url("postgres")?, name, Some(&self.template)).map(|_| ())
@@ -81,7 +77,7 @@ impl Shared {
         database::drop_database(&admin, &staging)?;
         database::create_database(&admin, &staging, None)?;
         database::create_extension(&self.stack.admin_url(&staging)?)?;
-        database::migrate(&self.stack.endpoints(&staging)?.owner_url)?;
+        database::migrate(&self.stack.database_urls(&staging)?.owner)?;
         database::rename_database(&admin, &staging, &self.template)
     }
 

@@ -2,14 +2,15 @@
 
 use crate::shared::{Shared, fresh_name, shared};
 use crate::store::{self, Store};
-use docmill_embedded::Endpoints;
+use docmill_embedded::LocalParts;
 use docmill_embedded::objects::Faults;
 use docmill_model::TenantId;
 use docmill_platform::artifacts::Artifacts;
 use docmill_platform::blobs::{Blobs, S3Blobs, S3Config};
 use docmill_platform::database::{Database, DatabaseConfig};
 use docmill_platform::embedder::{Embedder, HashEmbedder};
-use secrecy::SecretString;
+use futures::TryStreamExt;
+use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub struct World {
     /// URL of the role that moves jobs.
     pub engine_url: SecretString,
     /// Paths of the pinned parts (pdfium, ONNX Runtime, the model) and tesseract.
-    pub parts: Endpoints,
+    pub parts: LocalParts,
     name: String,
     shared: &'static Shared,
     _store: Store,
@@ -51,26 +52,27 @@ pub struct World {
 pub async fn world() -> World {
     let prepared = tokio::task::spawn_blocking(|| {
         let (shared, name) = (shared(), fresh_name());
-        let made = shared.create_database(&name).and_then(|()| shared.endpoints(&name));
-        let parts = made.unwrap_or_else(|failure| panic!("no database for the test: {failure}"));
+        let made = shared.create_database(&name).and_then(|()| shared.stack.database_urls(&name));
+        let urls = made.unwrap_or_else(|failure| panic!("no database for the test: {failure}"));
+        let nats_url = shared.stack.nats_url().unwrap_or_else(|failure| panic!("no broker for the test: {failure}"));
         let store = Store::start(shared.objects().join(&name));
-        (shared, name, parts, store)
+        (shared, name, urls, nats_url, store)
     });
-    let (shared, name, parts, store) =
+    let (shared, name, urls, nats_url, store) =
         prepared.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     let config = DatabaseConfig {
-        app_url: parts.app_url.clone().into(),
-        engine_url: parts.engine_url.clone().into(),
+        app_url: urls.app.clone().into(),
+        engine_url: urls.engine.clone().into(),
         max_connections: 8,
         acquire_timeout: Duration::from_secs(20),
     };
     let database = Database::connect(&config).await.unwrap_or_else(|failure| panic!("no pool for the test: {failure}"));
     let s3 = S3Config {
-        endpoint: Some(store.endpoint.clone()),
+        endpoint: store.endpoint.clone(),
         public_endpoint: None,
         region: "us-east-1".to_owned(),
         bucket: store::BUCKET.to_owned(),
-        access_key: SecretString::from(store::ACCESS_KEY),
+        access_key: store::ACCESS_KEY.to_owned(),
         secret_key: SecretString::from(store::SECRET_KEY),
         path_style: true,
     };
@@ -82,12 +84,12 @@ pub async fn world() -> World {
         embedder: Arc::new(HashEmbedder::new()),
         faults: store.faults.clone(),
         s3,
-        nats_url: parts.nats_url.clone().into(),
+        nats_url: nats_url.into(),
         stream_prefix: name.clone(),
-        owner_url: parts.owner_url.clone().into(),
-        app_url: parts.app_url.clone().into(),
-        engine_url: parts.engine_url.clone().into(),
-        parts,
+        owner_url: urls.owner.into(),
+        app_url: urls.app.into(),
+        engine_url: urls.engine.into(),
+        parts: shared.stack.local_parts(),
         name,
         shared,
         _store: store,
@@ -115,11 +117,11 @@ impl Drop for World {
     /// On a thread of its own: the synchronous driver may not run inside the test's runtime.
     fn drop(&mut self) {
         let (shared, name) = (self.shared, self.name.clone());
-        let (nats_url, prefix) = (self.parts.nats_url.clone(), self.stream_prefix.clone());
+        let (nats_url, prefix) = (self.nats_url.clone(), self.stream_prefix.clone());
         let cleaned = std::thread::spawn(move || {
             let dropped = shared.drop_database(&name);
             if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                let _ = runtime.block_on(remove_streams(&nats_url, &prefix));
+                let _ = runtime.block_on(remove_streams(nats_url.expose_secret(), &prefix));
             }
             dropped
         });
@@ -133,7 +135,6 @@ impl Drop for World {
 async fn remove_streams(nats_url: &str, prefix: &str) -> Result<(), async_nats::Error> {
     let client = tokio::time::timeout(Duration::from_secs(2), async_nats::connect(nats_url)).await??;
     let context = async_nats::jetstream::new(client);
-    use futures::TryStreamExt;
     let names: Vec<String> = context.stream_names().try_collect().await?;
     for name in names.into_iter().filter(|name| name.starts_with(prefix)) {
         context.delete_stream(name).await?;

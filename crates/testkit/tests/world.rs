@@ -1,0 +1,40 @@
+//! The test kit itself: worlds are complete, apart from each other, and leave nothing behind.
+#![allow(clippy::unwrap_used)]
+
+use docmill_testkit::{Fault, world};
+use std::time::Instant;
+
+#[tokio::test]
+async fn a_world_has_a_migrated_database_and_a_store() {
+    let started = Instant::now();
+    let world = world().await;
+    eprintln!("first world after {:.2?}", started.elapsed());
+    let tenant = world.tenant().await;
+    let reference = world.artifacts.put(tenant, "some bytes".into()).await.unwrap();
+    assert_eq!(world.artifacts.get(tenant, &reference.sha256).await.unwrap(), "some bytes");
+    let again = world.artifacts.put(tenant, "some bytes".into()).await.unwrap();
+    assert_eq!(again.sha256, reference.sha256);
+}
+
+#[tokio::test]
+async fn worlds_do_not_see_each_other() {
+    let started = Instant::now();
+    let (one, two) = tokio::join!(world(), world());
+    eprintln!("two worlds after {:.2?}", started.elapsed());
+    one.tenant().await;
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM tenants").fetch_one(two.database.engine()).await.unwrap();
+    assert_eq!(count, 0);
+    assert_ne!(one.stream_prefix, two.stream_prefix);
+    let started = Instant::now();
+    drop(one);
+    eprintln!("dropped in {:.2?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_planned_fault_is_told_from_good_bytes() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let reference = world.artifacts.put(tenant, "some bytes".into()).await.unwrap();
+    world.faults.plan(Fault::WrongBytes, 10);
+    assert!(world.artifacts.get(tenant, &reference.sha256).await.is_err());
+}
