@@ -1,1 +1,55 @@
-//! placeholder
+//! The stages of a pipeline and the one list that names them.
+//!
+//! Each file holds one stage: what it reads and writes by artifact kind, its settings, its policy. They do not know each
+//! other; a pipeline file says what runs after what. Adding a stage is one new file and one line in [`registry`].
+//! Not here: how jobs are claimed, leased and settled (runtime), what a model or a store is (platform).
+
+pub mod chunk;
+pub mod embed;
+pub mod extract;
+pub mod index;
+pub mod ingest;
+pub mod notify;
+pub mod sentences;
+mod settings;
+pub mod summarize;
+mod visible;
+
+use docmill_documents::Parser;
+use docmill_platform::embedder::Embedder;
+use docmill_platform::gateway::Gateway;
+use docmill_platform::tokens::TokenCounter;
+use docmill_runtime::registry::{Registry, RegistryBuilder};
+use std::sync::Arc;
+
+/// What the stages need from outside.
+#[derive(Clone)]
+pub struct StageDeps {
+    /// Reads files in a sandboxed child.
+    pub parser: Arc<Parser>,
+    /// Turns texts into vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// Counts tokens as the embedding model does.
+    pub tokens: Arc<TokenCounter>,
+    /// The only way to a model provider; `None` when none is configured.
+    pub gateway: Option<Arc<Gateway>>,
+}
+
+/// Every stage a pipeline file may name.
+#[must_use]
+pub fn registry(deps: StageDeps) -> Registry {
+    stages(deps).build()
+}
+
+/// The one list, open for more.
+#[must_use]
+pub fn stages(deps: StageDeps) -> RegistryBuilder {
+    Registry::builder()
+        .with(ingest::Ingest::new(deps.parser))
+        .with(chunk::ChunkStage::new(deps.tokens))
+        .with(embed::Embed::new(deps.embedder.clone()))
+        .with(index::Index)
+        .with(extract::Extract)
+        .with(summarize::Summarize::new(deps.embedder))
+        .with(notify::Notify)
+}

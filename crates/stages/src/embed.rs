@@ -1,0 +1,225 @@
+//! embed: every distinct passage gets a vector once per tenant and embedding space.
+//!
+//! Reads `chunks`; writes rows of `vectors`, which are immutable and addressed by the hash of the embedded text, in
+//! transactions of at most 256 rows. A text that already has a vector is not embedded again, whoever embedded it. Each
+//! transaction adds the rows it really inserted to the job's ledger row, so units are exact under any crash. Visibility
+//! is the index stage's.
+
+use crate::settings::within;
+use docmill_model::chunk::{Chunk, ChunkList};
+use docmill_model::manifest::{Manifest, kind};
+use docmill_model::{Code, Failure};
+use docmill_platform::database::DbError;
+use docmill_platform::embedder::Embedder;
+use docmill_runtime::{JobContext, Policy, Stage, StageError};
+use pgvector::Vector;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The embedding space of the local model (`embedding_spaces`).
+const SPACE: i32 = 1;
+/// Rows of one transaction.
+const ROWS: usize = 256;
+/// Hashes looked up at once.
+const LOOKUP: usize = 4_096;
+
+/// Settings of the embed stage.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbedConfig {
+    /// Passages handed to the model at once, 1 to 256; between two calls a cancelled job stops.
+    #[serde(deserialize_with = "within::<_, 1, 256>")]
+    #[schemars(range(min = 1, max = 256))]
+    pub batch: u32,
+}
+
+impl Default for EmbedConfig {
+    fn default() -> Self {
+        Self { batch: 64 }
+    }
+}
+
+/// The embed stage.
+pub struct Embed {
+    embedder: Arc<dyn Embedder>,
+}
+
+impl Embed {
+    /// Embedding with `embedder`.
+    #[must_use]
+    pub fn new(embedder: Arc<dyn Embedder>) -> Self {
+        Self { embedder }
+    }
+}
+
+/// The identity of a chunk's vector: SHA-256 of the text that is embedded.
+#[must_use]
+pub fn embed_hash(chunk: &Chunk) -> [u8; 32] {
+    Sha256::digest(chunk.embed_text().as_bytes()).into()
+}
+
+/// A text with its hash and size.
+#[derive(Clone)]
+struct Passage {
+    hash: [u8; 32],
+    text: String,
+    tokens: u32,
+}
+
+#[async_trait::async_trait]
+impl Stage for Embed {
+    const NAME: &'static str = "embed";
+    const VERSION: u32 = 1;
+    type Config = EmbedConfig;
+    /// Tokens of all distinct passages.
+    type Prepared = i64;
+
+    fn policy(&self) -> Policy {
+        Policy { timeout: Duration::from_secs(1_800), ..Policy::default() }
+    }
+
+    fn fingerprint(&self) -> String {
+        self.embedder.fingerprint()
+    }
+
+    fn cacheable(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, job: &JobContext, config: &EmbedConfig) -> Result<Manifest, StageError> {
+        let size = config.batch as usize;
+        let list: ChunkList = job.load(kind::CHUNKS).await?;
+        let passages = distinct(&list.chunks);
+        let (texts, mut missing) = (passages.len(), without_vector(job, passages).await?);
+        // Texts of similar length share a batch, so that little of it is padding.
+        missing.sort_by_key(|passage| passage.tokens);
+        let mut pending: Vec<(Passage, Vec<f32>)> = Vec::new();
+        for batch in missing.chunks(size) {
+            if job.cancel.is_cancelled() {
+                return Err(StageError::Cancelled);
+            }
+            let vectors = self.embed(batch).await?;
+            pending.extend(batch.iter().cloned().zip(vectors));
+            if pending.len() + size > ROWS {
+                store(job, std::mem::take(&mut pending)).await?;
+            }
+        }
+        store(job, pending).await?;
+        let mut manifest = Manifest::default();
+        manifest.facts.insert("space".to_owned(), SPACE.into());
+        manifest.facts.insert("texts".to_owned(), texts.into());
+        Ok(manifest)
+    }
+
+    async fn prepare(&self, job: &JobContext, _: &EmbedConfig, _: &Manifest) -> Result<i64, StageError> {
+        let list: ChunkList = job.load(kind::CHUNKS).await?;
+        Ok(distinct(&list.chunks).iter().map(|passage| i64::from(passage.tokens)).sum())
+    }
+
+    /// Completes the ledger row: what this job did not have to embed.
+    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, tokens: i64) -> Result<(), StageError> {
+        charge(connection, job, 0, 0).await?;
+        sqlx::query(
+            "UPDATE ledger SET tokens_cached = greatest($2 - tokens_in, 0)
+             WHERE tenant_id = current_tenant() AND job_id = $1 AND feature = 'embed' AND task = 'chunks' AND outcome = 'committed'",
+        )
+        .bind(job.job_id.0)
+        .bind(tokens)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+impl Embed {
+    async fn embed(&self, batch: &[Passage]) -> Result<Vec<Vec<f32>>, Failure> {
+        let texts: Vec<String> = batch.iter().map(|passage| passage.text.clone()).collect();
+        let vectors = self.embedder.embed(&texts).await?;
+        let dimensions = self.embedder.dimensions();
+        let is_usable = |vector: &Vec<f32>| vector.len() == dimensions && vector.iter().all(|x| x.is_finite()) && vector.iter().any(|x| *x != 0.0);
+        if vectors.len() != texts.len() || !vectors.iter().all(is_usable) {
+            return Err(Failure::new(Code::EmbeddingInvalid, "the embedding model returned vectors of a wrong count or shape"));
+        }
+        metrics::counter!("docmill_embedded_texts_total").increment(texts.len() as u64);
+        Ok(vectors)
+    }
+}
+
+fn distinct(chunks: &[Chunk]) -> Vec<Passage> {
+    let passage = |chunk: &Chunk| Passage { hash: embed_hash(chunk), text: chunk.embed_text(), tokens: chunk.tokens };
+    let by_hash: BTreeMap<[u8; 32], Passage> = chunks.iter().map(passage).map(|passage| (passage.hash, passage)).collect();
+    by_hash.into_values().collect()
+}
+
+async fn without_vector(job: &JobContext, passages: Vec<Passage>) -> Result<Vec<Passage>, StageError> {
+    let mut known: HashSet<Vec<u8>> = HashSet::new();
+    for part in passages.chunks(LOOKUP) {
+        let hashes: Vec<Vec<u8>> = part.iter().map(|passage| passage.hash.to_vec()).collect();
+        let found: Vec<Vec<u8>> = job
+            .database
+            .read(job.tenant_id, move |connection| {
+                Box::pin(async move {
+                    Ok(sqlx::query_scalar(
+                        "SELECT embed_hash FROM vectors WHERE tenant_id = current_tenant() AND space_id = $1 AND embed_hash = ANY ($2)",
+                    )
+                    .bind(SPACE)
+                    .bind(hashes)
+                    .fetch_all(connection)
+                    .await?)
+                })
+            })
+            .await?;
+        known.extend(found);
+    }
+    Ok(passages.into_iter().filter(|passage| !known.contains(passage.hash.as_slice())).collect())
+}
+
+/// Inserts vectors and charges the rows that were new, in one transaction.
+async fn store(job: &JobContext, rows: Vec<(Passage, Vec<f32>)>) -> Result<(), StageError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let context = job.clone();
+    let stored = job.database.write(job.tenant_id, move |connection| {
+        Box::pin(async move {
+            let hashes: Vec<Vec<u8>> = rows.iter().map(|(passage, _)| passage.hash.to_vec()).collect();
+            let tokens: BTreeMap<Vec<u8>, u32> = rows.iter().map(|(passage, _)| (passage.hash.to_vec(), passage.tokens)).collect();
+            let vectors: Vec<Vector> = rows.into_iter().map(|(_, vector)| Vector::from(vector)).collect();
+            let inserted: Vec<Vec<u8>> = sqlx::query_scalar(
+                "INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding)
+                 SELECT current_tenant(), $1, row.embed_hash, row.embedding FROM unnest($2::bytea[], $3::vector[]) AS row (embed_hash, embedding)
+                 ON CONFLICT DO NOTHING RETURNING embed_hash",
+            )
+            .bind(SPACE)
+            .bind(hashes)
+            .bind(vectors)
+            .fetch_all(&mut *connection)
+            .await?;
+            let spent = inserted.iter().filter_map(|hash| tokens.get(hash)).map(|&tokens| i64::from(tokens)).sum();
+            Ok(charge(connection, &context, inserted.len() as i64, spent).await?)
+        })
+    });
+    Ok(stored.await?)
+}
+
+/// Adds to the job's one ledger row; creates it when it is the first.
+async fn charge(connection: &mut PgConnection, job: &JobContext, units: i64, tokens: i64) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO ledger (tenant_id, feature, task, provider, model, document_id, job_id, fence, units, tokens_in, outcome)
+         SELECT current_tenant(), 'embed', 'chunks', 'local', s.name, $1, $2, $3, $4, $5, 'committed' FROM embedding_spaces s WHERE s.id = $6
+         ON CONFLICT (tenant_id, job_id, feature, task) WHERE job_id IS NOT NULL AND outcome = 'committed'
+         DO UPDATE SET units = ledger.units + excluded.units, tokens_in = ledger.tokens_in + excluded.tokens_in, fence = excluded.fence",
+    )
+    .bind(job.document_id.0)
+    .bind(job.job_id.0)
+    .bind(job.fence)
+    .bind(units)
+    .bind(tokens)
+    .bind(SPACE)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

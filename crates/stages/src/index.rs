@@ -1,0 +1,262 @@
+//! index: a version's chunks become searchable in both halves of retrieval at one commit.
+//!
+//! Reads `chunks`. `run` writes the generation and its chunks, invisible, with ids that derive from content; puts an
+//! `add` operation on the feed of the lexical index; and waits until every live serving node has applied it. `commit`
+//! turns the document to the new generation by one row update and puts `remove` operations for what it replaces. Until
+//! then, and after any failure, the old generation keeps answering. An older version never replaces a newer one. SQL
+//! only: the lexical index itself is the serving nodes'.
+
+use crate::embed::embed_hash;
+use docmill_model::chunk::{Chunk, ChunkList};
+use docmill_model::id::derived_uuid;
+use docmill_model::manifest::{Manifest, kind};
+use docmill_model::{GenerationId, VersionId};
+use docmill_platform::database::DbError;
+use docmill_runtime::{JobContext, Policy, Stage, StageError};
+use sqlx::PgConnection;
+use std::time::{Duration, Instant};
+
+/// Rows of one transaction.
+const ROWS: usize = 256;
+/// Pause between two looks at the watermarks.
+const POLL: Duration = Duration::from_millis(20);
+/// Longest wait that occupies a worker; then the job is put back for a moment.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Settings of the index stage; there are none yet.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IndexConfig {}
+
+/// The index stage.
+pub struct Index;
+
+#[async_trait::async_trait]
+impl Stage for Index {
+    const NAME: &'static str = "index";
+    const VERSION: u32 = 1;
+    type Config = IndexConfig;
+    type Prepared = GenerationId;
+
+    fn policy(&self) -> Policy {
+        // Mostly waiting for the serving nodes.
+        Policy { concurrency: 8, ..Policy::default() }
+    }
+
+    fn cacheable(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, job: &JobContext, _: &IndexConfig) -> Result<Manifest, StageError> {
+        let generation = job.generation_id()?;
+        let list: ChunkList = job.load(kind::CHUNKS).await?;
+        begin(job, generation, list.chunks.len()).await?;
+        for chunks in list.chunks.chunks(ROWS) {
+            if job.cancel.is_cancelled() {
+                return Err(StageError::Cancelled);
+            }
+            store(job, generation, chunks.to_vec()).await?;
+        }
+        let seq = announce(job, generation).await?;
+        wait_for_nodes(job, seq).await?;
+        let mut manifest = Manifest::default();
+        manifest.facts.insert("chunks".to_owned(), list.chunks.len().into());
+        Ok(manifest)
+    }
+
+    async fn prepare(&self, job: &JobContext, _: &IndexConfig, _: &Manifest) -> Result<GenerationId, StageError> {
+        Ok(job.generation_id()?)
+    }
+
+    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, new: GenerationId) -> Result<(), StageError> {
+        if !turn_to(connection, job, new).await? {
+            return Ok(retire(connection, &[new.0]).await?);
+        }
+        let old: Vec<uuid::Uuid> = sqlx::query_scalar(
+            "SELECT id FROM generations WHERE tenant_id = current_tenant() AND document_id = $1 AND state = 'visible' AND id <> $2
+             ORDER BY id",
+        )
+        .bind(job.document_id.0)
+        .bind(new.0)
+        .fetch_all(&mut *connection)
+        .await?;
+        sqlx::query(
+            "UPDATE generations SET state = 'visible', visible_at = coalesce(visible_at, now()), retired_at = NULL
+             WHERE tenant_id = current_tenant() AND id = $1",
+        )
+        .bind(new.0)
+        .execute(&mut *connection)
+        .await?;
+        Ok(retire(connection, &old).await?)
+    }
+}
+
+/// Enters the generation; one that was retired comes back as building.
+async fn begin(job: &JobContext, generation: GenerationId, count: usize) -> Result<(), StageError> {
+    let chunks_sha256 = job.input(kind::CHUNKS)?.sha256.to_string();
+    let (document, version) = (job.document_id.0, job.version_id.0);
+    let entered = job.database.write(job.tenant_id, move |connection| {
+        Box::pin(async move {
+            sqlx::query(
+                "INSERT INTO generations (tenant_id, id, document_id, version_id, chunks_sha256, chunk_count)
+                 VALUES (current_tenant(), $1, $2, $3, $4, $5)
+                 ON CONFLICT (tenant_id, id) DO UPDATE SET state = 'building', retired_at = NULL WHERE generations.state = 'retired'",
+            )
+            .bind(generation.0)
+            .bind(document)
+            .bind(version)
+            .bind(chunks_sha256)
+            .bind(count as i32)
+            .execute(connection)
+            .await?;
+            Ok(())
+        })
+    });
+    Ok(entered.await?)
+}
+
+/// Inserts up to 256 chunks; rows that are already there are the same rows.
+async fn store(job: &JobContext, generation: GenerationId, chunks: Vec<Chunk>) -> Result<(), StageError> {
+    let document = job.document_id.0;
+    let stored = job.database.write(job.tenant_id, move |connection| {
+        Box::pin(async move {
+            for chunk in chunks {
+                insert(connection, generation, document, &chunk).await?;
+            }
+            Ok(())
+        })
+    });
+    Ok(stored.await?)
+}
+
+async fn insert(connection: &mut PgConnection, generation: GenerationId, document: uuid::Uuid, chunk: &Chunk) -> Result<(), sqlx::Error> {
+    let page = |page: Option<u32>| page.map(|page| page as i32);
+    sqlx::query(
+        "INSERT INTO chunks (tenant_id, id, generation_id, document_id, ordinal, embed_hash, char_start, char_end, text, heading_path,
+             kind, page_start, page_end, tokens, language, has_hidden)
+         VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(derived_uuid(&[b"chunk", generation.0.as_bytes(), &chunk.ordinal.to_be_bytes()]))
+    .bind(generation.0)
+    .bind(document)
+    .bind(chunk.ordinal as i32)
+    .bind(embed_hash(chunk).to_vec())
+    .bind(chunk.span.start as i32)
+    .bind(chunk.span.end as i32)
+    .bind(&chunk.text)
+    .bind(&chunk.heading_path)
+    .bind(chunk.kind.as_str())
+    .bind(page(chunk.page_start))
+    .bind(page(chunk.page_end))
+    .bind(chunk.tokens as i32)
+    .bind(&chunk.language)
+    .bind(chunk.has_hidden)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Puts the `add` operation on the feed unless the newest operation of the generation already is one; returns its number.
+async fn announce(job: &JobContext, generation: GenerationId) -> Result<i64, StageError> {
+    let announced = job.database.write(job.tenant_id, move |connection| {
+        Box::pin(async move {
+            // The row lock orders two attempts of the same job.
+            sqlx::query("SELECT 1 FROM generations WHERE tenant_id = current_tenant() AND id = $1 FOR UPDATE")
+                .bind(generation.0)
+                .execute(&mut *connection)
+                .await?;
+            let newest: Option<(i64, String)> = sqlx::query_as(
+                "SELECT seq, op FROM index_ops WHERE tenant_id = current_tenant() AND generation_id = $1 ORDER BY seq DESC LIMIT 1",
+            )
+            .bind(generation.0)
+            .fetch_optional(&mut *connection)
+            .await?;
+            match newest {
+                Some((seq, op)) if op == "add" => Ok(seq),
+                _ => Ok(operation(connection, "add", generation.0).await?),
+            }
+        })
+    });
+    Ok(announced.await?)
+}
+
+/// The counter row is taken last and held until the commit: feed numbers come in commit order.
+async fn operation(connection: &mut PgConnection, op: &str, generation: uuid::Uuid) -> Result<i64, DbError> {
+    Ok(sqlx::query_scalar(
+        "WITH head AS (
+            INSERT INTO index_heads (tenant_id, seq) VALUES (current_tenant(), 1)
+            ON CONFLICT (tenant_id) DO UPDATE SET seq = index_heads.seq + 1 RETURNING seq)
+         INSERT INTO index_ops (tenant_id, seq, op, generation_id) SELECT current_tenant(), head.seq, $1, $2 FROM head RETURNING seq",
+    )
+    .bind(op)
+    .bind(generation)
+    .fetch_one(connection)
+    .await?)
+}
+
+/// Waits until every live node has applied the feed up to `seq`. A node that is late loses its lease and is not waited for.
+async fn wait_for_nodes(job: &JobContext, seq: i64) -> Result<(), StageError> {
+    let started = Instant::now();
+    while !is_applied(job, seq).await? {
+        if started.elapsed() > PATIENCE {
+            return Err(StageError::Snooze(Duration::from_secs(1)));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = job.cancel.cancelled() => return Err(StageError::Cancelled),
+        }
+    }
+    metrics::histogram!("docmill_index_wait_seconds").record(started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn is_applied(job: &JobContext, seq: i64) -> Result<bool, StageError> {
+    let applied = job.database.read(job.tenant_id, move |connection| {
+        Box::pin(async move {
+            Ok(sqlx::query_scalar(
+                "SELECT NOT EXISTS (
+                    SELECT 1 FROM index_nodes n LEFT JOIN index_watermarks w ON w.node_id = n.id AND w.tenant_id = current_tenant()
+                    WHERE n.lease_until > now() AND coalesce(w.seq, 0) < $1)",
+            )
+            .bind(seq)
+            .fetch_one(connection)
+            .await?)
+        })
+    });
+    Ok(applied.await?)
+}
+
+/// Points the document at the generation; false when a newer version is visible or the document is gone.
+async fn turn_to(connection: &mut PgConnection, job: &JobContext, generation: GenerationId) -> Result<bool, DbError> {
+    let VersionId(version) = job.version_id;
+    let turned = sqlx::query(
+        "UPDATE documents d SET visible_generation = $2, visible_version = $3, updated_at = now()
+         WHERE d.tenant_id = current_tenant() AND d.id = $1 AND d.deleted_at IS NULL
+           AND NOT EXISTS (
+               SELECT 1 FROM document_versions shown JOIN document_versions mine ON mine.tenant_id = shown.tenant_id AND mine.id = $3
+               WHERE shown.tenant_id = d.tenant_id AND shown.id = d.visible_version AND shown.number > mine.number)",
+    )
+    .bind(job.document_id.0)
+    .bind(generation.0)
+    .bind(version)
+    .execute(connection)
+    .await?;
+    Ok(turned.rows_affected() == 1)
+}
+
+async fn retire(connection: &mut PgConnection, generations: &[uuid::Uuid]) -> Result<(), DbError> {
+    if generations.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE generations SET state = 'retired', retired_at = now() WHERE tenant_id = current_tenant() AND id = ANY ($1)",
+    )
+    .bind(generations)
+    .execute(&mut *connection)
+    .await?;
+    for generation in generations {
+        operation(connection, "remove", *generation).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! summarize: a few sentences of the document that stand for the whole, each cited with its place.
+//!
+//! Without a provider the summary is extractive: sentences of running text are embedded, ranked by how much of the
+//! document they resemble and where they stand, and picked so that they do not repeat each other. Nothing is rewritten:
+//! the words of a summary sentence are the words of its span, with line breaks as spaces. Headings, tables, code, page
+//! furniture and hidden text are not quoted; a document without sentences is summarised by its first lines. Reads
+//! `parsed`, writes `summary`.
+
+mod candidates;
+mod rank;
+
+pub use candidates::{Candidate, candidates};
+pub use rank::{Choice, choose};
+
+use crate::settings::within;
+use docmill_model::document::ParsedDocument;
+use docmill_model::manifest::{Manifest, kind};
+use docmill_model::results::{Place, Summary, SummarySentence};
+use docmill_model::{Code, Failure};
+use docmill_platform::embedder::Embedder;
+use docmill_runtime::{JobContext, Policy, Stage, StageError};
+use sqlx::PgConnection;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Sentences embedded at once; between two calls a cancelled job stops.
+const BATCH: usize = 64;
+
+/// Settings of the summarize stage.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SummarizeConfig {
+    /// Most sentences of a summary, 1 to 50; short documents get fewer.
+    #[serde(deserialize_with = "within::<_, 1, 50>")]
+    #[schemars(range(min = 1, max = 50))]
+    pub sentences: u32,
+    /// Most sentences of a document that are compared, 10 to 2,000; a longer document is sampled. Bounds time and memory.
+    #[serde(deserialize_with = "within::<_, 10, 2000>")]
+    #[schemars(range(min = 10, max = 2000))]
+    pub considered: u32,
+}
+
+impl Default for SummarizeConfig {
+    fn default() -> Self {
+        Self { sentences: 5, considered: 300 }
+    }
+}
+
+/// The summarize stage.
+pub struct Summarize {
+    embedder: Arc<dyn Embedder>,
+}
+
+impl Summarize {
+    /// Comparing sentences with `embedder`.
+    #[must_use]
+    pub fn new(embedder: Arc<dyn Embedder>) -> Self {
+        Self { embedder }
+    }
+
+    async fn vectors(&self, job: &JobContext, sentences: &[Candidate]) -> Result<Vec<Vec<f32>>, StageError> {
+        let mut vectors = Vec::with_capacity(sentences.len());
+        for batch in sentences.chunks(BATCH) {
+            if job.cancel.is_cancelled() {
+                return Err(StageError::Cancelled);
+            }
+            let texts: Vec<String> = batch.iter().map(|sentence| sentence.text.clone()).collect();
+            vectors.extend(self.embedder.embed(&texts).await?);
+        }
+        Ok(vectors)
+    }
+}
+
+#[async_trait::async_trait]
+impl Stage for Summarize {
+    const NAME: &'static str = "summarize";
+    const VERSION: u32 = 1;
+    type Config = SummarizeConfig;
+    type Prepared = Summary;
+
+    fn policy(&self) -> Policy {
+        Policy { concurrency: 1, timeout: Duration::from_secs(600), ..Policy::default() }
+    }
+
+    fn fingerprint(&self) -> String {
+        self.embedder.fingerprint()
+    }
+
+    async fn run(&self, job: &JobContext, config: &SummarizeConfig) -> Result<Manifest, StageError> {
+        let document: ParsedDocument = job.load(kind::PARSED).await?;
+        let sentences = candidates(&document, config.considered as usize);
+        let vectors = self.vectors(job, &sentences).await?;
+        let most = config.sentences as usize;
+        let (sentences, chosen) = tokio::task::spawn_blocking(move || {
+            let chosen = choose(&sentences, &vectors, &Choice::new(most));
+            (sentences, chosen)
+        })
+        .await
+        .map_err(|_| Failure::new(Code::Internal, "ranking sentences failed"))?;
+        let quoted = |at: usize| {
+            let place = Place { span: sentences[at].span, page: sentences[at].page };
+            SummarySentence { text: sentences[at].text.clone(), citations: vec![place] }
+        };
+        let summary = Summary { engine: "extractive".to_owned(), sentences: chosen.into_iter().map(quoted).collect() };
+        let mut manifest = Manifest::default();
+        manifest.facts.insert("sentences".to_owned(), summary.sentences.len().into());
+        manifest.facts.insert("engine".to_owned(), summary.engine.clone().into());
+        manifest.artifacts.insert(kind::SUMMARY.to_owned(), job.store(&summary).await?);
+        Ok(manifest)
+    }
+
+    async fn prepare(&self, job: &JobContext, _: &SummarizeConfig, manifest: &Manifest) -> Result<Summary, StageError> {
+        let missing = || Failure::new(Code::Internal, "the manifest of summarize names no summary");
+        let reference = manifest.artifacts.get(kind::SUMMARY).ok_or_else(missing)?;
+        Ok(job.load_ref(reference).await?)
+    }
+
+    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, summary: Summary) -> Result<(), StageError> {
+        sqlx::query(
+            "INSERT INTO summaries (tenant_id, version_id, document_id, run_id, sentences, engine)
+             VALUES (current_tenant(), $1, $2, $3, $4, $5)
+             ON CONFLICT (tenant_id, version_id) DO UPDATE
+             SET run_id = excluded.run_id, sentences = excluded.sentences, engine = excluded.engine, created_at = now()",
+        )
+        .bind(job.version_id.0)
+        .bind(job.document_id.0)
+        .bind(job.run_id.0)
+        .bind(serde_json::to_value(&summary.sentences).unwrap_or_default())
+        .bind(&summary.engine)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
