@@ -208,7 +208,8 @@ fn is_tag(c: char) -> bool {
     ('\u{e0000}'..='\u{e007f}').contains(&c)
 }
 
-fn merge(sorted: Vec<Span>) -> Vec<Span> {
+/// Joins overlapping and touching spans.
+pub(crate) fn merge(sorted: Vec<Span>) -> Vec<Span> {
     let mut merged: Vec<Span> = Vec::with_capacity(sorted.len());
     for span in sorted {
         match merged.last_mut() {
@@ -238,7 +239,8 @@ mod tests {
             header: row == 0,
             content: Inline::of(text),
         };
-        let cells = vec![cell(0, 0, "Item"), cell(0, 1, "Cost"), cell(1, 0, "Caf\u{65}\u{301}\nau lait"), cell(1, 1, "")];
+        let cells =
+            vec![cell(0, 0, "Item"), cell(0, 1, "Cost"), cell(1, 0, "Caf\u{65}\u{301}\nau lait"), cell(1, 1, "")];
         builder.table(TableDraft { cells }, "table[1]", false);
         let document = builder.finish().expect("has text");
         assert_eq!(document.text, "Price list\n\nItem | Cost\nCaf\u{e9} au lait | ");

@@ -25,7 +25,8 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
     let records = read_records(&decoded.text, delimiter)?;
     let mut builder = DocumentBuilder::new(Format::Csv);
     record_charset(&mut builder, decoded.charset, decoded.replacements);
-    builder.metadata("delimiter", if delimiter == '\t' { "tab" } else { delimiter.encode_utf8(&mut [0; 4]) });
+    let name = if delimiter == '\t' { "tab".to_owned() } else { delimiter.to_string() };
+    builder.metadata("delimiter", &name);
     let header = header_row(&records);
     let mut cells: Vec<Cell> = Vec::new();
     let mut columns = 0;
@@ -44,7 +45,9 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
             row_span: 1,
             column_span: 1,
             header: header == Some(index),
-            span: place.map_or(Span::new(0, 0), |row| Span::new((row.start + start).min(row.end), (row.start + end).min(row.end))),
+            span: place.map_or(Span::new(0, 0), |row| {
+                Span::new((row.start + start).min(row.end), (row.start + end).min(row.end))
+            }),
         }));
     }
     builder.table_over(Table { rows: records.len() as u32, columns: columns as u32, cells });
@@ -71,7 +74,8 @@ fn header_row(records: &[Record]) -> Option<usize> {
     distinct.dedup();
     let named = !names.is_empty() && names.len() + 1 >= filled(below) && distinct.len() == names.len();
     let plain = names.iter().all(|name| !is_value(name) && name.chars().count() <= 100);
-    (named && plain && (widest > 1 || records[at + 1..].iter().any(|r| r.fields.iter().any(|f| is_value(f))))).then_some(at)
+    (named && plain && (widest > 1 || records[at + 1..].iter().any(|r| r.fields.iter().any(|f| is_value(f)))))
+        .then_some(at)
 }
 
 /// Numbers, amounts, dates and addresses are values, not names.
@@ -96,7 +100,9 @@ fn row_text(record: &Record, names: Option<&[String]>) -> (Inline, Vec<(u32, u32
             continue;
         }
         let separator = if names.is_some() { "; " } else { " | " };
-        for piece in [(!first).then_some(separator), name.as_ref().map(|n| n.text.as_str()), name.as_ref().map(|_| ": ")] {
+        for piece in
+            [(!first).then_some(separator), name.as_ref().map(|n| n.text.as_str()), name.as_ref().map(|_| ": ")]
+        {
             let piece = piece.unwrap_or_default();
             text.push_str(piece);
             chars += piece.chars().count() as u32;

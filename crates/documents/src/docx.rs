@@ -16,9 +16,9 @@ mod xml;
 
 use crate::ParseOptions;
 use crate::blocks::DocumentBuilder;
+use archive::Archive;
 use docmill_model::document::{BlockKind, Format, ParsedDocument};
 use docmill_model::{Code, Failure};
-use archive::Archive;
 use package::{Package, Relations};
 use story::{Resources, Story};
 
@@ -51,7 +51,12 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
 }
 
 /// Foot- and endnotes that the body refers to, in the order of the references.
-fn append_notes(package: &mut Package, resources: &mut Resources, builder: &mut DocumentBuilder, options: &ParseOptions) -> Result<(), Failure> {
+fn append_notes(
+    package: &mut Package,
+    resources: &mut Resources,
+    builder: &mut DocumentBuilder,
+    options: &ParseOptions,
+) -> Result<(), Failure> {
     for kind in [notes::Kind::Footnote, notes::Kind::Endnote] {
         let part = package.related(&resources.relations, kind.relation())?;
         let collected = notes::collect(&part, kind, resources, &options.limits)?;
@@ -63,7 +68,12 @@ fn append_notes(package: &mut Package, resources: &mut Resources, builder: &mut 
 }
 
 /// Page headers and footers, each once.
-fn append_page_parts(package: &mut Package, resources: &mut Resources, builder: &mut DocumentBuilder, options: &ParseOptions) -> Result<(), Failure> {
+fn append_page_parts(
+    package: &mut Package,
+    resources: &mut Resources,
+    builder: &mut DocumentBuilder,
+    options: &ParseOptions,
+) -> Result<(), Failure> {
     let targets: Vec<String> = resources.relations.targets(&["/header", "/footer"]);
     for target in targets {
         let part = package.optional(&target)?;

@@ -129,10 +129,12 @@ fn wide_without_mark(bytes: &[u8]) -> Option<Decoded> {
     }
     let zeros = |step: usize, at: usize| sample.iter().skip(at).step_by(step).filter(|&&b| b == 0).count();
     let quads = (sample.len() / 4).max(1);
-    if bytes.len().is_multiple_of(4) && zeros(4, 3) == quads && zeros(4, 2) * 10 > quads * 9 && zeros(4, 0) < quads / 10 {
+    if bytes.len().is_multiple_of(4) && zeros(4, 3) == quads && zeros(4, 2) * 10 > quads * 9 && zeros(4, 0) < quads / 10
+    {
         return readable(utf32(bytes, u32::from_le_bytes, "UTF-32LE"));
     }
-    if bytes.len().is_multiple_of(4) && zeros(4, 0) == quads && zeros(4, 1) * 10 > quads * 9 && zeros(4, 3) < quads / 10 {
+    if bytes.len().is_multiple_of(4) && zeros(4, 0) == quads && zeros(4, 1) * 10 > quads * 9 && zeros(4, 3) < quads / 10
+    {
         return readable(utf32(bytes, u32::from_be_bytes, "UTF-32BE"));
     }
     let (even, odd) = (zeros(2, 0), zeros(2, 1));
@@ -147,7 +149,10 @@ fn wide_without_mark(bytes: &[u8]) -> Option<Decoded> {
 /// Keeps a guess only when what it gives is text: few replacements, controls and private characters.
 fn readable(decoded: Decoded) -> Option<Decoded> {
     let total = decoded.text.chars().take(20_000).count();
-    let odd = |c: char| (c.is_control() && !c.is_whitespace()) || matches!(c, '\u{fffd}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
+    let odd = |c: char| {
+        (c.is_control() && !c.is_whitespace())
+            || matches!(c, '\u{fffd}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}')
+    };
     let strange = decoded.text.chars().take(20_000).filter(|&c| odd(c)).count();
     (total > 0 && strange * 50 <= total).then_some(decoded)
 }

@@ -18,8 +18,8 @@ use crate::ParseOptions;
 use crate::blocks::DocumentBuilder;
 use crate::encoding;
 use crate::text::record_charset;
-use docmill_model::document::{BlockKind, Format, ParsedDocument};
 use docmill_model::Failure;
+use docmill_model::document::{BlockKind, Format, ParsedDocument};
 use dom::Dom;
 use draft::Content;
 use scraper::Html;
@@ -66,7 +66,9 @@ pub(crate) fn fragment_text(fragment: &str) -> String {
     let marks = vec![false; dom.len()];
     let blocks = walk::drafts(&dom, &marks).into_iter().filter_map(|draft| match draft.content {
         Content::Words(inline) => Some(inline.canonical().text),
-        Content::Table(table) => Some(table.cells.iter().map(|c| c.content.canonical().text).collect::<Vec<_>>().join(" | ")),
+        Content::Table(table) => {
+            Some(table.cells.iter().map(|c| c.content.canonical().text).collect::<Vec<_>>().join(" | "))
+        }
     });
     blocks.collect::<Vec<_>>().join("\n")
 }

@@ -126,7 +126,8 @@ impl Inline {
         let offset = self.raw.len() - self.raw.trim_start().len();
         let inside = |at: usize| at.saturating_sub(offset).min(trimmed.len());
         let ranges = self.links.iter().map(|l| (l.0, l.1)).chain(self.hidden.iter().copied());
-        let ranges: Vec<(usize, usize)> = ranges.map(|(start, end)| tighten(trimmed, inside(start), inside(end))).collect();
+        let ranges: Vec<(usize, usize)> =
+            ranges.map(|(start, end)| tighten(trimmed, inside(start), inside(end))).collect();
         let mut marks: Vec<usize> = ranges.iter().flat_map(|&(start, end)| [start, end]).collect();
         marks.sort_unstable();
         marks.dedup();
@@ -185,7 +186,8 @@ fn piece_end(raw: &str, start: usize) -> usize {
     rest.find(|&(_, c)| joins_nothing_before(c)).map_or(raw.len(), |(at, _)| start + at)
 }
 
-fn joins_nothing_before(c: char) -> bool {
+/// True for characters that normalisation never joins to what precedes them.
+pub(crate) fn joins_nothing_before(c: char) -> bool {
     c.is_ascii() || (canonical_combining_class(c) == 0 && is_nfc_quick(std::iter::once(c)) == IsNormalized::Yes)
 }
 

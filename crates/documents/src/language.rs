@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn says_nothing_about_a_few_letters() {
         assert_eq!(of_document("OK"), None);
-        let german = "Der Mieter hat die Wohnung nach Ablauf der Mietzeit in ordentlichem Zustand zurückzugeben. ".repeat(3);
+        let german =
+            "Der Mieter hat die Wohnung nach Ablauf der Mietzeit in ordentlichem Zustand zurückzugeben. ".repeat(3);
         assert_eq!(of_document(&german).as_deref(), Some("deu"));
     }
 }

@@ -28,7 +28,8 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
     let skipped = front_matter::read(&text, &mut builder);
     let body = &text[skipped..];
     let mut reader = Reader::new(builder, options.limits.depth, Lines::new(&text, skipped));
-    let extensions = Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
+    let extensions =
+        Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     for (event, range) in Parser::new_ext(body, extensions).into_offset_iter() {
         reader.event(event, range.start)?;
     }
@@ -97,7 +98,12 @@ impl Reader {
             Event::Start(tag) => {
                 self.depth += 1;
                 if self.depth > self.limit {
-                    return Err(Failure::limit(Code::DepthLimit, "the Markdown nests too deeply", self.limit, self.depth));
+                    return Err(Failure::limit(
+                        Code::DepthLimit,
+                        "the Markdown nests too deeply",
+                        self.limit,
+                        self.depth,
+                    ));
                 }
                 self.start(tag, offset);
             }
@@ -229,7 +235,8 @@ impl Reader {
 
     /// Starts a block, unless the open one is a list label or footnote mark that waits for its words.
     fn begin(&mut self, role: BlockKind, offset: usize) {
-        let label_waits = self.inline.as_str().ends_with(' ') && matches!(self.role, BlockKind::ListItem | BlockKind::Footnote);
+        let label_waits =
+            self.inline.as_str().ends_with(' ') && matches!(self.role, BlockKind::ListItem | BlockKind::Footnote);
         if !(label_waits && role == self.role && self.links.is_empty() && self.inline.as_str().len() < 12) {
             self.flush();
         }
@@ -285,7 +292,8 @@ mod tests {
             (BlockKind::Table { table: 0 }, "A | B\n1 | 2"),
             (BlockKind::Footnote, "[n] A note."),
         ];
-        let expected: Vec<(BlockKind, String)> = expected.iter().map(|(role, text)| (*role, (*text).to_owned())).collect();
+        let expected: Vec<(BlockKind, String)> =
+            expected.iter().map(|(role, text)| (*role, (*text).to_owned())).collect();
         assert_eq!(blocks, expected);
         assert_eq!(document.metadata.get("title").map(String::as_str), Some("The *Plan*"));
         assert_eq!(document.links[0].target, "http://x/y");
@@ -294,7 +302,8 @@ mod tests {
 
     #[test]
     fn scripts_in_raw_html_are_dropped() {
-        let (document, _) = read("before\n\n<div>kept <b>words</b><script>alert('gone')</script></div>\n\nafter<br>line\n");
+        let (document, _) =
+            read("before\n\n<div>kept <b>words</b><script>alert('gone')</script></div>\n\nafter<br>line\n");
         assert_eq!(document.text, "before\n\nkept words\n\nafter\nline");
     }
 

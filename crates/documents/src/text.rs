@@ -109,7 +109,10 @@ fn heading_level(line: &str) -> Option<u8> {
     }
     if let Some((number, title)) = line.split_once(' ') {
         let digits = number.trim_end_matches('.');
-        let numbered = !digits.is_empty() && digits.split('.').all(|part| !part.is_empty() && part.len() <= 2 && part.bytes().all(|b| b.is_ascii_digit()));
+        let numbered = !digits.is_empty()
+            && digits
+                .split('.')
+                .all(|part| !part.is_empty() && part.len() <= 2 && part.bytes().all(|b| b.is_ascii_digit()));
         if numbered && title.starts_with(char::is_uppercase) {
             return Some((digits.split('.').count() as u8).min(6));
         }
@@ -122,7 +125,10 @@ fn heading_level(line: &str) -> Option<u8> {
 /// A bullet, or a short number or letter with a dot or bracket, then a space.
 fn is_list_item(line: &str) -> bool {
     let line = line.trim_start();
-    if ["- ", "* ", "+ ", "\u{2022} ", "\u{2022}\t", "\u{25e6} ", "\u{2013} ", "\u{b7} "].iter().any(|m| line.starts_with(m)) {
+    if ["- ", "* ", "+ ", "\u{2022} ", "\u{2022}\t", "\u{25e6} ", "\u{2013} ", "\u{b7} "]
+        .iter()
+        .any(|m| line.starts_with(m))
+    {
         return true;
     }
     let line = line.strip_prefix('(').unwrap_or(line);
@@ -157,7 +163,8 @@ mod tests {
             (BlockKind::ListItem, "- second"),
             (BlockKind::Heading { level: 1 }, "Title"),
         ];
-        let expected: Vec<(BlockKind, String)> = expected.iter().map(|(role, text)| (*role, (*text).to_owned())).collect();
+        let expected: Vec<(BlockKind, String)> =
+            expected.iter().map(|(role, text)| (*role, (*text).to_owned())).collect();
         assert_eq!(blocks(text), expected);
     }
 

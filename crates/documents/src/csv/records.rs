@@ -37,7 +37,9 @@ pub(super) fn sniff_delimiter(text: &str, prefer_tab: bool) -> char {
     for delimiter in order {
         let Ok(records) = split(text, delimiter, SNIFFED) else { continue };
         let widths: Vec<usize> = records.iter().map(|r| r.fields.len()).collect();
-        let Some(&usual) = widths.iter().max_by_key(|&&w| (widths.iter().filter(|&&x| x == w).count(), w)) else { continue };
+        let Some(&usual) = widths.iter().max_by_key(|&&w| (widths.iter().filter(|&&x| x == w).count(), w)) else {
+            continue;
+        };
         if usual < 2 {
             continue;
         }

@@ -40,7 +40,8 @@ impl<'a> Archive<'a> {
         let mut names = HashMap::new();
         let mut declared = 0u64;
         for index in 0..zip.len() {
-            let entry = zip.by_index_data(index).map_err(|_| malformed("an entry of the ZIP directory cannot be read"))?;
+            let entry =
+                zip.by_index_data(index).map_err(|_| malformed("an entry of the ZIP directory cannot be read"))?;
             let name = entry.name().map_err(|_| malformed("the name of an entry cannot be read"))?.into_owned();
             if entry.encrypted() {
                 return Err(Failure::new(Code::ArchiveEncrypted, "an entry of the archive is encrypted"));

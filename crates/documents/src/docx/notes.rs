@@ -60,7 +60,12 @@ impl Notes {
 ///
 /// # Errors
 /// Those of [`walk`].
-pub(super) fn collect(bytes: &[u8], kind: Kind, resources: &mut Resources, limits: &Limits) -> Result<Vec<(usize, Inline)>, Failure> {
+pub(super) fn collect(
+    bytes: &[u8],
+    kind: Kind,
+    resources: &mut Resources,
+    limits: &Limits,
+) -> Result<Vec<(usize, Inline)>, Failure> {
     let mut found: Vec<(usize, Inline)> = Vec::new();
     let mut unused = DocumentBuilder::new(Format::Docx);
     let mut story = Story::new(resources, &mut unused, kind.name(), None);

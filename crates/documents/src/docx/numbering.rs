@@ -63,7 +63,9 @@ impl Numbering {
                     }
                 }
                 name @ ("start" | "numFmt" | "lvlText") => {
-                    if let Some(level) = definition.and_then(|d| all.definitions.get_mut(&d)).and_then(|d| d.get_mut(level as usize)) {
+                    if let Some(level) =
+                        definition.and_then(|d| all.definitions.get_mut(&d)).and_then(|d| d.get_mut(level as usize))
+                    {
                         match name {
                             "start" => level.start = tag.number().unwrap_or(1),
                             "numFmt" => level.format = tag.attr("val").unwrap_or_default(),
@@ -122,8 +124,19 @@ fn letters(count: u32) -> String {
 
 fn roman(count: u32) -> String {
     const SIGNS: [(u32, &str); 13] = [
-        (1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"),
-        (4, "iv"), (1, "i"),
+        (1000, "m"),
+        (900, "cm"),
+        (500, "d"),
+        (400, "cd"),
+        (100, "c"),
+        (90, "xc"),
+        (50, "l"),
+        (40, "xl"),
+        (10, "x"),
+        (9, "ix"),
+        (5, "v"),
+        (4, "iv"),
+        (1, "i"),
     ];
     let mut left = count.min(10_000);
     let mut out = String::new();

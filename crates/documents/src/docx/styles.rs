@@ -11,8 +11,27 @@ use std::collections::HashMap;
 
 /// Words that, followed by a number, name a heading style.
 const HEADINGS: [&str; 21] = [
-    "heading", "überschrift", "titre", "título", "titulo", "titolo", "kop", "rubrik", "overskrift", "otsikko", "nagłówek", "nadpis",
-    "заголовок", "başlık", "标题", "標題", "見出し", "제목", "عنوان", "כותרת", "címsor",
+    "heading",
+    "überschrift",
+    "titre",
+    "título",
+    "titulo",
+    "titolo",
+    "kop",
+    "rubrik",
+    "overskrift",
+    "otsikko",
+    "nagłówek",
+    "nadpis",
+    "заголовок",
+    "başlık",
+    "标题",
+    "標題",
+    "見出し",
+    "제목",
+    "عنوان",
+    "כותרת",
+    "címsor",
 ];
 /// How far `basedOn` is followed.
 const ANCESTRY: usize = 20;
@@ -56,12 +75,16 @@ impl Styles {
                                 all.default = Some(id.clone());
                             }
                         }
-                        "name" if path.last().is_some_and(|p| p == "style") => style.name = tag.attr("val").unwrap_or_default().to_lowercase(),
+                        "name" if path.last().is_some_and(|p| p == "style") => {
+                            style.name = tag.attr("val").unwrap_or_default().to_lowercase()
+                        }
                         "basedOn" => style.based_on = tag.attr("val"),
                         "outlineLvl" => style.outline = tag.number(),
                         "ilvl" => level = tag.number().unwrap_or(0),
                         "numId" => style.numbering = tag.number().map(|number| (number, 0)),
-                        "vanish" if path.get(path.len().saturating_sub(2)).is_some_and(|p| p == "style") => style.hidden = tag.is_on(),
+                        "vanish" if path.get(path.len().saturating_sub(2)).is_some_and(|p| p == "style") => {
+                            style.hidden = tag.is_on()
+                        }
                         _ => {}
                     }
                     path.push(tag.name().to_owned());
@@ -128,7 +151,8 @@ mod tests {
 
     #[test]
     fn heading_names_of_several_languages() {
-        for (name, level) in [("heading 1", 1), ("überschrift 2", 2), ("标题 3", 3), ("titre4", 4), ("heading 9", 6)] {
+        for (name, level) in [("heading 1", 1), ("überschrift 2", 2), ("标题 3", 3), ("titre4", 4), ("heading 9", 6)]
+        {
             assert_eq!(by_name(name), Some(BlockKind::Heading { level }), "{name}");
         }
         assert_eq!(by_name("body text 2"), None);

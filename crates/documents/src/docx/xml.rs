@@ -32,7 +32,12 @@ impl Tag<'_> {
 
     /// The value of the attribute of that name (without prefix).
     pub fn attr(&self, name: &str) -> Option<String> {
-        let found = self.start.attributes().with_checks(false).flatten().find(|a| a.key.local_name().into_inner() == name.as_bytes())?;
+        let found = self
+            .start
+            .attributes()
+            .with_checks(false)
+            .flatten()
+            .find(|a| a.key.local_name().into_inner() == name.as_bytes())?;
         let raw = String::from_utf8_lossy(&found.value);
         Some(unescape(&raw).map_or_else(|_| raw.to_string(), Cow::into_owned))
     }
@@ -55,7 +60,11 @@ const FEW_BYTES: usize = 2_048;
 ///
 /// # Errors
 /// `XML_DTD_FORBIDDEN`, `XML_LIMIT`, `DOCX_MALFORMED`, and what `visit` returns.
-pub(super) fn walk(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Token) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn walk(
+    bytes: &[u8],
+    limits: &Limits,
+    mut visit: impl FnMut(Token) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let text = decode(bytes);
     let mut reader = Reader::from_str(&text);
     reader.config_mut().expand_empty_elements = true;
@@ -83,10 +92,13 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Token) -
                 let c = resolve(&reference).ok_or_else(|| damaged(reader.buffer_position()))?;
                 visit(Token::Text(&c))?;
             }
-            Event::DocType(_) => return Err(Failure::new(Code::XmlDtdForbidden, "the XML has a document type declaration")),
+            Event::DocType(_) => {
+                return Err(Failure::new(Code::XmlDtdForbidden, "the XML has a document type declaration"));
+            }
             Event::Eof if depth > 0 => return Err(malformed("the XML ends inside an element")),
             Event::Eof => return Ok(()),
-            Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            // Empty elements come as a start and an end.
+            Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::Empty(_) => {}
         }
     }
 }
@@ -103,8 +115,8 @@ fn decode(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 fn check(start: &BytesStart, depth: u64, limits: &Limits) -> Result<(), Failure> {
-    if depth > limits.depth {
-        return Err(Failure::limit(Code::XmlLimit, "XML elements nest too deeply", limits.depth, depth));
+    if depth > limits.xml_depth {
+        return Err(Failure::limit(Code::XmlLimit, "XML elements nest too deeply", limits.xml_depth, depth));
     }
     if start.attributes_raw().len() > FEW_BYTES {
         let most = limits.xml_attributes;

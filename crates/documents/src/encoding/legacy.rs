@@ -66,7 +66,9 @@ fn score(text: &str) -> i64 {
         total += match c {
             '\u{80}'..='\u{9f}' | '\u{fffd}' => -4,
             'ª' | 'º' | 'ƒ' | 'ˆ' | '˜' => -1,
-            '’' | '‘' | '“' | '”' | '„' | '«' | '»' | '–' | '—' | '…' | '\u{a0}' => i64::from(!inside),
+            '’' | '‘' | '“' | '”' | '„' | '«' | '»' | '–' | '—' | '…' | '\u{a0}' => {
+                i64::from(!inside)
+            }
             _ if c.is_alphabetic() && mixes_scripts(c, before, after) => -2,
             _ if c.is_uppercase() && before.is_lowercase() => -3,
             _ if c.is_alphabetic() && in_word => 2,

@@ -34,7 +34,8 @@ pub(super) fn read(dom: &Dom, builder: &mut DocumentBuilder) {
     let metas: Vec<(String, &str)> = (0..dom.len())
         .filter(|&at| dom.name(at) == "meta")
         .filter_map(|at| {
-            let name = dom.attr(at, "name").or_else(|| dom.attr(at, "property")).or_else(|| dom.attr(at, "itemprop"))?;
+            let name =
+                dom.attr(at, "name").or_else(|| dom.attr(at, "property")).or_else(|| dom.attr(at, "itemprop"))?;
             Some((name.to_ascii_lowercase(), dom.attr(at, "content")?))
         })
         .collect();

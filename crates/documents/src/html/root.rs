@@ -26,8 +26,25 @@ pub(super) struct Measures {
 pub(super) fn is_dropped(name: &str) -> bool {
     matches!(
         name,
-        "script" | "style" | "template" | "noscript" | "iframe" | "svg" | "math" | "canvas" | "object" | "embed" | "audio" | "video"
-            | "head" | "textarea" | "input" | "datalist" | "map" | "frameset" | "noframes"
+        "script"
+            | "style"
+            | "template"
+            | "noscript"
+            | "iframe"
+            | "svg"
+            | "math"
+            | "canvas"
+            | "object"
+            | "embed"
+            | "audio"
+            | "video"
+            | "head"
+            | "textarea"
+            | "input"
+            | "datalist"
+            | "map"
+            | "frameset"
+            | "noframes"
     )
 }
 
@@ -35,11 +52,59 @@ pub(super) fn is_dropped(name: &str) -> bool {
 pub(super) fn is_block(name: &str) -> bool {
     matches!(
         name,
-        "address" | "article" | "aside" | "blockquote" | "body" | "caption" | "center" | "dd" | "details" | "dialog" | "dir" | "div"
-            | "dl" | "dt" | "fieldset" | "figcaption" | "figure" | "footer" | "form" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6"
-            | "header" | "hgroup" | "hr" | "html" | "legend" | "li" | "main" | "menu" | "nav" | "ol" | "optgroup" | "option" | "p"
-            | "pre" | "search" | "section" | "summary" | "table" | "tbody" | "td" | "tfoot" | "th" | "thead" | "tr" | "ul" | "xmp"
-            | "listing" | "plaintext"
+        "address"
+            | "article"
+            | "aside"
+            | "blockquote"
+            | "body"
+            | "caption"
+            | "center"
+            | "dd"
+            | "details"
+            | "dialog"
+            | "dir"
+            | "div"
+            | "dl"
+            | "dt"
+            | "fieldset"
+            | "figcaption"
+            | "figure"
+            | "footer"
+            | "form"
+            | "h1"
+            | "h2"
+            | "h3"
+            | "h4"
+            | "h5"
+            | "h6"
+            | "header"
+            | "hgroup"
+            | "hr"
+            | "html"
+            | "legend"
+            | "li"
+            | "main"
+            | "menu"
+            | "nav"
+            | "ol"
+            | "optgroup"
+            | "option"
+            | "p"
+            | "pre"
+            | "search"
+            | "section"
+            | "summary"
+            | "table"
+            | "tbody"
+            | "td"
+            | "tfoot"
+            | "th"
+            | "thead"
+            | "tr"
+            | "ul"
+            | "xmp"
+            | "listing"
+            | "plaintext"
     )
 }
 
@@ -120,7 +185,11 @@ pub(super) fn find(dom: &Dom, measures: &Measures) -> Option<usize> {
     let start = story.or_else(article).or_else(main);
     let dense = densest(dom, measures, start.unwrap_or(0));
     match (start, dense) {
-        (Some(start), Some(dense)) if story.is_none() && f64::from(measures.prose[dense]) >= 0.8 * f64::from(measures.prose[start]) => Some(dense),
+        (Some(start), Some(dense))
+            if story.is_none() && f64::from(measures.prose[dense]) >= 0.8 * f64::from(measures.prose[start]) =>
+        {
+            Some(dense)
+        }
         (Some(start), _) => Some(start),
         (None, dense) => dense,
     }
@@ -137,7 +206,8 @@ fn outermost(dom: &Dom, found: &[usize], best: usize) -> usize {
 fn densest(dom: &Dom, measures: &Measures, start: usize) -> Option<usize> {
     let mut points = vec![0f64; dom.len()];
     for at in start..dom.end(start) {
-        let leaf = dom.element(at).is_some() && measures.prose[at] > 0 && !dom.children(at).any(|c| measures.prose[c] > 0);
+        let leaf =
+            dom.element(at).is_some() && measures.prose[at] > 0 && !dom.children(at).any(|c| measures.prose[c] > 0);
         if !leaf {
             continue;
         }
@@ -148,7 +218,9 @@ fn densest(dom: &Dom, measures: &Measures, start: usize) -> Option<usize> {
         }
     }
     let clean = |at: usize| 1.0 - f64::from(measures.linked[at]) / f64::from(measures.text[at].max(1));
-    let best = (start..dom.end(start)).filter(|&at| points[at] > 0.0).max_by(|&a, &b| (points[a] * clean(a)).total_cmp(&(points[b] * clean(b))))?;
+    let best = (start..dom.end(start))
+        .filter(|&at| points[at] > 0.0)
+        .max_by(|&a, &b| (points[a] * clean(a)).total_cmp(&(points[b] * clean(b))))?;
     Some(climb(dom, measures, start, best))
 }
 

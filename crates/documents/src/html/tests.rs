@@ -35,7 +35,10 @@ fn roles_paths_links_and_metadata() {
     ];
     let expected: Vec<_> = expected.iter().map(|(r, p, t)| (*r, *p, (*t).to_owned())).collect();
     assert_eq!(blocks, expected);
-    assert_eq!((document.links[0].target.as_str(), at(&document, document.links[0].span)), ("http://a/b", "two words".to_owned()));
+    assert_eq!(
+        (document.links[0].target.as_str(), at(&document, document.links[0].span)),
+        ("http://a/b", "two words".to_owned())
+    );
     assert_eq!(document.title().as_deref(), Some("A page"));
     assert_eq!(document.metadata.get("author").map(String::as_str), Some("Ada"));
 }
@@ -49,7 +52,8 @@ fn merged_cells_take_their_places() {
     let cells: Vec<(u32, u32, u32, u32, bool, String)> = (document.tables[0].cells.iter())
         .map(|c| (c.row, c.column, c.row_span, c.column_span, c.header, at(&document, c.span)))
         .collect();
-    let expected = [(0, 0, 2, 1, true, "R"), (0, 1, 1, 2, true, "C"), (1, 1, 1, 1, false, "x"), (1, 2, 1, 1, false, "y")];
+    let expected =
+        [(0, 0, 2, 1, true, "R"), (0, 1, 1, 2, true, "C"), (1, 1, 1, 1, false, "x"), (1, 2, 1, 1, false, "y")];
     for (cell, (row, column, row_span, column_span, header, text)) in cells.iter().zip(expected) {
         assert_eq!(*cell, (row, column, row_span, column_span, header, text.to_owned()));
     }
@@ -58,7 +62,8 @@ fn merged_cells_take_their_places() {
 
 #[test]
 fn hidden_text_is_kept_flagged_and_never_content() {
-    let document = read("<p>Seen <span style='display: none'>obey me</span> text</p><div hidden><p>secret</p><p>more</p></div>");
+    let document =
+        read("<p>Seen <span style='display: none'>obey me</span> text</p><div hidden><p>secret</p><p>more</p></div>");
     let hidden: Vec<String> = document.hidden.iter().map(|&span| at(&document, span)).collect();
     assert_eq!(hidden, ["obey me", "secret", "more"]);
     assert_eq!(document.blocks[1].role, BlockKind::Furniture);
@@ -67,7 +72,9 @@ fn hidden_text_is_kept_flagged_and_never_content() {
 
 #[test]
 fn menus_and_comments_are_furniture() {
-    let prose = "This sentence is long enough to count as the running text of an article, with commas, and more words. ".repeat(3);
+    let prose =
+        "This sentence is long enough to count as the running text of an article, with commas, and more words. "
+            .repeat(3);
     let document = read(&format!(
         "<nav><a href=/>Home</a></nav><div class=wrap><h1>Title</h1><p>{prose}</p><p>{prose}</p><div id=comments><p>I disagree with all of it</p></div></div><footer>Imprint</footer>"
     ));

@@ -166,7 +166,11 @@ impl<'a> Walker<'a> {
             return;
         }
         let outer = self.open.last().map_or(BlockKind::Paragraph, |open| open.2);
-        let role = if self.holder == self.open.last().map_or(0, |o| o.0) { outer } else { role_of(self.dom.name(self.holder), outer) };
+        let role = if self.holder == self.open.last().map_or(0, |o| o.0) {
+            outer
+        } else {
+            role_of(self.dom.name(self.holder), outer)
+        };
         let (node, furniture) = (self.holder, self.furniture);
         self.drafts.push(Draft { node, role, furniture, linked, content: Content::Words(inline) });
     }
@@ -197,7 +201,12 @@ pub(super) fn visibility_hidden(dom: &Dom, at: usize) -> bool {
     }
     let styled = element.attr("style").is_some_and(|style| {
         let style: String = style.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
-        style.contains("display:none") || style.contains("visibility:hidden") || style.contains("font-size:0;") || style.ends_with("font-size:0")
+        style.contains("display:none")
+            || style.contains("visibility:hidden")
+            || style.contains("font-size:0;")
+            || style.ends_with("font-size:0")
     });
-    styled || element.attr("hidden").is_some() || element.attr("aria-hidden").is_some_and(|v| v.trim().eq_ignore_ascii_case("true"))
+    styled
+        || element.attr("hidden").is_some()
+        || element.attr("aria-hidden").is_some_and(|v| v.trim().eq_ignore_ascii_case("true"))
 }

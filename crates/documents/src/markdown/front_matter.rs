@@ -40,7 +40,9 @@ pub(super) fn read(text: &str, builder: &mut DocumentBuilder) -> usize {
         match content.split_once(separator) {
             Some((key, value)) if !key.is_empty() => values.push((key, value)),
             // Prose between two rules is no front matter.
-            None if fence == "---" && !content.is_empty() && !content.starts_with(['-', ' ', '#', ']', '[']) => return 0,
+            None if fence == "---" && !content.is_empty() && !content.starts_with(['-', ' ', '#', ']', '[']) => {
+                return 0;
+            }
             _ => {}
         }
     }

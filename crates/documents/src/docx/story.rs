@@ -1,0 +1,414 @@
+//! One story of the package (body, a note, a page header): paragraphs and tables in the order of the markup.
+//!
+//! Deleted and moved-away text, the fallback of alternate content and phonetic guides are skipped; text boxes are
+//! read where they are anchored; hidden runs are flagged.
+
+use super::fields::{Field, link_target};
+use super::notes::{Kind, Notes};
+use super::numbering::Numbering;
+use super::package::Relations;
+use super::styles::{self, Styles};
+use super::table::{self, TableState};
+use super::xml::{Tag, Token};
+use crate::blocks::DocumentBuilder;
+use crate::inline::Inline;
+use docmill_model::Failure;
+use docmill_model::document::BlockKind;
+
+/// What all stories of a package share.
+pub(super) struct Resources {
+    /// Paragraph and run styles.
+    pub styles: Styles,
+    /// List counters.
+    pub numbering: Numbering,
+    /// Relations of the part being read.
+    pub relations: Relations,
+    /// Notes that were referred to.
+    pub notes: Notes,
+}
+
+/// One paragraph or table of a collected story.
+pub(super) struct Piece(Inline);
+
+impl Piece {
+    /// All pieces as the text of note `number`.
+    pub fn join(pieces: Vec<Piece>, number: usize) -> Inline {
+        let mut out = Inline::of(&format!("[{number}] "));
+        for (index, piece) in pieces.into_iter().enumerate() {
+            if index > 0 {
+                out.push("\n");
+            }
+            out.append(piece.0);
+        }
+        out
+    }
+}
+
+/// Font size in half points below which no reader sees text (2 pt).
+const TINY_HALF_POINTS: u32 = 4;
+
+/// Elements whose content is no text of the document.
+const SKIPPED: [&str; 15] = [
+    "del",
+    "moveFrom",
+    "Fallback",
+    "rt",
+    "sdtPr",
+    "pPrChange",
+    "rPrChange",
+    "tblPrChange",
+    "tcPrChange",
+    "sectPrChange",
+    "trPrChange",
+    "tblGridChange",
+    "delInstrText",
+    "docPart",
+    "binData",
+];
+
+/// What the end of an open element means.
+enum Open {
+    Plain,
+    Paragraph,
+    ParagraphProperties,
+    Run { hidden_from: Option<usize> },
+    Text,
+    Instruction,
+    Link { mark: usize, target: String },
+    Table,
+    Row,
+    Cell,
+}
+
+#[derive(Default)]
+struct Paragraph {
+    inline: Inline,
+    style: Option<String>,
+    outline: Option<u32>,
+    numbering: Option<(Option<u32>, Option<u32>)>,
+}
+
+/// The reader of one story.
+pub(super) struct Story<'a> {
+    resources: &'a mut Resources,
+    builder: &'a mut DocumentBuilder,
+    part: String,
+    role: Option<BlockKind>,
+    open: Vec<Open>,
+    skipped: usize,
+    paragraphs: Vec<Paragraph>,
+    tables: Vec<TableState>,
+    fields: Vec<Field>,
+    collected: Option<Vec<Piece>>,
+    paragraph_count: usize,
+    table_count: usize,
+}
+
+impl<'a> Story<'a> {
+    /// A story whose blocks go to `builder` with paths below `part`, all with `role` where one is given.
+    pub fn new(
+        resources: &'a mut Resources,
+        builder: &'a mut DocumentBuilder,
+        part: &str,
+        role: Option<BlockKind>,
+    ) -> Self {
+        Self {
+            resources,
+            builder,
+            part: part.to_owned(),
+            role,
+            open: Vec::new(),
+            skipped: 0,
+            paragraphs: Vec::new(),
+            tables: Vec::new(),
+            fields: Vec::new(),
+            collected: None,
+            paragraph_count: 0,
+            table_count: 0,
+        }
+    }
+
+    /// Keeps finished pieces instead of handing them to the builder.
+    pub fn collect(&mut self) {
+        self.collected = Some(Vec::new());
+    }
+
+    /// The pieces kept since the last call.
+    pub fn take_collected(&mut self) -> Vec<Piece> {
+        self.collected.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What all stories share.
+    pub fn resources(&self) -> &Resources {
+        self.resources
+    }
+
+    /// Takes one step.
+    ///
+    /// # Errors
+    /// None at present; the signature is that of the walk's visitor.
+    pub fn token(&mut self, token: Token) -> Result<(), Failure> {
+        match token {
+            Token::Start(tag) if self.skipped > 0 || SKIPPED.contains(&tag.name()) => self.skipped += 1,
+            Token::End if self.skipped > 0 => self.skipped -= 1,
+            Token::Start(tag) => {
+                let open = self.start(tag);
+                self.open.push(open);
+            }
+            Token::End => {
+                if let Some(open) = self.open.pop() {
+                    self.end(open);
+                }
+            }
+            Token::Text(_) if self.skipped > 0 => {}
+            Token::Text(words) => match self.open.last() {
+                Some(Open::Text) => self.push(words),
+                Some(Open::Instruction) => {
+                    if let Some(field) = self.fields.last_mut().filter(|f| f.instruction.len() < 4_096) {
+                        field.instruction.push_str(words);
+                    }
+                }
+                _ => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// Hands over what is still open.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        while let Some(open) = self.open.pop() {
+            self.end(open);
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, tag: &Tag) -> Open {
+        match tag.name() {
+            "p" => {
+                self.paragraphs.push(Paragraph::default());
+                return Open::Paragraph;
+            }
+            "pPr" => return Open::ParagraphProperties,
+            "r" => return Open::Run { hidden_from: None },
+            "t" => return Open::Text,
+            "instrText" => return Open::Instruction,
+            "tbl" => {
+                self.tables.push(TableState::default());
+                return Open::Table;
+            }
+            "tr" => {
+                self.table(TableState::begin_row);
+                return Open::Row;
+            }
+            "tc" => {
+                self.table(TableState::begin_cell);
+                return Open::Cell;
+            }
+            "hyperlink" => {
+                let target = tag.attr("id").and_then(|id| self.resources.relations.address(&id).map(str::to_owned));
+                let target = target.or_else(|| tag.attr("anchor").map(|anchor| format!("#{anchor}")));
+                return self.open_link(target);
+            }
+            "fldSimple" => {
+                let target = tag.attr("instr").and_then(|instruction| link_target(&instruction));
+                return self.open_link(target);
+            }
+            name => self.property_or_sign(name, tag),
+        }
+        Open::Plain
+    }
+
+    /// Elements that change something and hold no text of their own.
+    fn property_or_sign(&mut self, name: &str, tag: &Tag) {
+        match name {
+            "tab" | "ptab" if !self.inside_properties() => self.push("\t"),
+            "br" | "cr" => self.push("\n"),
+            "noBreakHyphen" => self.push("-"),
+            "sym" => self.symbol(tag),
+            "vanish" | "specVanish" if tag.is_on() => self.hide_run(),
+            "rStyle" if tag.attr("val").is_some_and(|style| self.resources.styles.is_hidden(&style)) => self.hide_run(),
+            "sz" if tag.number().is_some_and(|half_points| half_points < TINY_HALF_POINTS) => self.hide_run(),
+            "pStyle" => self.paragraph(|p| p.style = tag.attr("val")),
+            "outlineLvl" => self.paragraph(|p| p.outline = tag.number()),
+            "numPr" => self.paragraph(|p| p.numbering = Some((None, None))),
+            "numId" => self.paragraph(|p| p.numbering = p.numbering.map(|(_, level)| (tag.number(), level))),
+            "ilvl" => self.paragraph(|p| p.numbering = p.numbering.map(|(number, _)| (number, tag.number()))),
+            "gridSpan" => self.shape(|shape| shape.columns = tag.number().unwrap_or(1)),
+            "vMerge" => self.shape(|shape| shape.continues = tag.attr("val").is_none_or(|val| val == "continue")),
+            "gridBefore" => self.table(|table| table.skip(tag.number().unwrap_or(0))),
+            "tblHeader" if tag.is_on() => self.table(TableState::mark_header),
+            "footnoteReference" => self.reference(Kind::Footnote, tag),
+            "endnoteReference" => self.reference(Kind::Endnote, tag),
+            "fldChar" => self.field(tag.attr("fldCharType").as_deref()),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, open: Open) {
+        match open {
+            Open::Paragraph => self.end_paragraph(),
+            Open::Run { hidden_from: Some(mark) } => self.paragraph(|p| p.inline.hide(mark)),
+            Open::Link { mark, target } => self.paragraph(|p| p.inline.link(mark, &target)),
+            Open::Cell => self.table(TableState::end_cell),
+            Open::Table => self.end_table(),
+            _ => {}
+        }
+    }
+
+    fn end_paragraph(&mut self) {
+        let Some(done) = self.paragraphs.pop() else { return };
+        let role = self.role_of(&done);
+        let label = self.label_of(&done).unwrap_or_default();
+        let mut inline = if label.is_empty() { Inline::default() } else { Inline::of(&format!("{label} ")) };
+        let blank = done.inline.is_blank();
+        inline.append(done.inline);
+        if done.style.as_deref().is_some_and(|style| self.resources.styles.is_hidden(style)) {
+            inline.hide(0);
+        }
+        if let Some(table) = self.tables.last_mut() {
+            table.paragraph(inline);
+            return;
+        }
+        self.paragraph_count += 1;
+        if blank {
+            return;
+        }
+        match &mut self.collected {
+            Some(pieces) => pieces.push(Piece(inline)),
+            None => {
+                let path = format!("{}/p[{}]", self.part, self.paragraph_count);
+                self.builder.block(self.role.unwrap_or(role), path, &inline);
+            }
+        }
+    }
+
+    fn end_table(&mut self) {
+        let Some(done) = self.tables.pop().map(TableState::finish) else { return };
+        if let Some(outer) = self.tables.last_mut() {
+            outer.paragraph(table::flat(done));
+            return;
+        }
+        self.table_count += 1;
+        match &mut self.collected {
+            Some(pieces) => pieces.push(Piece(table::flat(done))),
+            None => {
+                let path = format!("{}/tbl[{}]", self.part, self.table_count);
+                self.builder.table(done, path, self.role.is_some());
+            }
+        }
+    }
+
+    fn role_of(&self, paragraph: &Paragraph) -> BlockKind {
+        let style = paragraph.style.as_deref();
+        let outline = paragraph.outline.and_then(styles::heading);
+        outline.or_else(|| self.resources.styles.role(style)).unwrap_or_else(|| {
+            let listed = self.numbering_of(paragraph).is_some();
+            if listed { BlockKind::ListItem } else { BlockKind::Paragraph }
+        })
+    }
+
+    fn numbering_of(&self, paragraph: &Paragraph) -> Option<(u32, u32)> {
+        let inherited = self.resources.styles.numbering(paragraph.style.as_deref());
+        let (number, level) = match paragraph.numbering {
+            Some((number, level)) => {
+                (number.or(inherited.map(|i| i.0))?, level.or(inherited.map(|i| i.1)).unwrap_or(0))
+            }
+            None => inherited?,
+        };
+        (number != 0).then_some((number, level))
+    }
+
+    fn label_of(&mut self, paragraph: &Paragraph) -> Option<String> {
+        let (number, level) = self.numbering_of(paragraph)?;
+        if paragraph.inline.is_blank() {
+            return None;
+        }
+        self.resources.numbering.label(number, level)
+    }
+
+    fn push(&mut self, words: &str) {
+        self.paragraph(|p| p.inline.push(words));
+    }
+
+    fn symbol(&mut self, tag: &Tag) {
+        let code = tag.attr("char").and_then(|hex| u32::from_str_radix(hex.trim(), 16).ok());
+        if let Some(c) = code.and_then(char::from_u32).filter(|c| !('\u{e000}'..='\u{f8ff}').contains(c)) {
+            self.push(c.encode_utf8(&mut [0; 4]));
+        }
+    }
+
+    fn reference(&mut self, kind: Kind, tag: &Tag) {
+        if let Some(id) = tag.attr("id") {
+            let number = self.resources.notes.refer(kind, &id);
+            self.push(&format!("[{number}]"));
+        }
+    }
+
+    fn inside_properties(&self) -> bool {
+        self.open
+            .iter()
+            .rev()
+            .take_while(|o| !matches!(o, Open::Paragraph))
+            .any(|o| matches!(o, Open::ParagraphProperties))
+    }
+
+    fn hide_run(&mut self) {
+        let mark = self.paragraphs.last().map(|p| p.inline.mark());
+        // The innermost element is the run's property list; a paragraph mark's properties hide no text.
+        if !self.inside_properties()
+            && let Some(Open::Run { hidden_from }) = self.open.iter_mut().rev().find(|o| !matches!(o, Open::Plain))
+        {
+            *hidden_from = mark;
+        }
+    }
+
+    fn open_link(&mut self, target: Option<String>) -> Open {
+        match (target, self.paragraphs.last()) {
+            (Some(target), Some(paragraph)) => Open::Link { mark: paragraph.inline.mark(), target },
+            _ => Open::Plain,
+        }
+    }
+
+    fn field(&mut self, kind: Option<&str>) {
+        let depth = self.paragraphs.len();
+        match kind {
+            Some("begin") => self.fields.push(Field::default()),
+            Some("separate") => {
+                let mark = self.paragraphs.last().map(|p| p.inline.mark());
+                if let Some(field) = self.fields.last_mut() {
+                    field.has_result = true;
+                    field.place = mark.map(|mark| (depth, mark));
+                }
+            }
+            Some("end") => {
+                let Some(field) = self.fields.pop() else { return };
+                let target = link_target(&field.instruction).filter(|_| field.has_result);
+                if let (Some(target), Some((_, mark))) = (target, field.place.filter(|place| place.0 == depth)) {
+                    self.paragraph(|p| p.inline.link(mark.min(p.inline.mark()), &target));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn paragraph(&mut self, change: impl FnOnce(&mut Paragraph)) {
+        if let Some(paragraph) = self.paragraphs.last_mut() {
+            change(paragraph);
+        }
+    }
+
+    fn table(&mut self, change: impl FnOnce(&mut TableState)) {
+        if let Some(table) = self.tables.last_mut() {
+            change(table);
+        }
+    }
+
+    fn shape(&mut self, change: impl FnOnce(&mut table::CellShape)) {
+        if let Some(shape) = self.tables.last_mut().and_then(TableState::shape) {
+            change(shape);
+        }
+    }
+}

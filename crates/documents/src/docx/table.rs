@@ -1,0 +1,111 @@
+//! A table while it is being read: cells on a grid with merges in both directions.
+
+use crate::blocks::{CellDraft, TableDraft};
+use crate::inline::Inline;
+
+/// Widest grid; wider declarations are cut.
+const COLUMNS: u32 = 4_096;
+
+/// What a cell says about itself before its words come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CellShape {
+    /// Grid columns covered.
+    pub columns: u32,
+    /// True when the cell continues the one above.
+    pub continues: bool,
+}
+
+/// An open table.
+#[derive(Debug, Default)]
+pub(super) struct TableState {
+    cells: Vec<CellDraft>,
+    row: u32,
+    column: u32,
+    rows_seen: u32,
+    header: bool,
+    /// The open cell: its shape and its words so far.
+    open: Option<(CellShape, Inline)>,
+}
+
+impl TableState {
+    /// A row begins.
+    pub fn begin_row(&mut self) {
+        self.row = self.rows_seen;
+        self.rows_seen += 1;
+        self.column = 0;
+        self.header = false;
+    }
+
+    /// The open row repeats on every page: a header.
+    pub fn mark_header(&mut self) {
+        self.header = true;
+    }
+
+    /// The row leaves out `columns` grid columns.
+    pub fn skip(&mut self, columns: u32) {
+        self.column = self.column.saturating_add(columns).min(COLUMNS);
+    }
+
+    /// A cell begins.
+    pub fn begin_cell(&mut self) {
+        self.open = Some((CellShape { columns: 1, continues: false }, Inline::default()));
+    }
+
+    /// The shape of the open cell.
+    pub fn shape(&mut self) -> Option<&mut CellShape> {
+        self.open.as_mut().map(|open| &mut open.0)
+    }
+
+    /// Adds a paragraph to the open cell.
+    pub fn paragraph(&mut self, words: Inline) {
+        if let Some((_, content)) = &mut self.open {
+            if !content.is_blank() && !words.is_blank() {
+                content.push("\n");
+            }
+            content.append(words);
+        }
+    }
+
+    /// The open cell ends.
+    pub fn end_cell(&mut self) {
+        let Some((shape, content)) = self.open.take() else { return };
+        let span = shape.columns.clamp(1, COLUMNS);
+        let column = self.column;
+        self.skip(span);
+        if shape.continues
+            && let Some(above) =
+                self.cells.iter_mut().rev().find(|c| c.column == column && c.row + c.row_span == self.row)
+        {
+            above.row_span += 1;
+            if !content.is_blank() {
+                above.content.push("\n");
+                above.content.append(content);
+            }
+            return;
+        }
+        let header = self.header;
+        self.cells.push(CellDraft { row: self.row, column, row_span: 1, column_span: span, header, content });
+    }
+
+    /// The finished table.
+    pub fn finish(self) -> TableDraft {
+        TableDraft { cells: self.cells }
+    }
+}
+
+/// The words of a table inside a cell or a note: rows on lines, cells apart by bars.
+pub(super) fn flat(table: TableDraft) -> Inline {
+    let mut out = Inline::default();
+    let mut row = None;
+    for mut cell in table.cells {
+        match row {
+            None => {}
+            Some(last) if last == cell.row => out.push(" | "),
+            Some(_) => out.push("\n"),
+        }
+        row = Some(cell.row);
+        cell.content.flatten();
+        out.append(cell.content);
+    }
+    out
+}

@@ -1,0 +1,96 @@
+//! What a package becomes: headings, lists, tables with merges, notes, hidden runs, links, limits.
+
+use super::parse;
+use crate::ParseOptions;
+use docmill_model::document::{BlockKind, ParsedDocument};
+use docmill_model::{CanonicalText, Code};
+use std::io::Write;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+const RELATIONS: &str = r#"<Relationships xmlns="x"><Relationship Id="r1" Type="t/officeDocument" Target="word/document.xml"/></Relationships>"#;
+
+fn package(parts: &[(&str, &str)]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in [("_rels/.rels", RELATIONS)].iter().chain(parts) {
+        zip.start_file(*name, SimpleFileOptions::default()).expect("starts");
+        zip.write_all(content.as_bytes()).expect("writes");
+    }
+    zip.finish().expect("finishes").into_inner()
+}
+
+fn body(content: &str) -> String {
+    format!(r#"<w:document xmlns:w="w" xmlns:r="r"><w:body>{content}</w:body></w:document>"#)
+}
+
+fn read(parts: &[(&str, &str)]) -> ParsedDocument {
+    let document = parse(&package(parts), &ParseOptions::default()).expect("parses");
+    assert_eq!(document.violations(), Vec::<String>::new());
+    document
+}
+
+fn blocks(document: &ParsedDocument) -> Vec<(BlockKind, String)> {
+    let text = CanonicalText::from_canonical(document.text.clone());
+    document.blocks.iter().map(|b| (b.role, text.slice(b.span).expect("inside").to_owned())).collect()
+}
+
+#[test]
+fn headings_runs_deletions_and_hidden_text() {
+    let document = read(&[(
+        "word/document.xml",
+        &body(concat!(
+            "<w:p><w:pPr><w:outlineLvl w:val='0'/><w:tabs><w:tab w:val='left'/></w:tabs></w:pPr><w:r><w:t>Title</w:t></w:r></w:p>",
+            "<w:p><w:r><w:t xml:space='preserve'>Kept </w:t></w:r><w:del><w:r><w:delText>gone</w:delText></w:r></w:del>",
+            "<w:ins><w:r><w:t>added</w:t></w:r></w:ins><w:r><w:rPr><w:vanish/></w:rPr><w:t> secret</w:t></w:r></w:p>"
+        )),
+    )]);
+    let expected =
+        [(BlockKind::Heading { level: 1 }, "Title".to_owned()), (BlockKind::Paragraph, "Kept added secret".to_owned())];
+    assert_eq!(blocks(&document), expected);
+    let text = CanonicalText::from_canonical(document.text.clone());
+    assert_eq!(document.hidden.iter().filter_map(|&h| text.slice(h)).collect::<Vec<_>>(), ["secret"]);
+}
+
+#[test]
+fn merged_cells_and_notes() {
+    let cell = |properties: &str, text: &str| {
+        format!("<w:tc><w:tcPr>{properties}</w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>")
+    };
+    let table = format!(
+        "<w:tbl><w:tr><w:trPr><w:tblHeader/></w:trPr>{}{}</w:tr><w:tr>{}{}{}</w:tr></w:tbl><w:p><w:r><w:t>See</w:t><w:footnoteReference w:id='7'/></w:r></w:p>",
+        cell("<w:vMerge w:val='restart'/>", "A"),
+        cell("<w:gridSpan w:val='2'/>", "B"),
+        cell("<w:vMerge/>", ""),
+        cell("", "x"),
+        cell("", "y")
+    );
+    let relations =
+        r#"<Relationships xmlns="x"><Relationship Id="r1" Type="t/footnotes" Target="footnotes.xml"/></Relationships>"#;
+    let notes = r#"<w:footnotes xmlns:w="w"><w:footnote w:id="7"><w:p><w:r><w:t>Source</w:t></w:r></w:p></w:footnote></w:footnotes>"#;
+    let document = read(&[
+        ("word/document.xml", &body(&table)),
+        ("word/_rels/document.xml.rels", relations),
+        ("word/footnotes.xml", notes),
+    ]);
+    let spans: Vec<_> =
+        document.tables[0].cells.iter().map(|c| (c.row, c.column, c.row_span, c.column_span, c.header)).collect();
+    assert_eq!(spans, [(0, 0, 2, 1, true), (0, 1, 1, 2, true), (1, 1, 1, 1, false), (1, 2, 1, 1, false)]);
+    assert_eq!(
+        blocks(&document)[1..],
+        [(BlockKind::Paragraph, "See[1]".to_owned()), (BlockKind::Footnote, "[1] Source".to_owned())]
+    );
+}
+
+#[test]
+fn hostile_packages_have_codes() {
+    let code =
+        |parts: &[(&str, &str)]| parse(&package(parts), &ParseOptions::default()).map_err(|f| f.code).map(|_| ());
+    let doctype = format!("<!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]>{}", body("<w:p/>"));
+    assert_eq!(code(&[("word/document.xml", &doctype)]), Err(Code::XmlDtdForbidden));
+    let deep = body(&"<w:x>".repeat(200));
+    assert_eq!(code(&[("word/document.xml", &deep)]), Err(Code::XmlLimit));
+    assert_eq!(code(&[("word/document.xml", &body("")), ("../evil", "x")]), Err(Code::ArchiveUnsafePath));
+    assert_eq!(code(&[("word/document.xml", &body("<w:p/>"))]), Err(Code::EmptyText));
+    let big = " ".repeat(30_000_000);
+    assert_eq!(code(&[("word/document.xml", &big)]), Err(Code::ExpansionLimit));
+}

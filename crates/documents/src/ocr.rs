@@ -1,0 +1,200 @@
+//! Recognition of text on page images: what is asked of the recogniser and what becomes of its answer.
+//!
+//! The parsing child may not execute anything, so it hands images to its parent through [`Recognise`]; the parent runs
+//! tesseract in a sandbox of its own and sends the words back. A page whose recognition fails is a failed page; the
+//! rest of the document stands.
+
+mod tsv;
+
+use crate::frames::OcrRequest;
+use crate::options::ParseOptions;
+use crate::paged::PageDraft;
+use docmill_model::document::PageOutcome;
+use docmill_model::{Code, Failure};
+use image::GrayImage;
+use std::collections::VecDeque;
+
+/// Somebody who recognises text.
+pub(crate) trait Recognise {
+    /// Installed language packs; none means that there is no recogniser.
+    fn packs(&self) -> &[String];
+    /// Hands over an image.
+    ///
+    /// # Errors
+    /// `OCR_FAILED` when it cannot be handed over.
+    fn submit(&mut self, request: &OcrRequest, pixels: &[u8]) -> Result<(), Failure>;
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// What the recogniser failed with.
+    fn wait(&mut self, id: u32) -> Result<String, Failure>;
+}
+
+/// A recogniser that is not there.
+pub(crate) struct Nobody;
+
+impl Recognise for Nobody {
+    fn packs(&self) -> &[String] {
+        &[]
+    }
+
+    fn submit(&mut self, _: &OcrRequest, _: &[u8]) -> Result<(), Failure> {
+        Err(unavailable())
+    }
+
+    fn wait(&mut self, _: u32) -> Result<String, Failure> {
+        Err(unavailable())
+    }
+}
+
+fn unavailable() -> Failure {
+    Failure::new(Code::OcrUnavailable, "the page needs OCR, and tesseract is not installed")
+}
+
+/// Images in flight: while one is recognised, the next page is drawn.
+const WINDOW: usize = 2;
+/// Mean confidence below which a page may stand on its side or head.
+const DOUBTFUL: f32 = 0.55;
+/// Confidence of the orientation below which it is not believed.
+const ORIENTED: f32 = 1.0;
+
+struct Pending {
+    /// Index of the draft.
+    draft: usize,
+    id: u32,
+    image: GrayImage,
+    scale: f32,
+}
+
+/// Pages of one document that are being recognised.
+pub(crate) struct Queue {
+    languages: Vec<String>,
+    dpi: u32,
+    limit: u64,
+    pending: VecDeque<Pending>,
+    next: u32,
+    added: u64,
+    recognised: bool,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(options: &ParseOptions) -> Self {
+        let dpi = options.ocr_dpi.clamp(72, 400);
+        let (languages, limit) = (options.ocr_languages.clone(), options.limits.ocr_pages);
+        Self { languages, dpi, limit, pending: VecDeque::new(), next: 0, added: 0, recognised: false }
+    }
+
+    /// True when at least one page was recognised.
+    pub fn recognised(&self) -> bool {
+        self.recognised
+    }
+
+    /// Draws and submits the page of `draft`, which is about to become number `at` of the drafts. A page that
+    /// cannot be recognised keeps its text, or fails when it has none.
+    pub fn add(
+        &mut self,
+        at: usize,
+        draft: &mut PageDraft,
+        ocr: &mut dyn Recognise,
+        draw: impl FnOnce(u32) -> Result<(GrayImage, f32), Failure>,
+    ) {
+        let submitted = self.submit_page(at, ocr, draw);
+        if let Err(failure) = submitted
+            && draft.words.is_empty()
+        {
+            draft.outcome = PageOutcome::Failed { failure };
+        }
+    }
+
+    fn submit_page(
+        &mut self,
+        at: usize,
+        ocr: &mut dyn Recognise,
+        draw: impl FnOnce(u32) -> Result<(GrayImage, f32), Failure>,
+    ) -> Result<(), Failure> {
+        if ocr.packs().is_empty() {
+            return Err(unavailable());
+        }
+        self.added += 1;
+        if self.added > self.limit {
+            return Err(Failure::limit(Code::PageLimit, "too many pages need OCR", self.limit, self.added));
+        }
+        let (image, scale) = draw(self.dpi)?;
+        let id = self.submit(ocr, &image, false)?;
+        self.pending.push_back(Pending { draft: at, id, image, scale });
+        Ok(())
+    }
+
+    /// Takes answers until few enough images are in flight, or none when `all`.
+    pub fn settle(&mut self, drafts: &mut [PageDraft], ocr: &mut dyn Recognise, all: bool) {
+        let keep = if all { 0 } else { WINDOW - 1 };
+        while self.pending.len() > keep {
+            let Some(pending) = self.pending.pop_front() else { return };
+            let answer = self.read(&pending, ocr);
+            let Some(draft) = drafts.get_mut(pending.draft) else { continue };
+            match answer {
+                Ok(page) if page.words.len() * 2 >= draft.words.len() => {
+                    self.recognised = true;
+                    page.apply(draft);
+                }
+                // The text layer, poor as it is, says more.
+                Ok(_) => {}
+                Err(failure) if draft.words.is_empty() => draft.outcome = PageOutcome::Failed { failure },
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The words of a page; a doubtful page is turned as its orientation says and read again.
+    fn read(&mut self, pending: &Pending, ocr: &mut dyn Recognise) -> Result<tsv::Recognised, Failure> {
+        let upright = tsv::read(&ocr.wait(pending.id)?, pending.scale);
+        if (upright.confidence >= DOUBTFUL && upright.words.len() >= 3) || !ocr.packs().iter().any(|p| p == "osd") {
+            return Ok(upright);
+        }
+        let Some(turn) = self.orientation(&pending.image, ocr) else { return Ok(upright) };
+        let turned = match turn {
+            90 => image::imageops::rotate90(&pending.image),
+            180 => image::imageops::rotate180(&pending.image),
+            _ => image::imageops::rotate270(&pending.image),
+        };
+        let id = self.submit(ocr, &turned, false)?;
+        let mut again = tsv::read(&ocr.wait(id)?, pending.scale);
+        if again.confidence * again.words.len() as f32 <= upright.confidence * upright.words.len() as f32 {
+            return Ok(upright);
+        }
+        let (width, height) =
+            (pending.image.width() as f32 / pending.scale, pending.image.height() as f32 / pending.scale);
+        again.turn_back(turn, width, height);
+        Ok(again)
+    }
+
+    /// Degrees clockwise by which the image must be turned: 90, 180, 270, or `None`.
+    fn orientation(&mut self, image: &GrayImage, ocr: &mut dyn Recognise) -> Option<u16> {
+        let id = self.submit(ocr, image, true).ok()?;
+        let answer = ocr.wait(id).ok()?;
+        let value = |key: &str| answer.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<f32>().ok());
+        let turn = value("Rotate:")? as u16;
+        (value("Orientation confidence:")? >= ORIENTED && matches!(turn, 90 | 180 | 270)).then_some(turn)
+    }
+
+    fn submit(&mut self, ocr: &mut dyn Recognise, image: &GrayImage, orientation: bool) -> Result<u32, Failure> {
+        self.next += 1;
+        let (width, height) = image.dimensions();
+        let languages = self.installed(ocr.packs());
+        let request = OcrRequest { id: self.next, width, height, dpi: self.dpi, orientation, languages };
+        ocr.submit(&request, image.as_raw())?;
+        Ok(self.next)
+    }
+
+    /// The wanted packs that are installed, or whatever is.
+    fn installed(&self, packs: &[String]) -> String {
+        let wanted: Vec<&str> =
+            self.languages.iter().map(String::as_str).filter(|l| packs.iter().any(|p| p == l)).collect();
+        if !wanted.is_empty() {
+            return wanted.join("+");
+        }
+        let fallback = packs.iter().find(|p| *p == "eng").or_else(|| packs.iter().find(|p| *p != "osd"));
+        fallback.cloned().unwrap_or_default()
+    }
+}

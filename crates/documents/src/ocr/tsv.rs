@@ -1,0 +1,127 @@
+//! Tesseract's table of words (`tsv` output) to the words of a page.
+//!
+//! The table comes from a process that read untrusted pixels: every number is checked and no row is believed more
+//! than its columns say.
+
+use crate::paged::{LINE, PARAGRAPH, PageDraft, WordDraft};
+use docmill_model::document::{PageOutcome, Rect};
+
+/// Confidence below which a word is noise rather than text.
+const NOISE: f32 = 0.10;
+/// Most words of one page.
+const WORDS: usize = 100_000;
+
+/// What was recognised on one image.
+#[derive(Debug, Default)]
+pub(super) struct Recognised {
+    buffer: String,
+    /// The words, in page units.
+    pub words: Vec<WordDraft>,
+    /// Mean confidence, weighted by length.
+    pub confidence: f32,
+}
+
+/// Reads the table; `scale` is pixels per page unit.
+pub(super) fn read(table: &str, scale: f32) -> Recognised {
+    let mut page = Recognised::default();
+    let (mut line, mut paragraph) = (("", "", ""), ("", ""));
+    let mut height = 0.0f32;
+    let (mut weight, mut sum) = (0.0f32, 0.0f32);
+    for row in table.lines().skip(1) {
+        let columns: Vec<&str> = row.splitn(12, '\t').collect();
+        let &[level, _, block, par, number, _, left, top, width, tall, confidence, text] = columns.as_slice() else {
+            continue;
+        };
+        let numbers = [left, top, width, tall].map(|n| n.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1e6) / scale);
+        if level == "4" {
+            height = numbers[3];
+        }
+        let confidence = confidence.parse::<f32>().unwrap_or(-1.0) / 100.0;
+        let text = text.trim();
+        if level != "5" || text.is_empty() || confidence < NOISE || page.words.len() >= WORDS {
+            continue;
+        }
+        let mut flags = 0;
+        if std::mem::replace(&mut line, (block, par, number)) != (block, par, number) {
+            flags |= LINE;
+        }
+        if std::mem::replace(&mut paragraph, (block, par)) != (block, par) {
+            flags |= LINE | PARAGRAPH;
+        }
+        let [x, y, w, h] = numbers;
+        let rect = Rect { x0: x, y0: y, x1: x + w, y1: y + h };
+        let size = if height > 0.0 { height.min(h * 2.0) } else { h };
+        for piece in text.split_whitespace() {
+            let start = page.buffer.len() as u32;
+            page.buffer.extend(piece.chars().filter(|c| !c.is_control()));
+            let end = page.buffer.len() as u32;
+            if end > start {
+                page.words.push(WordDraft { start, end, rect, size, confidence: confidence.min(1.0), flags });
+                flags = 0;
+            }
+        }
+        weight += text.len() as f32;
+        sum += text.len() as f32 * confidence;
+    }
+    page.confidence = if weight > 0.0 { sum / weight } else { 0.0 };
+    level_sizes(&mut page.words);
+    page
+}
+
+/// Heights of recognised lines vary with their letters: what is near the usual size has the usual size.
+fn level_sizes(words: &mut [WordDraft]) {
+    let mut sizes: Vec<f32> = words.iter().map(|w| w.size).collect();
+    sizes.sort_by(f32::total_cmp);
+    let Some(&usual) = sizes.get(sizes.len() / 2) else { return };
+    for word in words {
+        if (0.55..1.6).contains(&(word.size / usual.max(0.1))) {
+            word.size = usual;
+        }
+    }
+}
+
+impl Recognised {
+    /// Maps boxes of an image that was turned clockwise by `turn` degrees back to the original of that size.
+    pub fn turn_back(&mut self, turn: u16, width: f32, height: f32) {
+        for word in &mut self.words {
+            let r = word.rect;
+            word.rect = match turn {
+                90 => Rect { x0: r.y0, y0: height - r.x1, x1: r.y1, y1: height - r.x0 },
+                180 => Rect { x0: width - r.x1, y0: height - r.y1, x1: width - r.x0, y1: height - r.y0 },
+                _ => Rect { x0: width - r.y1, y0: r.x0, x1: width - r.y0, y1: r.x1 },
+            };
+        }
+    }
+
+    /// Makes these the words of the page.
+    pub fn apply(self, draft: &mut PageDraft) {
+        draft.outcome = PageOutcome::Ocr { confidence: self.confidence.clamp(0.0, 1.0) };
+        draft.buffer = self.buffer;
+        draft.words = self.words;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+    use crate::paged::{LINE, PARAGRAPH};
+
+    const TABLE: &str = concat!(
+        "level\tpage_num\tblock_num\tpar_num\tline_num\tword_num\tleft\ttop\twidth\theight\tconf\ttext\n",
+        "4\t1\t1\t1\t1\t0\t10\t20\t200\t30\t-1\t\n",
+        "5\t1\t1\t1\t1\t1\t10\t20\t80\t30\t96.5\tHello\n",
+        "5\t1\t1\t1\t1\t2\t100\t20\t80\t30\t91\tthere\n",
+        "5\t1\t1\t2\t1\t1\t10\t90\t80\t30\t3\tnoise\n",
+        "5\t1\t1\t2\t1\t2\tx\t90\t80\t30\t80\tNew\n",
+        "broken row\n"
+    );
+
+    #[test]
+    fn rows_become_words_in_page_units() {
+        let page = read(TABLE, 2.0);
+        let words: Vec<&str> = page.words.iter().map(|w| &page.buffer[w.start as usize..w.end as usize]).collect();
+        assert_eq!(words, ["Hello", "there", "New"]);
+        assert_eq!((page.words[0].rect.x0, page.words[0].rect.y1), (5.0, 25.0));
+        assert_eq!(page.words.iter().map(|w| w.flags).collect::<Vec<_>>(), [LINE | PARAGRAPH, 0, LINE | PARAGRAPH]);
+    }
+}

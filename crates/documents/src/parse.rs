@@ -1,0 +1,42 @@
+//! Bytes to document, in the calling process: what the locked child runs, and what tests and fuzzing call directly.
+
+use crate::ocr::{Nobody, Recognise};
+use crate::options::{OcrMode, ParseOptions, PdfEngine};
+use crate::{csv, detect, docx, html, image, markdown, pdf, text};
+use docmill_model::document::{Format, ParsedDocument};
+use docmill_model::{Code, Failure};
+
+/// Parses with the engines that are given.
+///
+/// # Errors
+/// Every code of a bad input.
+pub(crate) fn in_process(
+    engine: Option<&pdf::Engine>,
+    bytes: &[u8],
+    options: &ParseOptions,
+    ocr: &mut dyn Recognise,
+) -> Result<ParsedDocument, Failure> {
+    match detect::detect(bytes, options.declared_type.as_deref(), options.name.as_deref())? {
+        Format::Pdf => match (options.pdf_engine, engine) {
+            (PdfEngine::PdfExtract, _) | (PdfEngine::Auto, None) => pdf::parse_plain(bytes, options),
+            (PdfEngine::Pdfium, None) => Err(Failure::new(Code::PartMissing, "pdfium is not installed")),
+            (_, Some(engine)) => pdf::parse(engine, bytes, options, ocr),
+        },
+        Format::Image => image::parse(bytes, options, ocr),
+        Format::Docx => docx::parse(bytes, options),
+        Format::Html => html::parse(bytes, options),
+        Format::Markdown => markdown::parse(bytes, options),
+        Format::Text => text::parse(bytes, options),
+        Format::Csv => csv::parse(bytes, options),
+    }
+}
+
+/// Parses in this process, without sandbox, pdfium and OCR: PDF is not read at all. For tests and fuzzing; services
+/// call [`crate::Parser`].
+///
+/// # Errors
+/// Every code of a bad input; `PART_MISSING` for PDF, `OCR_UNAVAILABLE` for images.
+pub fn parse_in_process(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocument, Failure> {
+    let options = ParseOptions { pdf_engine: PdfEngine::Pdfium, ocr: OcrMode::Auto, ..options.clone() };
+    in_process(None, bytes, &options, &mut Nobody)
+}

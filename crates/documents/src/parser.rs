@@ -1,0 +1,278 @@
+//! The front door: parse and draw documents in sandboxed children, a bounded number at a time.
+
+use crate::frames::{Expansion, Lockdown, Render, Request, Task};
+use crate::options::{ParseOptions, PdfEngine};
+use crate::recogniser::{Recogniser, TesseractConfig};
+use crate::sandbox::ParseSetup;
+use crate::sandbox::parent::{self, Finished};
+use crate::sandbox::tool::Launcher;
+use crate::sandbox::warm::Nursery;
+use bytes::Bytes;
+use docmill_model::document::{ParsedDocument, Rect};
+use docmill_model::{Code, Failure, Sha256Hex};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+use tokio::sync::Semaphore;
+
+/// How parsers are started.
+#[derive(Clone, Debug)]
+pub struct ParserConfig {
+    /// Our binary, which is executed again as the child.
+    pub child: PathBuf,
+    /// Arguments that make it call [`crate::child_main`]; the setup follows them as the last one.
+    pub child_args: Vec<String>,
+    /// `libpdfium.so`; without it PDF is read by pdf-extract.
+    pub pdfium: Option<PathBuf>,
+    /// Tesseract; without it scans end `OCR_UNAVAILABLE`.
+    pub tesseract: Option<TesseractConfig>,
+    /// Children that work at the same time; as many wait in advance.
+    pub slots: usize,
+    /// Refuse to parse on kernels without Landlock.
+    pub landlock_required: bool,
+    /// Options of requests that bring none; their limits are those of the waiting children.
+    pub options: ParseOptions,
+}
+
+/// One document to parse.
+#[derive(Clone, Debug, Default)]
+pub struct ParseRequest {
+    /// The file.
+    pub bytes: Bytes,
+    /// Media type as declared.
+    pub declared: Option<String>,
+    /// File name as declared.
+    pub name: Option<String>,
+    /// Options; `declared` and `name` above win over those inside.
+    pub options: ParseOptions,
+}
+
+/// A parsed document and what it cost.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The document.
+    pub document: ParsedDocument,
+    /// Wall clock, waiting for a slot not counted.
+    pub millis: u64,
+    /// Largest resident size of the child (OCR processes are measured apart).
+    pub peak_rss_bytes: u64,
+}
+
+/// A failed parse and what it cost.
+#[derive(Clone, Debug)]
+pub struct FailedParse {
+    /// Why.
+    pub failure: Failure,
+    /// Wall clock.
+    pub millis: u64,
+    /// Largest resident size seen.
+    pub peak_rss_bytes: u64,
+}
+
+/// The state of the sandbox, for `docmill doctor`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct SandboxReport {
+    /// How a child was locked.
+    pub lockdown: Lockdown,
+    /// Attempts to escape, each `denied` or `ALLOWED`.
+    pub probe: BTreeMap<String, String>,
+    /// Installed OCR language packs; empty without tesseract.
+    pub ocr_packs: Vec<String>,
+}
+
+/// Parses documents.
+#[derive(Clone)]
+pub struct Parser {
+    config: Arc<ParserConfig>,
+    nursery: Nursery,
+    recogniser: Option<Arc<Recogniser>>,
+    slots: Arc<Semaphore>,
+    fingerprint: Arc<OnceLock<String>>,
+}
+
+impl Parser {
+    /// A parser; children are started on the first call or by [`Parser::warm_up`].
+    #[must_use]
+    pub fn new(config: ParserConfig) -> Self {
+        let launcher = Launcher { child: config.child.clone(), arguments: config.child_args.clone() };
+        let slots = config.slots.max(1);
+        let tesseract = config.tesseract.clone();
+        let recogniser = tesseract
+            .and_then(|t| Recogniser::find(t, launcher.clone(), slots, config.landlock_required))
+            .map(Arc::new);
+        let setup = setup(&config, &config.options);
+        Self {
+            nursery: Nursery::new(launcher, setup, slots),
+            recogniser,
+            slots: Arc::new(Semaphore::new(slots)),
+            fingerprint: Arc::default(),
+            config: Arc::new(config),
+        }
+    }
+
+    /// Starts the waiting children.
+    pub async fn warm_up(&self) {
+        self.nursery.refill().await;
+    }
+
+    /// Parses one document.
+    ///
+    /// # Errors
+    /// Every code of a bad input; `SANDBOX_UNAVAILABLE` when no child can be locked.
+    pub async fn parse(&self, request: ParseRequest) -> Result<Parsed, Failure> {
+        self.parse_measured(request).await.map_err(|failed| failed.failure)
+    }
+
+    /// Parses one document; a failure says what it cost.
+    ///
+    /// # Errors
+    /// As [`Parser::parse`].
+    pub async fn parse_measured(&self, request: ParseRequest) -> Result<Parsed, FailedParse> {
+        let mut options = request.options;
+        options.declared_type = request.declared.or(options.declared_type);
+        options.name = request.name.or(options.name);
+        let closed = |_| Failure::new(Code::Internal, "the parser is shut down");
+        let _slot = self.slots.acquire().await.map_err(closed).map_err(|failure| FailedParse {
+            failure,
+            millis: 0,
+            peak_rss_bytes: 0,
+        })?;
+        let started = Instant::now();
+        let millis = |from: Instant| u64::try_from(from.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let finished = self.parse_or_fall_back(&request.bytes, &options).await;
+        let finished = finished.map_err(|(failure, peak_rss_bytes)| FailedParse {
+            failure,
+            millis: millis(started),
+            peak_rss_bytes,
+        })?;
+        let peak_rss_bytes = finished.peak_rss_bytes;
+        let document: ParsedDocument = serde_json::from_slice(&finished.output).map_err(|_| FailedParse {
+            failure: Failure::new(Code::ParserCrashed, "the parser's result cannot be read"),
+            millis: millis(started),
+            peak_rss_bytes,
+        })?;
+        // A page whose words could not be recognised may leave a document without any.
+        Ok(Parsed { document, millis: millis(started), peak_rss_bytes })
+    }
+
+    /// Where pdfium fails on a PDF, pdf-extract has a try in a child of its own; the first failure stands if it fails too.
+    async fn parse_or_fall_back(&self, bytes: &Bytes, options: &ParseOptions) -> Result<Finished, (Failure, u64)> {
+        let first = self.run(Task::Parse, bytes, options).await;
+        let Err((failure, peak)) = first else { return first };
+        let pdf = bytes[..bytes.len().min(1_024)].windows(5).any(|w| w == b"%PDF-");
+        if !pdf || options.pdf_engine == PdfEngine::PdfExtract {
+            return Err((failure, peak));
+        }
+        if matches!(failure.code, Code::ParserMemory | Code::ParserCpu | Code::ParserTimeout | Code::ParserCrashed)
+            && let Some(cause) = self.expansion(bytes, options).await
+        {
+            return Err((cause, peak));
+        }
+        let hopeless = !matches!(failure.code, Code::PdfMalformed | Code::ParserCrashed | Code::PartMissing);
+        if hopeless || options.pdf_engine != PdfEngine::Auto || self.config.pdfium.is_none() {
+            return Err((failure, peak));
+        }
+        let second = ParseOptions { pdf_engine: PdfEngine::PdfExtract, ..options.clone() };
+        self.run(Task::Parse, bytes, &second).await.map_err(|(_, other)| (failure, peak.max(other)))
+    }
+
+    /// The expansion limit, when that is why a PDF ran out of memory or time.
+    async fn expansion(&self, bytes: &Bytes, options: &ParseOptions) -> Option<Failure> {
+        let finished = self.run(Task::Expansion, bytes, options).await.ok()?;
+        let measured: Expansion = serde_json::from_slice(&finished.output).ok()?;
+        let limit = options.limits.expanded_bytes;
+        let message = "the streams of the PDF unpack to more bytes than the limit";
+        measured.over.then(|| Failure::limit(Code::ExpansionLimit, message, limit, measured.expanded_bytes))
+    }
+
+    /// Draws page `page` (from 1) of a PDF or image as PNG, `scale` pixels per page unit, with rectangles marked.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `TYPE_UNSUPPORTED`, `PIXEL_LIMIT` and those of parsing.
+    pub async fn render_page(
+        &self,
+        bytes: Bytes,
+        page: u32,
+        scale: f32,
+        highlights: Vec<Rect>,
+    ) -> Result<Vec<u8>, Failure> {
+        let _slot = self.slots.acquire().await.map_err(|_| Failure::new(Code::Internal, "the parser is shut down"))?;
+        let scale = if scale.is_finite() { scale.clamp(0.05, 10.0) } else { 1.0 };
+        let task = Task::Render(Render { page, scale, highlights });
+        self.run(task, &bytes, &self.config.options)
+            .await
+            .map(|finished| finished.output)
+            .map_err(|(failure, _)| failure)
+    }
+
+    /// Locks a child, lets it try to escape, and reports.
+    ///
+    /// # Errors
+    /// `SANDBOX_UNAVAILABLE`.
+    pub async fn sandbox_report(&self) -> Result<SandboxReport, Failure> {
+        let running = self.nursery.take(self.nursery.setup()).await?;
+        let lockdown = running.lockdown.clone();
+        let request = self.request(Task::Probe, 0, &self.config.options);
+        let finished = parent::run(running, &request, &[], None).await.map_err(|(failure, _)| failure)?;
+        let probe = serde_json::from_slice(&finished.output)
+            .map_err(|_| Failure::new(Code::SandboxUnavailable, "the probe gave no answer"))?;
+        Ok(SandboxReport { lockdown, probe, ocr_packs: self.packs() })
+    }
+
+    /// Lets a child misbehave in the named way, to test what becomes of it.
+    ///
+    /// # Errors
+    /// What it was ended for.
+    pub async fn misbehave(&self, how: &str, options: &ParseOptions) -> Result<(), Failure> {
+        self.run(Task::Misbehave(how.to_owned()), &Bytes::new(), options)
+            .await
+            .map(|_| ())
+            .map_err(|(failure, _)| failure)
+    }
+
+    /// Names everything that shapes a result: this build's layout, pdfium and tesseract with its data. Part of every
+    /// cache key. Hashes files on the first call.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let files = || {
+            let mut parts =
+                vec![format!("schema{}", ParsedDocument::SCHEMA), format!("documents{}", env!("CARGO_PKG_VERSION"))];
+            let mut paths: Vec<PathBuf> = self.config.pdfium.iter().cloned().collect();
+            if let Some(tesseract) = self.config.tesseract.as_ref().filter(|_| self.recogniser.is_some()) {
+                paths.push(tesseract.binary.clone());
+                paths.extend(self.packs().iter().map(|pack| tesseract.tessdata.join(format!("{pack}.traineddata"))));
+            }
+            for path in paths {
+                let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                let hash = std::fs::read(&path).map(|bytes| Sha256Hex::of(&bytes).as_str()[..16].to_owned());
+                parts.push(format!("{name}={}", hash.unwrap_or_else(|_| "missing".to_owned())));
+            }
+            parts.join(";")
+        };
+        self.fingerprint.get_or_init(files).clone()
+    }
+
+    fn packs(&self) -> Vec<String> {
+        self.recogniser.as_ref().map(|r| r.packs().to_vec()).unwrap_or_default()
+    }
+
+    fn request(&self, task: Task, size_bytes: u64, options: &ParseOptions) -> Request {
+        Request { task, options: options.clone(), ocr_packs: self.packs(), size_bytes }
+    }
+
+    async fn run(&self, task: Task, bytes: &Bytes, options: &ParseOptions) -> Result<Finished, (Failure, u64)> {
+        let request = self.request(task, bytes.len() as u64, options);
+        let running = self.nursery.take(&setup(&self.config, options)).await.map_err(|failure| (failure, 0))?;
+        parent::run(running, &request, bytes, self.recogniser.clone()).await
+    }
+}
+
+fn setup(config: &ParserConfig, options: &ParseOptions) -> ParseSetup {
+    ParseSetup {
+        pdfium: config.pdfium.clone(),
+        memory_bytes: options.limits.memory_bytes,
+        cpu_secs: options.limits.cpu_secs,
+        landlock_required: config.landlock_required,
+    }
+}

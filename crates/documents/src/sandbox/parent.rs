@@ -1,0 +1,313 @@
+//! The parent's side of one parse: hands over the request, collects frames, runs OCR for the child, and turns every
+//! way in which a child can end into a typed failure. Whatever happens, the whole process group is gone afterwards.
+
+use super::status::{self, Memory};
+use crate::frames::{self, Done, Failed, Kind, Lockdown, OcrReply, OcrRequest, Request};
+use crate::limits::Limits;
+use crate::recogniser::Recogniser;
+use docmill_model::{Code, Failure};
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// How often memory and deadline are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// Bytes of the child's complaints that are kept, to recognise an allocation failure.
+const COMPLAINT: u64 = 4_096;
+
+/// A locked child, waiting for its request.
+pub(crate) struct Running {
+    child: Child,
+    pid: u32,
+    stdin: Option<ChildStdin>,
+    /// Its frames.
+    pub stdout: ChildStdout,
+    stderr: Option<ChildStderr>,
+    /// How it is locked.
+    pub lockdown: Lockdown,
+}
+
+/// What a child delivered.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// The result's bytes.
+    pub output: Vec<u8>,
+    /// Largest resident size of the child.
+    pub peak_rss_bytes: u64,
+}
+
+impl Running {
+    /// Takes over a started child.
+    ///
+    /// # Errors
+    /// `SANDBOX_UNAVAILABLE` when it has no pipes.
+    pub fn of(mut child: Child) -> Result<Self, Failure> {
+        let (pid, stdin, stdout, stderr) = (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(pid), Some(stdin), Some(stdout)) = (pid, stdin, stdout) else {
+            return Err(Failure::new(Code::SandboxUnavailable, "the parser's process has no pipes"));
+        };
+        Ok(Self { child, pid, stdin: Some(stdin), stdout, stderr, lockdown: Lockdown::default() })
+    }
+
+    /// False when the child has ended.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The child leads its group until it is waited for; afterwards its id may belong to somebody else.
+        kill_group(self.child.id());
+    }
+}
+
+/// Ends a process group; nothing happens when it is gone.
+pub(super) fn kill_group(leader: Option<u32>) {
+    if let Some(pid) = leader.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// One frame, or `None` at the end of the pipe.
+///
+/// # Errors
+/// `OUTPUT_LIMIT` for a frame above `limit`, `PARSER_CRASHED` for a broken one.
+pub(crate) async fn read_frame(
+    input: &mut (impl AsyncRead + Unpin),
+    limit: u64,
+) -> Result<Option<(Kind, Vec<u8>)>, Failure> {
+    let broken = || Failure::new(Code::ParserCrashed, "the parser wrote a broken frame");
+    let mut header = [0; frames::HEADER];
+    if input.read_exact(&mut header[..1]).await.is_err() {
+        return Ok(None);
+    }
+    input.read_exact(&mut header[1..]).await.map_err(|_| broken())?;
+    let kind = Kind::of(header[0]).ok_or_else(broken)?;
+    let length = u64::from(u32::from_le_bytes([header[1], header[2], header[3], header[4]]));
+    if length > limit {
+        return Err(Failure::limit(Code::OutputLimit, "the parser wrote more than it may", limit, length));
+    }
+    let mut payload = vec![0; length as usize];
+    input.read_exact(&mut payload).await.map_err(|_| broken())?;
+    Ok(Some((kind, payload)))
+}
+
+/// What has been seen of a child so far.
+struct Watch {
+    started: Instant,
+    /// Time during which the child waited for OCR, which is not its own.
+    recognising: Duration,
+    memory: Memory,
+}
+
+/// Lets a child work off `request` over `bytes`.
+///
+/// # Errors
+/// What the child reports, and `PARSER_CRASHED`, `PARSER_TIMEOUT`, `PARSER_CPU`, `PARSER_MEMORY`, `OUTPUT_LIMIT`.
+pub(crate) async fn run(
+    mut running: Running,
+    request: &Request,
+    bytes: &[u8],
+    recogniser: Option<Arc<Recogniser>>,
+) -> Result<Finished, (Failure, u64)> {
+    let limits = &request.options.limits;
+    let mut watch = Watch { started: Instant::now(), recognising: Duration::ZERO, memory: status::of(running.pid) };
+    let outcome = converse(&mut running, request, bytes, recogniser, &mut watch).await;
+    let ended = matches!(outcome, Ok(Conversation::Broken));
+    let complaint = if ended { complaint(&mut running).await } else { String::new() };
+    kill_group(if ended { None } else { running.child.id() });
+    let status = running.child.wait().await;
+    let peak = watch.memory.peak_rss_bytes;
+    match outcome {
+        Ok(Conversation::Done(finished)) => Ok(finished),
+        Ok(Conversation::Failed(failed)) => Err((failed.failure, failed.peak_rss_bytes)),
+        Ok(Conversation::Broken) => Err((autopsy(status.ok(), &complaint, &watch, &running.lockdown, limits), peak)),
+        Err(failure) => Err((failure, peak)),
+    }
+}
+
+enum Conversation {
+    Done(Finished),
+    Failed(Failed),
+    /// The pipe ended before a final frame.
+    Broken,
+}
+
+async fn converse(
+    running: &mut Running,
+    request: &Request,
+    bytes: &[u8],
+    recogniser: Option<Arc<Recogniser>>,
+    watch: &mut Watch,
+) -> Result<Conversation, Failure> {
+    let limits = request.options.limits.clone();
+    let header = frames::message(request).map_err(|_| Failure::new(Code::Internal, "the request cannot be written"))?;
+    let stdin = running.stdin.take();
+    let (replies, mut queue) = mpsc::unbounded_channel::<Vec<u8>>();
+    // A child that stops reading has ended or will be ended: errors of the pipe say nothing new.
+    let write = async move {
+        let Some(mut stdin) = stdin else { return };
+        if stdin.write_all(&header).await.is_err() || stdin.write_all(bytes).await.is_err() {
+            return;
+        }
+        while let Some(reply) = queue.recv().await {
+            if stdin.write_all(&reply).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut recognitions: JoinSet<OcrReply> = JoinSet::new();
+    let mut ticks = tokio::time::interval(TICK);
+    let mut output: Vec<u8> = Vec::new();
+    let frame_limit = limits.output_bytes.max(limits.pixels.saturating_mul(2)) + (1 << 20);
+    let pid = running.pid;
+    let reading = async {
+        let mut frame = Box::pin(read_frame(&mut running.stdout, frame_limit));
+        loop {
+            tokio::select! {
+                read = &mut frame => {
+                    let Some((kind, payload)) = read? else { return Ok(Conversation::Broken) };
+                    match kind {
+                        Kind::Chunk => {
+                            let total = (output.len() + payload.len()) as u64;
+                            if total > limits.output_bytes {
+                                return Err(Failure::limit(Code::OutputLimit, "the result is larger than it may be", limits.output_bytes, total));
+                            }
+                            output.extend_from_slice(&payload);
+                        }
+                        Kind::Done => {
+                            let done: Done = serde_json::from_slice(&payload).unwrap_or_default();
+                            let output = std::mem::take(&mut output);
+                            return Ok(Conversation::Done(Finished { output, peak_rss_bytes: done.peak_rss_bytes }));
+                        }
+                        Kind::Failed => {
+                            let failed = serde_json::from_slice(&payload);
+                            return Ok(failed.map_or(Conversation::Broken, Conversation::Failed));
+                        }
+                        Kind::Ocr => recognise(&mut recognitions, payload, recogniser.clone(), &limits, watch)?,
+                        Kind::Ready => {}
+                    }
+                    drop(frame);
+                    frame = Box::pin(read_frame(&mut running.stdout, frame_limit));
+                }
+                Some(reply) = recognitions.join_next(), if !recognitions.is_empty() => {
+                    let reply = reply.map_err(|_| Failure::new(Code::OcrFailed, "recognition was interrupted"))?;
+                    if let Ok(message) = frames::message(&reply) {
+                        let _ = replies.send(message);
+                    }
+                }
+                _ = ticks.tick() => watch.look(pid, !recognitions.is_empty(), &limits)?,
+            }
+        }
+    };
+    let mut write = std::pin::pin!(write);
+    let mut reading = std::pin::pin!(reading);
+    let mut written = false;
+    loop {
+        tokio::select! {
+            () = &mut write, if !written => written = true,
+            outcome = &mut reading => return outcome,
+        }
+    }
+}
+
+/// Starts one recognition.
+fn recognise(
+    tasks: &mut JoinSet<OcrReply>,
+    payload: Vec<u8>,
+    recogniser: Option<Arc<Recogniser>>,
+    limits: &Limits,
+    watch: &Watch,
+) -> Result<(), Failure> {
+    let broken = || Failure::new(Code::ParserCrashed, "the parser wrote a broken frame");
+    let length = payload.get(..4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).ok_or_else(broken)?;
+    let header = payload.get(4..length.saturating_add(4)).ok_or_else(broken)?;
+    let request: OcrRequest = serde_json::from_slice(header).map_err(|_| broken())?;
+    let exhausted = watch.recognising.as_secs() >= limits.ocr_total_secs;
+    let limits = limits.clone();
+    tasks.spawn(async move {
+        let id = request.id;
+        let result = match recogniser {
+            Some(_) if exhausted => {
+                let (limit, message) = (limits.ocr_total_secs, "recognition of the document took too long");
+                Err(Failure::limit(Code::ParserTimeout, message, limit, limit))
+            }
+            Some(recogniser) => recogniser.recognise(&request, &payload[length + 4..], &limits).await,
+            None => Err(Failure::new(Code::OcrUnavailable, "tesseract is not installed")),
+        };
+        OcrReply { id, result }
+    });
+    Ok(())
+}
+
+impl Watch {
+    /// Notes the child's memory and checks the wall clock.
+    fn look(&mut self, pid: u32, recognising: bool, limits: &Limits) -> Result<(), Failure> {
+        if recognising {
+            self.recognising += TICK;
+        }
+        let memory = status::of(pid);
+        self.memory.peak_rss_bytes = self.memory.peak_rss_bytes.max(memory.peak_rss_bytes);
+        self.memory.peak_size_bytes = self.memory.peak_size_bytes.max(memory.peak_size_bytes);
+        let own = self.started.elapsed().saturating_sub(self.recognising).as_secs();
+        if own >= limits.wall_secs {
+            return Err(Failure::limit(
+                Code::ParserTimeout,
+                "the parse took too long (seconds)",
+                limits.wall_secs,
+                own,
+            ));
+        }
+        Ok(())
+    }
+}
+
+async fn complaint(running: &mut Running) -> String {
+    let Some(stderr) = running.stderr.take() else { return String::new() };
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(1), stderr.take(COMPLAINT).read_to_end(&mut bytes)).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Why a child ended without a final frame.
+fn autopsy(
+    status: Option<std::process::ExitStatus>,
+    complaint: &str,
+    watch: &Watch,
+    lockdown: &Lockdown,
+    limits: &Limits,
+) -> Failure {
+    let signal = status.and_then(|s| s.signal());
+    let near = lockdown.address_space_bytes > 0 && watch.memory.peak_size_bytes > lockdown.address_space_bytes / 10 * 8;
+    if matches!(signal, Some(libc::SIGXCPU)) {
+        return Failure::limit(
+            Code::ParserCpu,
+            "the parse took too much processor time (seconds)",
+            limits.cpu_secs,
+            limits.cpu_secs,
+        );
+    }
+    if complaint.contains("memory allocation of") || (signal.is_some() && near) {
+        let measured = watch.memory.peak_rss_bytes;
+        return Failure::limit(
+            Code::ParserMemory,
+            "the parse needs more memory than it may (bytes)",
+            limits.memory_bytes,
+            measured,
+        );
+    }
+    match signal {
+        Some(signal) => Failure {
+            code: Code::ParserCrashed,
+            message: format!("the parser was ended by signal {signal}"),
+            limit: None,
+            measured: u64::try_from(signal).ok(),
+        },
+        None => Failure::new(Code::ParserCrashed, "the parser ended without an answer"),
+    }
+}
