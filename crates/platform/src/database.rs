@@ -124,10 +124,18 @@ impl Database {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
+        self.transact(tenant, "BEGIN", work).await
+    }
+
+    async fn transact<T, F>(&self, tenant: TenantId, begin: &'static str, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+    {
         let pool = self.app.clone();
         let task = tokio::spawn(async move {
             let mut connection = pool.acquire().await?;
-            let mut transaction = connection.begin().await?;
+            let mut transaction = connection.begin_with(begin).await?;
             set_tenant(&mut transaction, tenant).await?;
             let value = work(&mut transaction).await?;
             transaction.commit().await?;
@@ -151,15 +159,8 @@ impl Database {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
-        self.write(tenant, move |connection| {
-            Box::pin(async move {
-                sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    .execute(&mut *connection)
-                    .await?;
-                work(connection).await
-            })
-        })
-        .await
+        // The level is part of BEGIN: setting the tenant is a query, after which it cannot be chosen any more.
+        self.transact(tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", work).await
     }
 
     /// Waits for running transactions and closes both pools.
