@@ -9,6 +9,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use docmill_model::scope::Scope;
 use docmill_model::{Code, KeyId, PrincipalId, TenantId};
+use docmill_retrieval::Caller;
 
 /// An authenticated caller.
 #[derive(Clone, Debug)]
@@ -26,27 +27,29 @@ pub struct Principal {
 }
 
 impl Principal {
-    fn require(self, scope: Scope) -> Result<Self, Problem> {
-        if self.scopes.contains(&scope) {
-            Ok(self)
-        } else {
-            Err(Problem::new(Code::ScopeMissing, format!("this needs the scope `{}`", scope.as_str())))
+    /// True when it holds the scope.
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+
+    /// The same identity as retrieval knows it.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller { tenant_id: self.tenant_id, principal_id: self.principal_id, labels: self.labels.clone() }
+    }
+
+    /// Passes a caller that holds one of `scopes`.
+    fn require(self, scopes: &[Scope]) -> Result<Self, Problem> {
+        if scopes.iter().any(|scope| self.may(*scope)) {
+            return Ok(self);
         }
+        let names: Vec<String> = scopes.iter().map(|scope| format!("`{}`", scope.as_str())).collect();
+        Err(Problem::new(Code::ScopeMissing, format!("this needs the scope {}", names.join(" or "))))
     }
 }
 
-/// Parameters that people use to put keys into URLs, where every proxy logs them.
-const KEY_PARAMETERS: [&str; 5] = ["key", "api_key", "apikey", "token", "access_token"];
-
 async fn authenticate(parts: &Parts, state: &ApiState) -> Result<Principal, Problem> {
-    let query = parts.uri.query().unwrap_or_default();
-    let has_key = query.split('&').any(|pair| {
-        let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
-        KEY_PARAMETERS.contains(&name.as_str()) || pair.contains("dmk_")
-    });
-    if has_key {
-        return Err(Problem::new(Code::KeyInUrl, "an API key stands in the URL"));
-    }
     let header = parts.headers.get(axum::http::header::AUTHORIZATION);
     let Some(header) = header else {
         return Err(Problem::new(Code::KeyMissing, "the request has no API key"));
@@ -103,28 +106,34 @@ async fn look_up(state: &ApiState, hash: &[u8; 32]) -> Result<Principal, Problem
 }
 
 macro_rules! scoped {
-    ($($(#[$doc:meta])* $name:ident => $scope:ident),+ $(,)?) => {$(
+    ($($(#[$doc:meta])* $name:ident => $($scope:ident)|+),+ $(,)?) => {$(
         $(#[$doc])*
         pub struct $name(pub Principal);
 
         impl FromRequestParts<ApiState> for $name {
             type Rejection = Problem;
             async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-                authenticate(parts, state).await?.require(Scope::$scope).map($name)
+                authenticate(parts, state).await?.require(&[$(Scope::$scope),+]).map($name)
             }
         }
     )+};
 }
 
 scoped! {
-    /// A caller that may create, list and delete documents.
+    /// A caller that may create and delete documents.
     Uploader => Upload,
+    /// A caller that may see which documents there are, not what they say.
+    Viewer => Upload | Query | ContentRead,
     /// A caller that may search and ask.
     Asker => Query,
     /// A caller that may see and steer jobs.
     Operator => Operate,
+    /// A caller that may see what was used.
+    Overseer => Operate | Admin,
     /// A caller that may read the text of documents.
     Reader => ContentRead,
     /// A caller that may manage keys, endpoints and settings.
     Administrator => Admin,
+    /// Any caller with a valid key.
+    Anyone => Upload | Query | Operate | ContentRead | Admin,
 }

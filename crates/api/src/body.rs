@@ -1,11 +1,10 @@
 //! JSON bodies and query strings with problem+json for everything that does not fit.
 
 use crate::problem::Problem;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::response::IntoResponse;
-use docmill_model::{Code, Failure};
+use docmill_model::Code;
 use serde::de::DeserializeOwned;
 
 /// A JSON body; unknown fields, wrong types and oversize answer with a code.
@@ -23,14 +22,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
 fn refused(rejection: JsonRejection) -> Problem {
     if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
-        let limit = crate::limits::MAX_BODY_BYTES as u64;
-        return Failure { code: Code::BodyLimit, message: "the body is larger than the limit in bytes".into(), limit: Some(limit), measured: None }.into();
+        return crate::entry::body_too_large(None);
     }
     match rejection {
         // Serde names the field and the expected type; it quotes the field's value only for enums and short scalars.
-        JsonRejection::JsonDataError(error) => {
-            Problem::new(Code::FieldInvalid, first_line(&error.body_text()))
-        }
+        JsonRejection::JsonDataError(error) => Problem::new(Code::FieldInvalid, first_line(&error.body_text())),
         JsonRejection::MissingJsonContentType(_) => {
             Problem::new(Code::BodyInvalid, "the header `Content-Type: application/json` is missing")
         }
@@ -44,17 +40,14 @@ pub struct QueryParams<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if parts.uri.query().is_some_and(|query| query.contains("%00")) {
+            return Err(Problem::new(Code::FieldInvalid, "the query string holds NUL"));
+        }
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(QueryParams(value)),
-            Err(rejection) => Err(Problem::new(Code::FieldInvalid, first_line(&text(rejection)))),
+            Err(rejection) => Err(Problem::new(Code::FieldInvalid, first_line(&rejection.body_text()))),
         }
     }
-}
-
-fn text(rejection: QueryRejection) -> String {
-    let fallback = rejection.to_string();
-    let _ = rejection.into_response();
-    fallback
 }
 
 fn first_line(text: &str) -> String {

@@ -4,6 +4,8 @@
 //! key is told apart from an unknown one without a look-up. Only HMAC-SHA-256 under the installation's pepper is
 //! stored; 256 random bits need no slow hash.
 
+pub mod routes;
+
 use docmill_model::scope::Scope;
 use docmill_model::{Code, Failure, KeyId, PrincipalId, TenantId};
 use docmill_platform::database::{Database, DbError};
@@ -11,6 +13,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -25,8 +28,18 @@ pub const KEY_LENGTH: usize = PREFIX.len() + RANDOM_DIGITS + CHECK_DIGITS;
 pub struct NewKey {
     /// Identifier for listing and revoking.
     pub id: KeyId,
+    /// Who acts with it.
+    pub principal_id: PrincipalId,
     /// The key itself.
     pub secret: SecretString,
+}
+
+impl NewKey {
+    /// The first characters, by which people recognise the key.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.secret.expose_secret()[..PREFIX.len() + 6]
+    }
 }
 
 /// What to make a key for.
@@ -103,36 +116,41 @@ pub async fn ensure_tenant(database: &Database, name: &str) -> Result<TenantId, 
 /// # Errors
 /// Database failures.
 pub async fn create(database: &Database, pepper: &SecretString, request: KeyRequest) -> Result<NewKey, DbError> {
-    let new = NewKey { id: KeyId::fresh(), secret: generate() };
-    let (id, hashed) = (new.id, hash(pepper, new.secret.expose_secret()));
-    let prefix = new.secret.expose_secret()[..PREFIX.len() + 6].to_owned();
-    let principal = PrincipalId::fresh();
-    database
-        .write(request.tenant_id, move |connection| {
-            Box::pin(async move {
-                sqlx::query("INSERT INTO principals (tenant_id, id, kind, subject) VALUES (current_tenant(), $1, 'key', $2)")
-                    .bind(principal.0)
-                    .bind(id.to_string())
-                    .execute(&mut *connection)
-                    .await?;
-                sqlx::query(
-                    "INSERT INTO api_keys (tenant_id, id, principal_id, name, prefix, hash, scopes, labels, expires_at)
-                     VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8)",
-                )
-                .bind(id.0)
-                .bind(principal.0)
-                .bind(request.name)
-                .bind(prefix)
-                .bind(hashed.as_slice())
-                .bind(request.scopes.iter().map(|s| s.as_str()).collect::<Vec<_>>())
-                .bind(request.labels)
-                .bind(request.expires_at)
-                .execute(connection)
-                .await?;
-                Ok(())
-            })
-        })
+    let (tenant, pepper) = (request.tenant_id, pepper.clone());
+    let write =
+        database.write(tenant, move |connection| Box::pin(async move { insert(connection, &pepper, &request).await }));
+    write.await
+}
+
+/// Makes and stores a key in the current transaction, which must be the tenant's.
+///
+/// # Errors
+/// Database failures.
+pub async fn insert(
+    connection: &mut PgConnection,
+    pepper: &SecretString,
+    request: &KeyRequest,
+) -> Result<NewKey, DbError> {
+    let new = NewKey { id: KeyId::fresh(), principal_id: PrincipalId::fresh(), secret: generate() };
+    sqlx::query("INSERT INTO principals (tenant_id, id, kind, subject) VALUES (current_tenant(), $1, 'key', $2)")
+        .bind(new.principal_id.0)
+        .bind(new.id.to_string())
+        .execute(&mut *connection)
         .await?;
+    sqlx::query(
+        "INSERT INTO api_keys (tenant_id, id, principal_id, name, prefix, hash, scopes, labels, expires_at)
+         VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(new.id.0)
+    .bind(new.principal_id.0)
+    .bind(&request.name)
+    .bind(new.prefix())
+    .bind(hash(pepper, new.secret.expose_secret()).as_slice())
+    .bind(request.scopes.iter().map(|s| s.as_str()).collect::<Vec<_>>())
+    .bind(&request.labels)
+    .bind(request.expires_at)
+    .execute(connection)
+    .await?;
     Ok(new)
 }
 

@@ -6,6 +6,9 @@ use axum::response::{IntoResponse, Response};
 use docmill_model::{Code, ErrorKind, Failure};
 use docmill_platform::database::DbError;
 
+/// The one sentence for unknown and foreign identifiers.
+const NOTHING: &str = "nothing with this identifier";
+
 /// The body of every error answer.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct ProblemBody {
@@ -16,7 +19,7 @@ pub struct ProblemBody {
     pub title: String,
     /// HTTP status.
     pub status: u16,
-    /// Stable code.
+    /// Stable code, e.g. `NOT_FOUND`; `deploy/codes/` has a page for each.
     pub code: String,
     /// What happened here. Never holds document text or secrets.
     pub message: String,
@@ -44,7 +47,7 @@ impl Problem {
     /// The one answer for unknown and foreign identifiers alike.
     #[must_use]
     pub fn not_found() -> Self {
-        Self::new(Code::NotFound, "nothing with this identifier")
+        Self::new(Code::NotFound, NOTHING)
     }
 
     /// A field that cannot be accepted.
@@ -69,6 +72,10 @@ impl Problem {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
+        // One body for everything that is not there, whoever says so: unknown and foreign must read alike.
+        if failure.code == Code::NotFound && failure.message != NOTHING {
+            return Self::not_found();
+        }
         let retry = (failure.code.kind() == ErrorKind::Transient && failure.code.http_status() != 402).then_some(1);
         Self { failure, retry_after_secs: retry }
     }
@@ -76,8 +83,18 @@ impl From<Failure> for Problem {
 
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
+        if is_unstorable(&error) {
+            return Self::new(Code::FieldInvalid, "a field holds NUL or another character that cannot be stored");
+        }
         error.into_failure().into()
     }
+}
+
+/// Text the database has no form for (NUL, lone surrogates): the caller's input, not our fault.
+fn is_unstorable(error: &DbError) -> bool {
+    let DbError::Sqlx(error) = error else { return false };
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| matches!(&*code, "22021" | "22P05"))
 }
 
 impl From<sqlx::Error> for Problem {

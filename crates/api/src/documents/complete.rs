@@ -4,15 +4,17 @@
 //! the upload key afterwards change nothing. Repeating the call gives the same answer.
 
 use super::{DocumentView, accepted_key, document_id, find};
+use crate::audit;
 use crate::auth::{Principal, Uploader};
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::{Path, State};
 use docmill_model::{Code, DocumentId, Failure, VersionId};
-use docmill_platform::blobs::BlobHead;
+use docmill_platform::blobs::{BlobError, BlobHead};
 use docmill_platform::database::DbError;
 use docmill_runtime::runs::{Cause, StartRun, start_run};
+use serde_json::json;
 use sqlx::PgConnection;
 
 #[derive(Clone, sqlx::FromRow)]
@@ -75,36 +77,44 @@ async fn newest(state: &ApiState, principal: &Principal, id: DocumentId) -> Resu
 }
 
 async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version: Pending) -> Result<(), Problem> {
-    let head = state.blobs.head(&version.upload_key).await.map_err(Failure::from)?;
-    let head = head.ok_or_else(|| Problem::new(Code::UploadMissing, "the store has no object for this upload yet"))?;
-    verify(&version, &head)?;
+    let missing = || Problem::new(Code::UploadMissing, "the store has no object for this upload yet");
     let accepted = accepted_key(principal.tenant_id, &version.sha256);
-    state.blobs.copy_if_absent(&version.upload_key, &accepted, &head.etag).await.map_err(Failure::from)?;
-    let pipeline = state.pipelines.version(&version.pipeline_version).ok_or_else(|| {
-        Problem::new(Code::PipelineUnknown, "the pipeline version this upload was declared for is no longer configured")
-    })?;
-    let upload_key = version.upload_key.clone();
-    state
-        .database
-        .write(principal.tenant_id, move |connection| {
-            Box::pin(async move {
-                if !mark_accepted(connection, id, &version, &accepted).await? {
-                    return Ok(());
-                }
-                let run = StartRun {
-                    document_id: id,
-                    version_id: VersionId(version.id),
-                    pipeline: &pipeline,
-                    cause: Cause::Upload,
-                    parent_run: None,
-                    priority: 0,
-                    traceparent: version.traceparent.clone(),
-                };
-                start_run(connection, run).await?;
-                Ok(())
-            })
+    let copied = async {
+        let head = state.blobs.head(&version.upload_key).await.map_err(Failure::from)?.ok_or_else(missing)?;
+        verify(&version, &head)?;
+        match state.blobs.copy_if_absent(&version.upload_key, &accepted, &head.etag).await {
+            Err(BlobError::Missing) => Err(missing()),
+            other => other.map_err(|error| Failure::from(error).into()),
+        }
+    };
+    if let Err(problem) = copied.await {
+        // A call at the same time may have accepted the version and removed the uploaded object.
+        let now = newest(state, principal, id).await?;
+        return if now.id == version.id && now.upload_state == "accepted" { Ok(()) } else { Err(problem) };
+    }
+    let pipeline = state.pipelines.resolve(&state.database, &version.pipeline_version).await?;
+    let (upload_key, principal) = (version.upload_key.clone(), principal.clone());
+    let write = state.database.write(principal.tenant_id, move |connection| {
+        Box::pin(async move {
+            if !mark_accepted(connection, id, &version, &accepted).await? {
+                return Ok(());
+            }
+            let version_id = VersionId(version.id);
+            let run = StartRun {
+                document_id: id,
+                version_id,
+                pipeline: &pipeline,
+                cause: Cause::Upload,
+                parent_run: None,
+                priority: 0,
+                traceparent: version.traceparent.clone(),
+            };
+            let run = start_run(connection, run).await?;
+            let data = json!({"version_id": version_id, "run_id": run});
+            audit::record(connection, &principal, "document.complete", &id.to_string(), data).await
         })
-        .await?;
+    });
+    write.await?;
     // Best effort: an upload object that stays behind is removed by the lifecycle rule of the uploads prefix.
     let _ = state.blobs.delete(&upload_key).await;
     Ok(())
@@ -131,6 +141,13 @@ async fn mark_accepted(
     version: &Pending,
     accepted: &str,
 ) -> Result<bool, DbError> {
+    // The document first, as a deletion locks it; the state changes with the run that starts below.
+    let known: Option<i32> =
+        sqlx::query_scalar("SELECT 1 FROM documents WHERE tenant_id = current_tenant() AND id = $1 FOR NO KEY UPDATE")
+            .bind(id.0)
+            .fetch_optional(&mut *connection)
+            .await?;
+    known.ok_or_else(|| Failure::new(Code::NotFound, "no such document"))?;
     let won = sqlx::query(
         "UPDATE document_versions SET upload_state = 'accepted', accepted_key = $2, accepted_at = now()
          WHERE tenant_id = current_tenant() AND id = $1 AND upload_state = 'pending'",
@@ -142,13 +159,6 @@ async fn mark_accepted(
     .rows_affected()
         == 1;
     if won {
-        sqlx::query(
-            "UPDATE documents SET state = 'processing', code = NULL, updated_at = now()
-             WHERE tenant_id = current_tenant() AND id = $1",
-        )
-        .bind(id.0)
-        .execute(&mut *connection)
-        .await?;
         sqlx::query("INSERT INTO document_events (tenant_id, document_id, kind) VALUES (current_tenant(), $1, 'upload.accepted')")
             .bind(id.0)
             .execute(connection)

@@ -1,6 +1,7 @@
 //! `POST /v1/documents`: declare a file, receive a signed URL for exactly those bytes.
 
 use super::{DocumentView, find, upload_key};
+use crate::audit;
 use crate::auth::{Principal, Uploader};
 use crate::body::JsonBody;
 use crate::idempotency::{self, Replayed};
@@ -12,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use docmill_model::{Code, DocumentId, Failure, Sha256Hex, VersionId};
 use docmill_platform::blobs::PresignPut;
 use docmill_platform::database::DbError;
+use serde_json::json;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub struct CreateDocument {
     #[schema(example = "application/pdf")]
     pub content_type: String,
     /// Exact size in bytes, at least 1.
+    #[serde(deserialize_with = "size")]
     pub size: i64,
     /// SHA-256 of the bytes, 64 hex digits.
     pub sha256: String,
@@ -97,10 +100,11 @@ pub async fn create(
     headers: HeaderMap,
     JsonBody(request): JsonBody<CreateDocument>,
 ) -> Result<(StatusCode, Json<serde_json::Value>), Problem> {
-    let sha256 = validate(&request)?;
-    let pipeline = state.pipelines.get(request.pipeline.as_deref().unwrap_or("default")).ok_or_else(|| {
-        Problem::new(Code::PipelineUnknown, "no pipeline of this name is configured")
-    })?;
+    let sha256 = validate(&request, &principal.labels)?;
+    let pipeline = state
+        .pipelines
+        .get(request.pipeline.as_deref().unwrap_or("default"))
+        .ok_or_else(|| Problem::new(Code::PipelineUnknown, "no pipeline of this name is configured"))?;
     let pipeline = pipeline.version.clone();
     let version_id = VersionId::fresh();
     let upload_url = sign(&state, &principal, &request, &sha256, version_id).await?;
@@ -111,7 +115,8 @@ pub async fn create(
         .database
         .write(tenant, move |connection| {
             Box::pin(async move {
-                let work = Declaration { principal: &principal, request: &request, sha256, version_id, pipeline, traceparent };
+                let work =
+                    Declaration { principal: &principal, request: &request, sha256, version_id, pipeline, traceparent };
                 let Some(key) = key else { return work.declare(connection, upload_url).await };
                 match idempotency::begin(connection, principal.principal_id, &key, &request).await? {
                     Replayed::Before { status, body } => Ok((status, body)),
@@ -126,6 +131,13 @@ pub async fn create(
         .await?;
     let status = StatusCode::from_u16(reply.0).unwrap_or(StatusCode::CREATED);
     Ok((status, Json(reply.1)))
+}
+
+/// A whole number; what no 64 bits hold counts as the largest there is, so that the limit speaks and not the parser.
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = <serde_json::Number as serde::Deserialize>::deserialize(deserializer)?;
+    let huge = || number.as_f64().filter(|n| n.fract() == 0.0).map(|n| if n > 0.0 { i64::MAX } else { i64::MIN });
+    number.as_i64().or_else(huge).ok_or_else(|| serde::de::Error::custom("a whole number of bytes is expected"))
 }
 
 async fn sign(
@@ -149,22 +161,29 @@ async fn sign(
     Ok(Upload { url: signed.url, method: signed.method, headers: signed.headers, expires_at: signed.expires_at })
 }
 
-fn validate(request: &CreateDocument) -> Result<Sha256Hex, Problem> {
+fn validate(request: &CreateDocument, held: &[String]) -> Result<Sha256Hex, Problem> {
     let name = &request.name;
     if name.is_empty() || name.len() > 255 || name.contains('\0') {
-        return Err(Failure::limit(Code::NameInvalid, "the file name is empty, too long or holds NUL", 255, name.len() as u64).into());
+        return Err(Failure::limit(
+            Code::NameInvalid,
+            "the file name is empty, too long or holds NUL",
+            255,
+            name.len() as u64,
+        )
+        .into());
     }
     if request.size < 1 {
         return Err(Problem::new(Code::SizeInvalid, format!("`size` is {}; a file has at least 1 byte", request.size)));
     }
     let sha256 = request.sha256.parse().map_err(|_| Problem::field("sha256", "64 hex digits are expected"))?;
-    let type_ok = request.content_type.len() <= 255 && request.content_type.is_ascii() && request.content_type.contains('/')
+    let type_ok = request.content_type.len() <= 255
+        && request.content_type.is_ascii()
+        && request.content_type.contains('/')
         && !request.content_type.chars().any(|c| c.is_ascii_control());
     if !type_ok {
         return Err(Problem::field("content_type", "a media type such as application/pdf is expected"));
     }
-    for (field, value, limit) in
-        [("collection", &request.collection, 200), ("external_id", &request.external_id, 500)]
+    for (field, value, limit) in [("collection", &request.collection, 200), ("external_id", &request.external_id, 500)]
     {
         if value.as_ref().is_some_and(|v| v.is_empty() || v.len() > limit || v.contains('\0')) {
             return Err(Problem::field(field, &format!("1 to {limit} bytes without NUL are expected")));
@@ -180,6 +199,12 @@ fn validate(request: &CreateDocument) -> Result<Sha256Hex, Problem> {
         && request.labels.iter().all(|l| !l.is_empty() && l.len() <= 100 && !l.contains('\0'));
     if !labels_ok {
         return Err(Problem::field("labels", "at most 32 labels of 1 to 100 bytes are expected"));
+    }
+    if !request.labels.is_empty() && !request.labels.iter().any(|label| held.contains(label)) {
+        return Err(Problem::field(
+            "labels",
+            "at least one label your key holds is expected; you would not see the document",
+        ));
     }
     Ok(sha256)
 }
@@ -211,6 +236,8 @@ impl Declaration<'_> {
             deduplicated: false,
             upload: Some(upload),
         };
+        let data = json!({"version_id": self.version_id, "size_bytes": self.request.size, "sha256": self.sha256});
+        audit::record(connection, self.principal, "document.create", &document.to_string(), data).await?;
         reply(201, &created)
     }
 
@@ -220,7 +247,13 @@ impl Declaration<'_> {
             .await?;
         if self.request.size > limit {
             let (limit, size) = (limit as u64, self.request.size as u64);
-            return Err(Failure::limit(Code::SizeLimit, "the file is larger than the tenant's limit in bytes", limit, size).into());
+            return Err(Failure::limit(
+                Code::SizeLimit,
+                "the file is larger than the tenant's limit in bytes",
+                limit,
+                size,
+            )
+            .into());
         }
         Ok(())
     }
@@ -255,11 +288,12 @@ impl Declaration<'_> {
     }
 
     async fn document(&self, connection: &mut PgConnection) -> Result<DocumentId, DbError> {
-        let id: uuid::Uuid = sqlx::query_scalar(
+        let id: Option<uuid::Uuid> = sqlx::query_scalar(
             "INSERT INTO documents (tenant_id, id, collection, external_id, name, metadata, labels)
              VALUES (current_tenant(), $1, $2, $3, $4, $5, $6)
              ON CONFLICT (tenant_id, collection, external_id) WHERE external_id IS NOT NULL AND deleted_at IS NULL
              DO UPDATE SET name = excluded.name, metadata = excluded.metadata, labels = excluded.labels, updated_at = now()
+             WHERE documents.labels = '{}' OR documents.labels && $7
              RETURNING id",
         )
         .bind(DocumentId::fresh().0)
@@ -268,9 +302,11 @@ impl Declaration<'_> {
         .bind(&self.request.name)
         .bind(self.request.metadata.clone().unwrap_or_else(|| serde_json::json!({})))
         .bind(&self.request.labels)
-        .fetch_one(connection)
+        .bind(&self.principal.labels)
+        .fetch_optional(connection)
         .await?;
-        Ok(id.into())
+        let taken = || Failure::new(Code::Conflict, "this external id belongs to a document your key may not see");
+        Ok(id.ok_or_else(taken)?.into())
     }
 
     async fn version(&self, connection: &mut PgConnection, document: DocumentId) -> Result<i32, DbError> {

@@ -1,7 +1,7 @@
 //! `GET /v1/documents` and `GET /v1/documents/{id}`.
 
 use super::{DocumentRow, DocumentView, document_id, find};
-use crate::auth::Uploader;
+use crate::auth::Viewer;
 use crate::body::QueryParams;
 use crate::cursor;
 use crate::problem::{Problem, ProblemBody};
@@ -55,12 +55,15 @@ pub(crate) fn page_size(limit: Option<i64>) -> Result<i64, Problem> {
     responses((status = 200, body = DocumentPage), (status = 422, body = ProblemBody)))]
 pub async fn list(
     State(state): State<ApiState>,
-    Uploader(principal): Uploader,
+    Viewer(principal): Viewer,
     QueryParams(query): QueryParams<ListDocuments>,
 ) -> Result<Json<DocumentPage>, Problem> {
     let limit = page_size(query.limit)?;
     if query.state.as_ref().is_some_and(|s| !STATES.contains(&s.as_str())) {
-        return Err(Problem::field("state", "one of uploading, processing, done, partial, failed, cancelled, expired is expected"));
+        return Err(Problem::field(
+            "state",
+            "one of uploading, processing, done, partial, failed, cancelled, expired is expected",
+        ));
     }
     let tenant = principal.tenant_id;
     let after: Option<(OffsetDateTime, uuid::Uuid)> =
@@ -112,7 +115,7 @@ pub async fn list(
     responses((status = 200, body = DocumentView), (status = 404, body = ProblemBody)))]
 pub async fn get(
     State(state): State<ApiState>,
-    Uploader(principal): Uploader,
+    Viewer(principal): Viewer,
     Path(id): Path<String>,
 ) -> Result<Json<DocumentView>, Problem> {
     let id = document_id(&id)?;

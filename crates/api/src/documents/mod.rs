@@ -2,12 +2,15 @@
 //!
 //! Bytes never pass through here: `create` signs a URL, `complete` asks the store what arrived.
 
+pub mod chunks;
 pub mod complete;
 pub mod create;
 pub mod delete;
+pub mod deletions;
 pub mod list;
 pub mod read;
 pub mod results;
+pub mod text;
 
 use crate::problem::Problem;
 use docmill_model::{DocumentId, TenantId, VersionId};
@@ -84,6 +87,12 @@ pub(crate) struct DocumentRow {
     visible_generation: Option<uuid::Uuid>,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
+    #[sqlx(flatten)]
+    version: VersionRow,
+}
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct VersionRow {
     version_id: uuid::Uuid,
     number: i32,
     content_type: String,
@@ -94,6 +103,23 @@ pub(crate) struct DocumentRow {
     page_count: Option<i32>,
     char_count: Option<i32>,
     title: Option<String>,
+}
+
+impl From<VersionRow> for VersionView {
+    fn from(row: VersionRow) -> Self {
+        VersionView {
+            id: row.version_id.into(),
+            number: row.number,
+            content_type: row.content_type,
+            size_bytes: row.size_bytes,
+            sha256: row.sha256,
+            format: row.format,
+            language: row.language,
+            pages: row.page_count,
+            characters: row.char_count,
+            title: row.title,
+        }
+    }
 }
 
 impl From<DocumentRow> for DocumentView {
@@ -108,18 +134,7 @@ impl From<DocumentRow> for DocumentView {
             metadata: row.metadata,
             labels: row.labels,
             searchable: row.visible_generation.is_some(),
-            version: VersionView {
-                id: row.version_id.into(),
-                number: row.number,
-                content_type: row.content_type,
-                size_bytes: row.size_bytes,
-                sha256: row.sha256,
-                format: row.format,
-                language: row.language,
-                pages: row.page_count,
-                characters: row.char_count,
-                title: row.title,
-            },
+            version: row.version.into(),
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

@@ -1,7 +1,7 @@
 //! `GET /v1/documents/{id}/events`, `/jobs`: how the work went. Ids, counts and codes only.
 
 use super::{document_id, find};
-use crate::auth::Uploader;
+use crate::auth::Viewer;
 use crate::body::QueryParams;
 use crate::cursor;
 use crate::documents::list::page_size;
@@ -54,7 +54,7 @@ pub struct EventPage {
     responses((status = 200, body = EventPage), (status = 404, body = ProblemBody)))]
 pub async fn events(
     State(state): State<ApiState>,
-    Uploader(principal): Uploader,
+    Viewer(principal): Viewer,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<FeedPage>,
 ) -> Result<Json<EventPage>, Problem> {
@@ -117,15 +117,14 @@ pub struct JobView {
     pub finished_at: Option<OffsetDateTime>,
 }
 
-type JobRow =
-    (uuid::Uuid, uuid::Uuid, String, String, Option<String>, i64, bool, Option<f64>, Option<OffsetDateTime>);
+type JobRow = (uuid::Uuid, uuid::Uuid, String, String, Option<String>, i64, bool, Option<f64>, Option<OffsetDateTime>);
 
 /// The jobs of the document's newest run.
 #[utoipa::path(get, path = "/v1/documents/{id}/jobs", tag = "documents", params(("id" = String, Path, description = "Document id")),
     responses((status = 200, body = Vec<JobView>), (status = 404, body = ProblemBody)))]
 pub async fn jobs(
     State(state): State<ApiState>,
-    Uploader(principal): Uploader,
+    Viewer(principal): Viewer,
     Path(id): Path<String>,
 ) -> Result<Json<Vec<JobView>>, Problem> {
     let id = document_id(&id)?;

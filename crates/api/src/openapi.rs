@@ -1,0 +1,66 @@
+//! The OpenAPI document, made from the handlers and committed as a snapshot: a changed API shows in review.
+
+use crate::{
+    answers, audit, collections, documents, health, keys, operate, pipelines, search, telemetry, usage, webhooks,
+};
+use axum::http::header;
+use axum::response::IntoResponse;
+use std::sync::LazyLock;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Docmill",
+        description = "Uploaded files become searchable, cited, structured knowledge. Errors are problem+json with a stable `code`. \
+                       Unknown and foreign identifiers give the same 404. Positions in text count Unicode scalar values.",
+    ),
+    paths(
+        health::healthz, health::readyz, telemetry::metrics_text, document,
+        documents::create::create, documents::list::list, documents::list::get, documents::delete::delete,
+        documents::complete::complete, documents::read::events, documents::read::jobs, documents::results::versions,
+        documents::text::text, documents::results::summary, documents::results::extraction, documents::chunks::chunks,
+        collections::list, search::search, answers::create, answers::get, pipelines::list, pipelines::get,
+        keys::routes::create, keys::routes::list, keys::routes::revoke, audit::routes::list, audit::routes::check,
+        webhooks::create, webhooks::list, webhooks::delete, webhooks::rotate,
+        webhooks::deliveries::list, webhooks::deliveries::retry, usage::report,
+        operate::jobs::list, operate::jobs::get, operate::runs::get, operate::runs::cancel,
+        operate::pauses::list, operate::pauses::create, operate::pauses::delete,
+    ),
+    tags(
+        (name = "documents", description = "Upload by signed URL, follow the work, read the results"),
+        (name = "questions", description = "Search and cited answers"),
+        (name = "pipelines", description = "What documents go through"),
+        (name = "keys", description = "API keys and the audit log"),
+        (name = "webhooks", description = "Notifications, signed as in Standard Webhooks"),
+        (name = "operate", description = "Jobs, dead letters, replays: ids and states, never text"),
+        (name = "service", description = "Health, metrics, this document; without a key"),
+    ),
+    security(("key" = [])),
+    modifiers(&KeyScheme),
+)]
+struct Api;
+
+struct KeyScheme;
+
+impl Modify for KeyScheme {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("dmk_…").build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The OpenAPI document of this build.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Api::openapi()
+}
+
+/// The document this route is part of.
+#[utoipa::path(get, path = "/openapi.json", tag = "service", responses((status = 200, content_type = "application/json")))]
+pub async fn document() -> impl IntoResponse {
+    static TEXT: LazyLock<String> = LazyLock::new(|| openapi().to_json().unwrap_or_default());
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())
+}

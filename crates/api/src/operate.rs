@@ -1,0 +1,39 @@
+//! `/v1/operate/*`: what an operator sees and steers. Ids, states, codes and counts; never document text.
+//!
+//! An operator is bound to its own tenant, except for keys of the configured operator tenant, which may act on the
+//! whole installation.
+
+pub mod jobs;
+pub mod pauses;
+pub mod runs;
+
+use crate::auth::Principal;
+use crate::problem::Problem;
+use crate::router::Table;
+use crate::state::ApiState;
+use docmill_model::Code;
+
+/// Adds the operators' routes.
+pub(crate) fn add(table: Table) -> Table {
+    table
+        .get("/v1/operate/jobs", jobs::list)
+        .get("/v1/operate/jobs/{id}", jobs::get)
+        .get("/v1/operate/runs/{id}", runs::get)
+        .post("/v1/operate/runs/{id}/cancel", runs::cancel)
+        .get("/v1/operate/pauses", pauses::list)
+        .post("/v1/operate/pauses", pauses::create)
+        .delete("/v1/operate/pauses/{kind}/{subject}", pauses::delete)
+}
+
+/// True for keys that may act on the whole installation.
+pub(crate) fn is_installation(state: &ApiState, principal: &Principal) -> bool {
+    state.config.operator_tenant == Some(principal.tenant_id)
+}
+
+/// Passes keys that may act on the whole installation.
+pub(crate) fn require_installation(state: &ApiState, principal: &Principal) -> Result<(), Problem> {
+    if is_installation(state, principal) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::ScopeMissing, "this acts on all tenants: it needs a key of the operator tenant"))
+}

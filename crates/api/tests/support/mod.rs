@@ -1,0 +1,205 @@
+//! The API over a world of its own: the router that production serves, real Postgres and a real object store.
+#![allow(dead_code, clippy::unwrap_used)]
+
+mod corpus;
+
+pub use corpus::{Published, publish};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use docmill_api::keys::{self, KeyRequest};
+use docmill_api::limits::Rate;
+use docmill_api::state::ApiParts;
+use docmill_api::{ApiConfig, ApiState, Readiness};
+use docmill_model::TenantId;
+use docmill_model::manifest::Manifest;
+use docmill_model::scope::Scope;
+use docmill_retrieval::{Answers, AnswersConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig};
+use docmill_runtime::pipeline::Pipelines;
+use docmill_runtime::registry::Registry;
+use docmill_runtime::{JobContext, Stage, StageError};
+use docmill_testkit::World;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tower::ServiceExt;
+
+pub const PEPPER: &str = "pepper of the tests";
+
+/// A stage that does nothing; no worker runs here.
+struct Ingest;
+
+#[async_trait::async_trait]
+impl Stage for Ingest {
+    const NAME: &'static str = "ingest";
+    const VERSION: u32 = 1;
+    type Config = BTreeMap<String, String>;
+    type Prepared = ();
+
+    async fn run(&self, _: &JobContext, _: &Self::Config) -> Result<Manifest, StageError> {
+        Ok(Manifest::default())
+    }
+
+    async fn prepare(&self, _: &JobContext, _: &Self::Config, _: &Manifest) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    async fn commit(&self, _: &mut sqlx::PgConnection, _: &JobContext, _: &Manifest, (): ()) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+/// A running API.
+pub struct Api {
+    pub world: World,
+    pub state: ApiState,
+    pub router: Router,
+    _lexical: tempfile::TempDir,
+}
+
+/// A tenant with one key.
+pub struct Tenant {
+    pub id: TenantId,
+    pub key: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {}", self.text))
+    }
+
+    pub fn code(&self) -> String {
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json", "{}", self.text);
+        self.json()["code"].as_str().unwrap().to_owned()
+    }
+
+    /// The status and code of an error.
+    pub fn error(&self) -> (u16, String) {
+        (self.status.as_u16(), self.code())
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{}: {}", self.status, self.text);
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+}
+
+/// A rate no test reaches.
+pub fn config() -> ApiConfig {
+    ApiConfig { rate: Rate { per_sec: 1e6, burst: 1e6 }, ..ApiConfig::default() }
+}
+
+impl Api {
+    pub async fn start() -> Self {
+        Self::start_with(config()).await
+    }
+
+    pub async fn start_with(config: ApiConfig) -> Self {
+        let world = docmill_testkit::world().await;
+        let registry = Arc::new(Registry::builder().with(Ingest).build());
+        let pipelines = Pipelines::from_text("name: default\nstages:\n  ingest: {}\n", &registry).unwrap();
+        pipelines.register(&world.database).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
+        let search = Search::new(world.database.clone(), world.embedder.clone(), lexical, SearchConfig::default());
+        let answers = Answers::new(search.clone(), world.artifacts.clone(), None, AnswersConfig::default());
+        let state = ApiState::new(ApiParts {
+            database: world.database.clone(),
+            artifacts: world.artifacts.clone(),
+            pipelines: Arc::new(pipelines),
+            registry,
+            search,
+            answers,
+            pepper: SecretString::from(PEPPER),
+            readiness: Readiness::default(),
+            metrics: None,
+            config,
+        });
+        Self { world, router: docmill_api::router(state.clone()), state, _lexical: folder }
+    }
+
+    /// A fresh tenant with a key of every scope.
+    pub async fn tenant(&self) -> Tenant {
+        let id = self.world.tenant().await;
+        Tenant { id, key: self.key(id, &Scope::ALL, &[]).await }
+    }
+
+    pub async fn key(&self, tenant: TenantId, scopes: &[Scope], labels: &[&str]) -> String {
+        let request = KeyRequest {
+            tenant_id: tenant,
+            name: "test".to_owned(),
+            scopes: scopes.to_vec(),
+            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+            expires_at: None,
+        };
+        let new = keys::create(&self.world.database, &SecretString::from(PEPPER), request).await.unwrap();
+        new.secret.expose_secret().to_owned()
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 64 << 20).await.unwrap();
+        Reply { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    pub async fn get(&self, key: &str, path: &str) -> Reply {
+        self.send(request(Method::GET, path, key, None)).await
+    }
+
+    pub async fn delete(&self, key: &str, path: &str) -> Reply {
+        self.send(request(Method::DELETE, path, key, None)).await
+    }
+
+    pub async fn post(&self, key: &str, path: &str, body: &Value) -> Reply {
+        self.send(request(Method::POST, path, key, Some(body))).await
+    }
+
+    /// Declares, PUTs and completes `bytes`; gives the document's id.
+    pub async fn upload(&self, key: &str, name: &str, bytes: &[u8]) -> String {
+        let created = self.post(key, "/v1/documents", &declaration(name, bytes)).await.ok();
+        put(&created["upload"], bytes).await;
+        let id = created["id"].as_str().unwrap().to_owned();
+        self.post(key, &format!("/v1/documents/{id}/complete"), &Value::Null).await.ok();
+        id
+    }
+}
+
+pub fn request(method: Method, path: &str, key: &str, body: Option<&Value>) -> Request<Body> {
+    let builder = Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {key}"));
+    match body {
+        Some(body) => builder.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())).unwrap(),
+        None => builder.body(Body::empty()).unwrap(),
+    }
+}
+
+pub fn declaration(name: &str, bytes: &[u8]) -> Value {
+    let sha256 = docmill_model::Sha256Hex::of(bytes);
+    serde_json::json!({"name": name, "content_type": "text/plain", "size": bytes.len(), "sha256": sha256})
+}
+
+/// Sends the bytes as the signed URL wants them.
+pub async fn put(upload: &Value, bytes: &[u8]) {
+    let status = put_status(upload, bytes).await;
+    assert!((200..300).contains(&status), "the store answered {status}");
+}
+
+pub async fn put_status(upload: &Value, bytes: &[u8]) -> u16 {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut request = reqwest::Client::new().put(upload["url"].as_str().unwrap()).body(bytes.to_vec());
+    for (name, value) in upload["headers"].as_object().unwrap() {
+        request = request.header(name, value.as_str().unwrap());
+    }
+    request.send().await.unwrap().status().as_u16()
+}
