@@ -99,12 +99,13 @@ const START_HERE: [i64; 0] = [];
 /// # Errors
 /// `SANDBOX_UNAVAILABLE` when a mandatory one cannot be built.
 pub(super) fn lock(walls: &Walls) -> Result<Lockdown, Failure> {
-    limit_resources(walls)?;
     rustix::thread::set_no_new_privs(true).map_err(|_| unavailable("no_new_privs is refused"))?;
     let landlock = landlock(walls)?;
     if walls.landlock_required && landlock != "full" {
         return Err(unavailable("Landlock is required by the configuration, and the kernel does not enforce it fully"));
     }
+    // After Landlock, whose rules need descriptors of their own.
+    limit_resources(walls)?;
     filter(!walls.executable.is_empty())?;
     Ok(Lockdown {
         landlock: landlock.to_owned(),
@@ -172,10 +173,11 @@ fn filter(starts: bool) -> Result<(), Failure> {
     rules.insert(libc::SYS_tgkill, vec![rule(0, SeccompCmpOp::Eq, own)?]);
     rules.insert(libc::SYS_clone, Vec::new());
     rules.insert(libc::SYS_clone3, Vec::new());
-    install(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)?;
-    // "Not supported" instead of "not permitted": libraries then go on with the thread they have.
+    // "Not supported" instead of "not permitted": libraries then go on with the thread they have. This filter comes
+    // first, because the other one ends the installing of filters.
     let threads = [libc::SYS_clone, libc::SYS_clone3].map(|call| (call, Vec::new())).into_iter().collect();
-    install(threads, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))
+    install(threads, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
+    install(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)
 }
 
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, Failure> {
