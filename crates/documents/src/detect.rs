@@ -6,6 +6,7 @@
 mod container;
 mod declared;
 
+use crate::encoding;
 use docmill_model::document::Format;
 use docmill_model::{Code, Failure};
 
@@ -39,7 +40,7 @@ pub(crate) fn detect(bytes: &[u8], declared: Option<&str>, name: Option<&str>) -
     if let Some(wanted) = &wanted
         && !wanted.fits(&kind)
     {
-        let message = format!("declared {}, detected {}", wanted.label(), kind.label());
+        let message = format!("declared {}, detected {}", wanted.label(), kind.label(bytes));
         return Err(Failure::new(Code::TypeMismatch, message));
     }
     match kind {
@@ -53,12 +54,14 @@ pub(crate) fn detect(bytes: &[u8], declared: Option<&str>, name: Option<&str>) -
 }
 
 impl Kind {
-    fn label(&self) -> &str {
+    fn label<'a>(&'a self, bytes: &[u8]) -> &'a str {
         match self {
             Kind::Known(Format::Pdf) => "application/pdf",
             Kind::Known(Format::Docx) => declared::DOCX,
             Kind::Known(Format::Image) => "an image",
             Kind::Known(Format::Html) => "text/html",
+            Kind::Text if looks_like_html(bytes) => "text/html",
+            Kind::Text if encoding::decode(bytes, None).is_err() => "unknown binary data",
             Kind::Known(_) | Kind::Text => "text",
             Kind::Other(label) => label,
         }

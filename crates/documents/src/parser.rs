@@ -164,7 +164,8 @@ impl Parser {
         if !pdf || options.pdf_engine == PdfEngine::PdfExtract {
             return Err((failure, peak));
         }
-        if matches!(failure.code, Code::ParserMemory | Code::ParserCpu | Code::ParserTimeout | Code::ParserCrashed)
+        let by_size = [Code::ParserMemory, Code::ParserCpu, Code::ParserTimeout, Code::ParserCrashed, Code::EmptyText];
+        if by_size.contains(&failure.code)
             && let Some(cause) = self.expansion(bytes, options).await
         {
             return Err((cause, peak));

@@ -140,15 +140,13 @@ pub(super) fn gray(page: &PdfPage, dpi: u32, pixels: u64) -> Result<(GrayImage, 
     let (width, height) = (page.width().value, page.height().value);
     let area = f64::from(width) * f64::from(height);
     // Recognition gains nothing from more; posters are drawn coarser.
-    let most = pixels.min(25_000_000) as f64;
+    let most = pixels.min(16_000_000) as f64;
     let scale = (f64::from(dpi) / 72.0).min((most / area.max(1.0)).sqrt()) as f32;
     if !(area.is_finite() && scale * 72.0 >= 20.0 && width >= 1.0 && height >= 1.0) {
         return Err(Failure::limit(Code::PixelLimit, "the page is too large to be drawn", pixels, (area * 7.7) as u64));
     }
-    let config = PdfRenderConfig::new()
-        .scale_page_by_factor(scale)
-        .set_format(PdfBitmapFormat::Gray)
-        .use_grayscale_rendering(true);
+    // Not the engine's own gray bitmaps: their rows are padded, and some pages end the process while drawn on them.
+    let config = PdfRenderConfig::new().scale_page_by_factor(scale).set_format(PdfBitmapFormat::BGRx);
     let drawn = page.render_with_config(&config).and_then(|bitmap| bitmap.as_image());
     let image = drawn.map_err(|_| Failure::new(Code::OcrFailed, "the page cannot be drawn"))?;
     Ok((image.into_luma8(), scale))
