@@ -7,4 +7,7 @@ pub mod artifacts;
 pub mod blobs;
 pub mod database;
 pub mod embedder;
+pub mod gateway;
+mod http;
 pub mod tokens;
+pub mod webhooks;

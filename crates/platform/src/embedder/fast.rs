@@ -313,7 +313,32 @@ fn unusable(why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::plan;
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn request(queue: &Queue, texts: &[&str], urgent: bool) -> mpsc::UnboundedReceiver<Reply> {
+        let (reply, replies) = mpsc::unbounded_channel();
+        let batch = |(place, text): (usize, &&str)| Batch {
+            places: vec![place],
+            texts: vec![(*text).to_owned()],
+            reply: reply.clone(),
+        };
+        queue.push(texts.iter().enumerate().map(batch), urgent);
+        replies
+    }
+
+    #[test]
+    fn a_question_goes_first_and_what_nobody_waits_for_is_left_out() {
+        let queue = Queue::default();
+        let dropped = request(&queue, &["nobody", "waits"], false);
+        let _document = request(&queue, &["a", "document"], false);
+        let _question = request(&queue, &["a question"], true);
+        drop(dropped);
+        let order: Vec<String> = (0..3).map(|_| queue.next().unwrap().texts.remove(0)).collect();
+        assert_eq!(order, ["a question", "a", "document"]);
+        queue.lock().closed = true;
+        assert!(queue.next().is_none());
+    }
 
     #[test]
     fn batches_are_small_nearly_equal_and_hold_every_text_once() {
