@@ -360,7 +360,7 @@ impl Gateway {
             metrics::histogram!("docmill_model_call_seconds", "model" => model.name.clone())
                 .record(started.elapsed().as_secs_f64());
             ledger::close(&database, row, closing).await;
-            sent.map_err(|fault| (fault.failure, fault.again))
+            sent.map_err(|fault| (*fault.failure, fault.again))
         };
         tokio::spawn(work).await.unwrap_or_else(|_| {
             model.breaker.released();

@@ -76,7 +76,7 @@ pub(super) enum Again {
 /// An unusable answer, or none.
 #[derive(Debug)]
 pub(super) struct Fault {
-    pub(super) failure: Failure,
+    pub(super) failure: Box<Failure>,
     pub(super) again: Again,
     /// For the ledger.
     pub(super) outcome: &'static str,
@@ -91,7 +91,14 @@ pub(super) struct Fault {
 impl Fault {
     fn new(outcome: &'static str, code: Code, message: impl Into<String>, again: Again) -> Self {
         let counts = again != Again::Never;
-        Self { failure: Failure::new(code, message), again, outcome, counts, usage: None, may_be_charged: false }
+        Self {
+            failure: Box::new(Failure::new(code, message)),
+            again,
+            outcome,
+            counts,
+            usage: None,
+            may_be_charged: false,
+        }
     }
 
     fn charged(mut self) -> Self {
@@ -193,12 +200,9 @@ impl Provider {
                 Ok(Some(chunk)) if body.len() + chunk.len() > self.max_response_bytes => {
                     let limit = self.max_response_bytes as u64;
                     let mut fault = Fault::new("too_large", Code::OutputLimit, "", Again::Never).charged();
-                    fault.failure = Failure::limit(
-                        Code::OutputLimit,
-                        "the model provider's answer has too many bytes",
-                        limit,
-                        (body.len() + chunk.len()) as u64,
-                    );
+                    let message = "the model provider's answer has too many bytes";
+                    let measured = (body.len() + chunk.len()) as u64;
+                    *fault.failure = Failure::limit(Code::OutputLimit, message, limit, measured);
                     fault.counts = true;
                     return Err(fault);
                 }

@@ -1,0 +1,280 @@
+//! The gateway against a scripted model server on a real socket, with its ledger in a real database.
+#![allow(clippy::unwrap_used)]
+
+mod script;
+
+use docmill_model::{Code, Failure, TenantId};
+use docmill_platform::gateway::{Gateway, GatewayConfig, JsonMode, ModelCall, ModelConfig, Price, Prices};
+use docmill_testkit::{World, world};
+use script::{Answer, Server, server};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One micro-dollar a token, in and out.
+const PRICE: Price = Price { input: 1_000_000, cached: 500_000, output: 1_000_000 };
+
+fn model(server: &Server, name: &str) -> ModelConfig {
+    ModelConfig {
+        provider: "scripted".to_owned(),
+        base_url: server.url.clone(),
+        api_key: Some("the-provider-key".into()),
+        model: name.to_owned(),
+        json: JsonMode::Prompt,
+        limit_parameter: "max_tokens".to_owned(),
+    }
+}
+
+fn config(models: Vec<ModelConfig>) -> GatewayConfig {
+    GatewayConfig {
+        prices: Prices(BTreeMap::from([("first".to_owned(), PRICE), ("second".to_owned(), PRICE)])),
+        backoff: Duration::from_millis(1),
+        try_timeout: Duration::from_millis(400),
+        total_timeout: Duration::from_secs(10),
+        max_response_bytes: 10_000,
+        ..GatewayConfig::new(models)
+    }
+}
+
+fn gateway(world: &World, config: GatewayConfig) -> Arc<Gateway> {
+    Arc::new(Gateway::new(config, world.database.clone()).unwrap())
+}
+
+fn call(tenant: TenantId) -> ModelCall<'static> {
+    ModelCall { max_output_tokens: 100, ..ModelCall::new(tenant, "answers", "system text", "user text") }
+}
+
+/// Outcomes, costs and models of the tenant's rows, in order.
+async fn rows(world: &World, tenant: TenantId) -> Vec<(String, i64, String)> {
+    let read = world.database.read(tenant, |connection| {
+        Box::pin(async move {
+            Ok(sqlx::query_as(
+                "SELECT outcome, cost_microusd, model FROM ledger WHERE tenant_id = current_tenant() ORDER BY id",
+            )
+            .fetch_all(connection)
+            .await?)
+        })
+    });
+    read.await.unwrap()
+}
+
+async fn outcomes(world: &World, tenant: TenantId) -> Vec<String> {
+    rows(world, tenant).await.into_iter().map(|row| row.0).collect()
+}
+
+async fn budget(world: &World, tenant: TenantId, budgets: serde_json::Value) {
+    let settings = json!({ "budgets": budgets });
+    let written = world.database.write(tenant, move |connection| {
+        Box::pin(async move {
+            sqlx::query("UPDATE tenants SET settings = $1 WHERE id = current_tenant()")
+                .bind(settings)
+                .execute(connection)
+                .await?;
+            Ok(())
+        })
+    });
+    written.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_is_sent_as_asked_and_paid_for() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    server.plan([Answer::text("the answer")]);
+    let gateway = gateway(&world, config(vec![model(&server, "first")]));
+    assert_eq!(gateway.engine(), "scripted/first");
+    let user = "please use sk-proj-abcdefghijklmnopqrstuvwx and answer";
+    let done = gateway.complete(ModelCall { user, prompt_version: Some("v1"), ..call(tenant) }).await.unwrap();
+    assert_eq!((done.text.as_str(), done.model.as_str(), done.cost_microusd), ("the answer", "scripted/first", 15));
+    assert!(!format!("{done:?}").contains("the answer"));
+    let (key, body) = server.requests().remove(0);
+    assert_eq!(key, "Bearer the-provider-key");
+    assert_eq!(body["messages"][0], json!({"role": "system", "content": "system text"}));
+    assert_eq!(body["messages"][1]["content"], "please use [redacted api key] and answer");
+    assert_eq!((&body["max_tokens"], &body["model"]), (&json!(100), &json!("first")));
+    assert_eq!(rows(&world, tenant).await, [("done".to_owned(), 15, "first".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_fails_for_a_moment_is_tried_again_and_every_request_has_a_row() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let gateway = gateway(&world, GatewayConfig { tries: 9, ..config(vec![model(&server, "first")]) });
+    server.plan([
+        Answer::status(500),
+        Answer::status(429).header("retry-after", "0"),
+        Answer::text("once").then_error(),
+        Answer::raw(r#"{"choices": []}"#),
+        Answer::text("fine"),
+    ]);
+    assert_eq!(gateway.complete(call(tenant)).await.unwrap().text, "fine");
+    server.plan([Answer::raw("<html>"), Answer::hang(), Answer::cut(), Answer::text("fine")]);
+    assert_eq!(gateway.complete(call(tenant)).await.unwrap().text, "fine");
+    let found = rows(&world, tenant).await;
+    let outcomes: Vec<&str> = found.iter().map(|row| row.0.as_str()).collect();
+    assert_eq!(outcomes, ["error", "rate_limited", "error", "empty", "done", "malformed", "timeout", "cut", "done"]);
+    assert!(found[..4].iter().all(|row| row.1 == 0), "what failed at once is not charged: {found:?}");
+    assert!(found[6].1 > 100, "what may have been charged counts in full: {found:?}");
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured_or_the_next_model_is_used() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let gateway = gateway(&world, config(vec![model(&server, "first"), model(&server, "second")]));
+    server.plan([Answer::status(429).header("retry-after", "1"), Answer::text("later")]);
+    let started = std::time::Instant::now();
+    assert_eq!(gateway.complete(call(tenant)).await.unwrap().model, "scripted/first");
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+    server.plan([Answer::status(503).header("retry-after", "60"), Answer::text("from the other")]);
+    assert_eq!(gateway.complete(call(tenant)).await.unwrap().model, "scripted/second");
+}
+
+#[tokio::test]
+async fn the_next_model_answers_when_one_refuses_overflows_or_stops_short() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let gateway = gateway(&world, config(vec![model(&server, "first"), model(&server, "second")]));
+    let unusable = [
+        (Answer::status(401), "refused"),
+        (Answer::status(302).header("location", "/v1/chat/completions"), "refused"),
+        (Answer::text(&"x".repeat(20_000)), "too_large"),
+        (Answer::text("half an").finish("length"), "length"),
+        (Answer::text("").finish("content_filter"), "filtered"),
+    ];
+    for (answer, outcome) in unusable {
+        server.plan([answer, Answer::text("whole")]);
+        let done = gateway.complete(call(tenant)).await.unwrap();
+        assert_eq!((done.text.as_str(), done.model.as_str()), ("whole", "scripted/second"), "{outcome}");
+        let seen = outcomes(&world, tenant).await;
+        assert_eq!(seen[seen.len() - 2..], [outcome, "done"]);
+    }
+}
+
+#[tokio::test]
+async fn the_last_failure_is_told_by_its_kind_and_holds_no_body() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let gateway = gateway(&world, GatewayConfig { tries: 1, ..config(vec![model(&server, "first")]) });
+    let table = [
+        (Answer::status(500), Code::ProviderError),
+        (Answer::status(400), Code::ProviderRefused),
+        (Answer::text("half").finish("length"), Code::OutputLimit),
+        (Answer::text("secret words").then_error(), Code::ProviderError),
+        (Answer::hang(), Code::ProviderError),
+    ];
+    for (answer, code) in table {
+        server.plan([answer]);
+        let failure = gateway.complete(call(tenant)).await.unwrap_err();
+        assert_eq!(failure.code, code, "{failure}");
+        assert!(!failure.message.contains("secret"), "{failure}");
+    }
+    let absent = ModelConfig { base_url: "http://127.0.0.1:9/v1".to_owned(), ..model(&server, "first") };
+    let gone = Gateway::new(GatewayConfig { tries: 1, ..config(vec![absent]) }, world.database.clone()).unwrap();
+    assert_eq!(gone.complete(call(tenant)).await.unwrap_err().code, Code::ProviderError);
+    assert_eq!(outcomes(&world, tenant).await.last().unwrap(), "unreachable");
+    let bad = ModelConfig { base_url: "file:///etc".to_owned(), ..model(&server, "first") };
+    assert_eq!(Gateway::new(config(vec![bad]), world.database.clone()).err().unwrap().code, Code::ConfigInvalid);
+    assert_eq!(Gateway::new(config(vec![]), world.database.clone()).err().unwrap().code, Code::ConfigInvalid);
+}
+
+#[tokio::test]
+async fn a_provider_that_keeps_failing_is_left_alone() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let gateway =
+        gateway(&world, GatewayConfig { tries: 5, ..config(vec![model(&server, "first"), model(&server, "second")]) });
+    server.plan((0..5).map(|_| Answer::status(500)).chain([Answer::text("one"), Answer::text("two")]));
+    assert_eq!(gateway.complete(call(tenant)).await.unwrap().model, "scripted/second");
+    assert_eq!(gateway.complete(call(tenant)).await.unwrap().model, "scripted/second");
+    assert_eq!(server.requests().len(), 7, "the second call did not ask the first model");
+}
+
+#[tokio::test]
+async fn json_that_does_not_fit_is_repaired_once() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let gateway = gateway(&world, config(vec![model(&server, "first")]));
+    let schema = json!({"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}});
+    let call = || ModelCall { schema: Some(&schema), ..call(tenant) };
+    server.plan([Answer::text(r#"{"sum": 1}"#), Answer::text("```json\n{\"total\": 7}\n```")]);
+    assert_eq!(gateway.complete(call()).await.unwrap().json, Some(json!({"total": 7})));
+    let requests = server.requests();
+    assert!(requests[0].1["messages"][0]["content"].as_str().unwrap().contains("JSON Schema"));
+    assert_eq!(requests[1].1["messages"].as_array().unwrap().len(), 4);
+    assert!(requests[1].1["messages"][3]["content"].as_str().unwrap().contains("total"));
+    server.plan([Answer::text("no"), Answer::text("never")]);
+    assert_eq!(gateway.complete(call()).await.unwrap_err().code, Code::ProviderOutputInvalid);
+    assert_eq!(outcomes(&world, tenant).await, ["invalid", "done", "invalid", "invalid"]);
+
+    let native = ModelConfig { json: JsonMode::Schema, ..model(&server, "first") };
+    let gateway = Gateway::new(config(vec![native]), world.database.clone()).unwrap();
+    server.plan([Answer::text(r#"{"total": 1}"#)]);
+    gateway.complete(call()).await.unwrap();
+    let (_, body) = server.requests().pop().unwrap();
+    assert_eq!(body["response_format"]["json_schema"]["schema"], schema);
+    assert_eq!(body["messages"][0]["content"], "system text");
+    let bad = json!({"type": 7});
+    let failure = gateway.complete(ModelCall { schema: Some(&bad), ..call() }).await.unwrap_err();
+    assert_eq!(failure.code, Code::SchemaInvalid);
+}
+
+#[tokio::test]
+async fn a_hard_budget_is_never_passed_not_by_calls_at_once_either() {
+    let (world, server) = (world().await, server().await);
+    let (tenant, other) = (world.tenant().await, world.tenant().await);
+    let gateway = gateway(&world, config(vec![model(&server, "first")]));
+    // A call reserves about 130 (input estimate and 100 output tokens) and costs 15.
+    budget(&world, tenant, json!({"total": {"soft": 10, "hard": 400}})).await;
+    server.plan((0..40).map(|_| Answer::text("fine").slow(Duration::from_millis(100))));
+    let calls: Vec<_> = (0..12)
+        .map(|_| {
+            let gateway = Arc::clone(&gateway);
+            tokio::spawn(async move { gateway.complete(call(tenant)).await })
+        })
+        .collect();
+    let (mut done, mut refused) = (0, Vec::<Failure>::new());
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => done += 1,
+            Err(failure) => refused.push(failure),
+        }
+    }
+    assert!(done >= 3 && !refused.is_empty(), "{done} done");
+    assert!(refused.iter().all(|failure| failure.code == Code::BudgetExceeded && failure.limit == Some(400)));
+    let spent: i64 = rows(&world, tenant).await.iter().map(|row| row.1).sum();
+    assert!(spent <= 400, "{spent}");
+    gateway.complete(call(other)).await.unwrap();
+
+    budget(&world, other, json!({"summarize": 0, "total": {"hard": 1_000_000}})).await;
+    gateway.complete(call(other)).await.unwrap();
+    let failure = gateway.complete(ModelCall { feature: "summarize", ..call(other) }).await.unwrap_err();
+    assert_eq!(failure.code, Code::BudgetExceeded);
+    assert_eq!(outcomes(&world, other).await, ["done", "done"], "what the budget forbids is not sent");
+    budget(&world, other, json!(["broken"])).await;
+    assert_eq!(gateway.complete(call(other)).await.unwrap_err().code, Code::ConfigInvalid);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_open_row_and_slots_are_limited() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let limits = GatewayConfig {
+        concurrency: 1,
+        total_timeout: Duration::from_millis(700),
+        ..config(vec![model(&server, "first")])
+    };
+    let gateway = gateway(&world, limits);
+    server.plan([Answer::text("late").slow(Duration::from_millis(200))]);
+    let gone = tokio::time::timeout(Duration::from_millis(100), gateway.complete(call(tenant))).await;
+    assert!(gone.is_err());
+    docmill_testkit::eventually("the row is closed", Duration::from_secs(5), || async {
+        outcomes(&world, tenant).await == ["done"]
+    })
+    .await;
+    server.plan([Answer::hang(), Answer::hang(), Answer::hang()]);
+    let (busy, waiting) = tokio::join!(gateway.complete(call(tenant)), gateway.complete(call(tenant)));
+    let codes = [busy.unwrap_err().code, waiting.unwrap_err().code];
+    assert_eq!(codes, [Code::ProviderError, Code::Overloaded]);
+}

@@ -1,0 +1,125 @@
+//! A model server that answers as planned, one answer a request, and remembers what it was asked.
+#![allow(clippy::unwrap_used)]
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Response};
+use axum::routing::post;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// One planned answer.
+#[derive(Clone)]
+pub struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+    wait: Duration,
+    cut: bool,
+}
+
+impl Answer {
+    /// A whole completion: 12 tokens in, 3 out.
+    pub fn text(content: &str) -> Self {
+        let usage = json!({"prompt_tokens": 12, "completion_tokens": 3});
+        let choice = json!({"message": {"role": "assistant", "content": content}, "finish_reason": "stop"});
+        Self::raw(&json!({"choices": [choice], "usage": usage}).to_string())
+    }
+
+    pub fn raw(body: &str) -> Self {
+        Self { status: 200, headers: Vec::new(), body: body.to_owned(), wait: Duration::ZERO, cut: false }
+    }
+
+    pub fn status(status: u16) -> Self {
+        Self { status, ..Self::raw(r#"{"error": {"message": "secret words"}}"#) }
+    }
+
+    /// Never ends.
+    pub fn hang() -> Self {
+        Self::raw("").slow(Duration::from_secs(3600))
+    }
+
+    /// Announces more bytes than it sends.
+    pub fn cut() -> Self {
+        Self { cut: true, ..Self::text("an answer that breaks off") }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn slow(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+
+    pub fn finish(self, reason: &str) -> Self {
+        Self { body: self.body.replace("\"stop\"", &format!("\"{reason}\"")), ..self }
+    }
+
+    /// Says error in the body of a 200.
+    pub fn then_error(self) -> Self {
+        let mut body: Value = serde_json::from_str(&self.body).unwrap();
+        body["error"] = json!({"message": "secret words"});
+        Self { body: body.to_string(), ..self }
+    }
+
+    async fn send(self) -> Response<Body> {
+        tokio::time::sleep(self.wait).await;
+        let mut response = Response::builder().status(self.status).header("content-type", "application/json");
+        for (name, value) in &self.headers {
+            response = response.header(name, value);
+        }
+        if self.cut {
+            let half: Bytes = self.body[..self.body.len() / 2].to_owned().into();
+            let parts = [Ok(half), Err(std::io::Error::other("cut"))];
+            return response.body(Body::from_stream(futures::stream::iter(parts))).unwrap();
+        }
+        response.body(self.body.into()).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    plan: VecDeque<Answer>,
+    seen: Vec<(String, Value)>,
+}
+
+/// The running server.
+pub struct Server {
+    pub url: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    /// Adds answers to the plan.
+    pub fn plan(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.state.lock().unwrap().plan.extend(answers);
+    }
+
+    /// The `authorization` header and body of every request so far.
+    pub fn requests(&self) -> Vec<(String, Value)> {
+        self.state.lock().unwrap().seen.clone()
+    }
+}
+
+pub async fn server() -> Server {
+    let state = Arc::new(Mutex::new(State::default()));
+    let shared = Arc::clone(&state);
+    let answer = move |headers: HeaderMap, body: Bytes| async move {
+        let key = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+        let planned = {
+            let mut state = shared.lock().unwrap();
+            state.seen.push((key, serde_json::from_slice(&body).unwrap()));
+            state.plan.pop_front()
+        };
+        planned.unwrap_or_else(|| Answer::status(599)).send().await
+    };
+    let app = Router::new().route("/v1/chat/completions", post(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Server { url, state }
+}
