@@ -214,6 +214,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_open ON jobs (stage, state, available_at) WHERE state IN ('ready', 'leased', 'waiting', 'held');
 -- What the relay has released and nobody has finished: small whatever the backlog.
 CREATE INDEX jobs_in_flight ON jobs (stage, tenant_id) WHERE state = 'leased' OR (state = 'ready' AND emitted_at IS NOT NULL);
+CREATE INDEX jobs_timers ON jobs (available_at) WHERE state IN ('waiting', 'held');
 CREATE INDEX jobs_dead ON jobs (tenant_id, stage, finished_at DESC) WHERE state = 'dead';
 CREATE INDEX jobs_document ON jobs (tenant_id, document_id);
 
@@ -623,7 +624,7 @@ BEGIN
     END LOOP;
     -- The engine crosses tenants on these tables only, and below only on columns without text.
     FOREACH t IN ARRAY ARRAY['tenants', 'api_keys', 'principals', 'runs', 'jobs', 'attempts', 'outbox', 'index_heads', 'index_ops',
-                             'index_watermarks', 'deliveries', 'documents', 'document_versions', 'generations', 'deletions', 'pauses']
+                             'index_watermarks', 'deliveries', 'documents', 'document_versions', 'generations', 'deletions', 'pauses', 'replays']
     LOOP
         EXECUTE format('CREATE POLICY engine ON %I TO docmill_engine USING (true) WITH CHECK (true)', t);
     END LOOP;
@@ -661,5 +662,6 @@ GRANT SELECT (tenant_id, id, document_id, number, size_bytes, sha256, pipeline_v
       UPDATE (upload_state) ON document_versions TO docmill_engine;
 GRANT SELECT (tenant_id, id, document_id, version_id, chunk_count, state, created_at, visible_at, retired_at) ON generations TO docmill_engine;
 GRANT SELECT (tenant_id, document_id, created_at, finish_after, finished_at) ON deletions TO docmill_engine;
+GRANT SELECT (tenant_id, id, state, created_at, finished_at) ON replays TO docmill_engine;
 GRANT SELECT ON embedding_spaces TO docmill_engine;
 GRANT UPDATE (fingerprint) ON embedding_spaces TO docmill_engine;

@@ -1,13 +1,33 @@
 //! The engine: stages, pipeline files, the job state machine, leases, outbox, relay, consumers and reconciler.
 //!
-//! It owns the tables `runs`, `jobs`, `attempts`, `outbox`, `stage_cache` and `pipeline_versions`; no other crate
-//! writes them. Postgres is the truth and JetStream a doorbell: nothing here relies on the order of events or on the
-//! broker's memory.
+//! It owns the tables `runs`, `jobs`, `attempts`, `outbox`, `pauses`, `parked_events`, `replays`, `stage_cache` and
+//! `pipeline_versions`; no other crate writes them. Postgres is the truth and JetStream a doorbell: nothing here relies
+//! on the order of events or on the broker's memory. What decides is pure ([`machine`]); SQL applies it under a fence.
 
+mod broker;
+mod cache;
+mod claim;
+mod consumer;
+mod lease;
+mod reconciler;
+mod relay;
+mod settle;
+mod worker;
+
+pub mod backlog;
+pub mod control;
+pub mod dead;
+pub mod deliveries;
+pub mod doctor;
+pub mod engine;
+pub mod failpoints;
 pub mod machine;
 pub mod pipeline;
 pub mod registry;
+pub mod replay;
 pub mod runs;
 pub mod stage;
 
+pub use engine::{Engine, EngineConfig};
+pub use registry::Registry;
 pub use stage::{JobContext, Policy, Stage, StageError};

@@ -174,3 +174,6 @@ pub fn check(path: &std::path::Path, registry: &Registry) -> Result<Pipeline, Fa
     let schemas = path.parent().unwrap_or(std::path::Path::new(".")).join("schemas");
     parse(&path.display().to_string(), &text, registry, &|name| file::read_schema(&schemas, name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,6 +100,8 @@ pub struct JobContext {
     pub cancel: CancellationToken,
     /// W3C trace context of the request that caused the run.
     pub traceparent: Option<String>,
+    /// Armed by tests only.
+    pub failpoints: crate::failpoints::Failpoints,
 }
 
 impl JobContext {
@@ -139,7 +141,19 @@ impl JobContext {
     pub async fn store<T: Serialize + Sync>(&self, value: &T) -> Result<ArtifactRef, Failure> {
         let bytes =
             serde_json::to_vec(value).map_err(|_| Failure::new(Code::Internal, "artifact cannot be encoded"))?;
-        self.artifacts.put(self.tenant_id, bytes.into()).await
+        self.failpoints.hit("artifact.before", "").await;
+        let stored = self.artifacts.put(self.tenant_id, bytes.into()).await;
+        self.failpoints.hit("artifact.after", "").await;
+        stored
+    }
+
+    /// The JSON Schema the pipeline inlines under `name`.
+    ///
+    /// # Errors
+    /// `SCHEMA_INVALID` when the pinned pipeline has none of that name.
+    pub fn schema(&self, name: &str) -> Result<&serde_json::Value, Failure> {
+        let missing = || Failure::new(Code::SchemaInvalid, format!("the pinned pipeline has no schema `{name}`"));
+        self.schemas.get(name).ok_or_else(missing)
     }
 
     /// The generation this job's chunks belong to: derived from document, version and the chunk list.

@@ -1,0 +1,124 @@
+//! The stage cache: what an earlier job with the same inputs produced.
+//!
+//! The key holds everything that can change the result: tenant, stage, its version, the fingerprint of its engines,
+//! its settings with their schemas, and the manifests of all that came before. A stage that comes after nothing reads
+//! the uploaded bytes: their hash, type and name stand in for a manifest.
+
+use crate::claim::Claimed;
+use crate::engine::Core;
+use crate::pipeline::{Pipeline, PipelineStage};
+use crate::registry::ErasedStage;
+use docmill_model::manifest::Manifest;
+use docmill_model::{Code, Failure, Sha256Hex};
+use docmill_platform::database::DbError;
+use sqlx::PgConnection;
+use std::sync::Arc;
+
+/// What a job starts from.
+pub(crate) struct Start {
+    /// Manifests of the ancestors that are done, in pipeline order.
+    pub inputs: Vec<(String, Manifest)>,
+    /// The key, for a stage that may be cached.
+    pub key: Option<String>,
+    /// What the cache holds for it.
+    pub hit: Option<Manifest>,
+}
+
+/// Loads a job's inputs and asks the cache.
+pub(crate) async fn start(
+    core: &Arc<Core>,
+    claimed: &Claimed,
+    pipeline: &Arc<Pipeline>,
+    stage: &PipelineStage,
+    erased: &Arc<dyn ErasedStage>,
+) -> Result<Start, DbError> {
+    let (claimed, pipeline, stage, erased) = (claimed.clone(), pipeline.clone(), stage.clone(), erased.clone());
+    core.database
+        .write(claimed.tenant_id, move |connection| {
+            Box::pin(async move {
+                let inputs = inputs(connection, &claimed, &pipeline).await?;
+                if !erased.cacheable() {
+                    return Ok(Start { inputs, key: None, hit: None });
+                }
+                let source = if inputs.is_empty() { source(connection, &claimed).await? } else { Vec::new() };
+                let key = key(&claimed, &pipeline, &stage, &*erased, &inputs, &source);
+                let hit = if claimed.recompute { None } else { lookup(connection, &key).await? };
+                Ok(Start { inputs, key: Some(key), hit })
+            })
+        })
+        .await
+}
+
+async fn inputs(
+    connection: &mut PgConnection,
+    claimed: &Claimed,
+    pipeline: &Pipeline,
+) -> Result<Vec<(String, Manifest)>, DbError> {
+    let rows: Vec<(String, serde_json::Value)> = sqlx::query_as(
+        "SELECT stage, manifest FROM jobs
+         WHERE tenant_id = current_tenant() AND run_id = $1 AND state = 'done' AND manifest IS NOT NULL AND id <> $2",
+    )
+    .bind(claimed.run_id.0)
+    .bind(claimed.job_id.0)
+    .fetch_all(connection)
+    .await?;
+    let ancestors = pipeline.ancestors(&claimed.stage);
+    let mut inputs = Vec::new();
+    for stage in pipeline.stages.iter().filter(|stage| ancestors.contains(stage.name.as_str())) {
+        for (name, manifest) in rows.iter().filter(|(name, _)| *name == stage.name) {
+            let manifest = serde_json::from_value(manifest.clone()).map_err(|_| {
+                DbError::Failed(Failure::new(
+                    Code::Internal,
+                    format!("the manifest of stage `{name}` has another layout"),
+                ))
+            })?;
+            inputs.push((name.clone(), manifest));
+        }
+    }
+    Ok(inputs)
+}
+
+/// Identity of the uploaded bytes as a parser sees them.
+async fn source(connection: &mut PgConnection, claimed: &Claimed) -> Result<Vec<String>, DbError> {
+    let row: Option<(String, String, String)> = sqlx::query_as(
+        "SELECT v.sha256, v.content_type, d.name FROM document_versions v
+         JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
+         WHERE v.tenant_id = current_tenant() AND v.id = $1",
+    )
+    .bind(claimed.version_id.0)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(sha256, content_type, name)| vec![sha256, content_type, name]).unwrap_or_default())
+}
+
+fn key(
+    claimed: &Claimed,
+    pipeline: &Pipeline,
+    stage: &PipelineStage,
+    erased: &dyn ErasedStage,
+    inputs: &[(String, Manifest)],
+    source: &[String],
+) -> String {
+    let inputs: Vec<(&str, Sha256Hex)> =
+        inputs.iter().map(|(name, manifest)| (name.as_str(), manifest.hash())).collect();
+    let parts = serde_json::json!([
+        claimed.tenant_id,
+        stage.name,
+        erased.version(),
+        erased.fingerprint(),
+        pipeline.settings_hash(stage),
+        inputs,
+        source,
+    ]);
+    Sha256Hex::of(parts.to_string().as_bytes()).to_string()
+}
+
+async fn lookup(connection: &mut PgConnection, key: &str) -> Result<Option<Manifest>, DbError> {
+    let stored: Option<serde_json::Value> =
+        sqlx::query_scalar("SELECT manifest FROM stage_cache WHERE tenant_id = current_tenant() AND key = $1")
+            .bind(key)
+            .fetch_optional(connection)
+            .await?;
+    // An entry of another layout is no entry.
+    Ok(stored.and_then(|manifest| serde_json::from_value(manifest).ok()))
+}

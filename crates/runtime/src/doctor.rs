@@ -1,0 +1,59 @@
+//! The doctor: the invariants as named queries over live data. Each returns the rows that break it, as ids.
+//!
+//! A healthy system has none, also under load: what is merely on its way gets the time the reconciler needs. Read as
+//! the engine role, so nothing here can see text.
+
+mod queries;
+
+use docmill_model::Failure;
+use docmill_platform::database::{Database, DbError};
+
+/// Most violations shown of one invariant.
+pub const SHOWN_LIMIT: usize = 100;
+
+/// One invariant.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Invariant {
+    /// Stable name.
+    pub name: &'static str,
+    /// What must hold.
+    pub sentence: &'static str,
+    #[serde(skip)]
+    sql: &'static str,
+}
+
+/// One row that breaks an invariant.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// Name of the invariant.
+    pub invariant: String,
+    /// What breaks it: `run <id>`, `job <id>`, ….
+    pub subject: String,
+    /// States, counts and ages; never text.
+    pub detail: String,
+}
+
+/// Every invariant.
+#[must_use]
+pub fn invariants() -> &'static [Invariant] {
+    queries::ALL
+}
+
+/// Evaluates all invariants.
+///
+/// # Errors
+/// Database failures.
+pub async fn examine(database: &Database) -> Result<Vec<Violation>, Failure> {
+    let mut violations = Vec::new();
+    for invariant in queries::ALL {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as(invariant.sql).fetch_all(database.engine()).await.map_err(DbError::from)?;
+        violations.extend(rows.into_iter().take(SHOWN_LIMIT).map(|(subject, detail)| Violation {
+            invariant: invariant.name.to_owned(),
+            subject,
+            detail,
+        }));
+    }
+    metrics::gauge!("docmill_invariant_violations").set(violations.len() as f64);
+    Ok(violations)
+}

@@ -1,0 +1,209 @@
+//! The reconciler: whatever was missed, lost or left half-way becomes a fact again, on a timer.
+//!
+//! Every step is argument-free, bounded and idempotent, so any number of reconcilers may run. It scans as the engine
+//! role (ids and states of all tenants) and settles as the tenant, through the same code as a worker.
+
+mod housekeeping;
+
+use crate::engine::Core;
+use crate::machine::Outcome;
+use crate::settle::{self, Settled, Target};
+use crate::{backlog, replay, runs};
+use docmill_model::{Failure, JobId, RunId, TenantId};
+use docmill_platform::database::DbError;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Most rows one step of one round touches.
+pub(crate) const BATCH: i64 = 500;
+/// Longest wait before a released job that nobody claims is emitted again.
+const REEMIT_LIMIT_SECS: f64 = 20.0;
+/// A run this young may still be written by its starter.
+const SETTLE_AGE_SECS: f64 = 2.0;
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+const GAUGES: Duration = Duration::from_secs(5);
+
+/// Rounds until `stop` fires. After the database was away, leases get one length of grace: their workers could not
+/// renew them either.
+pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
+    let (mut outage, mut quiet_until) = (false, Instant::now());
+    let (mut cleaned, mut gauged) = (Instant::now(), Instant::now());
+    while !stop.is_cancelled() {
+        let expire = !outage && Instant::now() >= quiet_until;
+        match round(core, expire).await {
+            Ok(()) if outage => {
+                outage = false;
+                quiet_until = Instant::now() + core.config.lease;
+            }
+            Ok(()) => {}
+            Err(failure) => {
+                outage = true;
+                tracing::warn!(code = %failure.code, "the reconciler could not finish a round: {}", failure.message);
+            }
+        }
+        if !outage && cleaned.elapsed() >= HOUSEKEEPING {
+            cleaned = Instant::now();
+            if let Err(error) = housekeeping::prune(core).await {
+                tracing::warn!(code = %error.into_failure().code, "old rows were not pruned");
+            }
+        }
+        if !outage && gauged.elapsed() >= GAUGES {
+            gauged = Instant::now();
+            let _ = backlog::publish_gauges(&core.database, &core.registry.names()).await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(core.config.tick) => {}
+        }
+    }
+}
+
+async fn round(core: &Arc<Core>, expire: bool) -> Result<(), Failure> {
+    core.config.failpoints.hit("reconcile.before", "").await;
+    let mut woken = 0;
+    if expire {
+        woken += expire_leases(core).await?;
+    }
+    woken += wake_timers(core).await?;
+    woken += free_held(core).await?;
+    woken += emit_again(core).await?;
+    settle_runs(core).await?;
+    housekeeping::expire_uploads(core).await?;
+    replay::advance_all(core).await?;
+    if woken > 0 {
+        core.kick.notify_one();
+    }
+    core.config.failpoints.hit("reconcile.after", "").await;
+    Ok(())
+}
+
+/// Leases that ran out: the worker died or was cut off.
+async fn expire_leases(core: &Arc<Core>) -> Result<u64, DbError> {
+    let rows: Vec<(Uuid, Uuid, Uuid, i64, String)> = sqlx::query_as(
+        "SELECT tenant_id, run_id, id, fence, stage FROM jobs WHERE state = 'leased' AND lease_until < now()
+         ORDER BY lease_until LIMIT $1",
+    )
+    .bind(BATCH)
+    .fetch_all(core.database.engine())
+    .await?;
+    let mut lost = 0;
+    for (tenant, run, job, fence, stage) in rows {
+        let target = Target { tenant_id: TenantId(tenant), run_id: RunId(run), job_id: JobId(job), fence, stage };
+        if let Settled::Applied(settlement) = settle::end(core, &target, Outcome::Lost, None).await? {
+            lost += 1;
+            metrics::counter!("docmill_jobs_total", "stage" => target.stage.clone(), "outcome" => "lost").increment(1);
+            tracing::warn!(
+                job = %target.job_id, stage = target.stage, lost = settlement.lost, state = settlement.next.state().as_str(),
+                "a lease ran out"
+            );
+        }
+    }
+    Ok(lost)
+}
+
+/// Timers that are due: retries, snoozes, budget checks.
+async fn wake_timers(core: &Arc<Core>) -> Result<u64, DbError> {
+    let woken = sqlx::query(
+        "WITH due AS (
+            SELECT tenant_id, id FROM jobs
+            WHERE state IN ('waiting', 'held') AND available_at <= now() AND held_reason IS DISTINCT FROM 'paused'
+              AND held_reason IS DISTINCT FROM 'scan'
+            ORDER BY available_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED),
+         woken AS (
+            UPDATE jobs j SET state = 'ready', held_reason = NULL, emission = j.emission + 1, emitted_at = NULL, updated_at = now()
+            FROM due WHERE j.tenant_id = due.tenant_id AND j.id = due.id
+            RETURNING j.tenant_id, j.id, j.run_id, j.stage, j.emission, j.priority, j.traceparent)
+         INSERT INTO outbox (tenant_id, topic, stage, job_id, run_id, emission, priority, traceparent)
+         SELECT tenant_id, 'job', stage, id, run_id, emission, priority, traceparent FROM woken",
+    )
+    .bind(BATCH)
+    .execute(core.database.engine())
+    .await?;
+    Ok(woken.rows_affected())
+}
+
+/// Jobs set aside for a pause that is over.
+async fn free_held(core: &Arc<Core>) -> Result<u64, DbError> {
+    let freed = sqlx::query(
+        "WITH free AS (
+            SELECT j.tenant_id, j.id FROM jobs j
+            WHERE j.state = 'held' AND j.held_reason = 'paused' AND NOT EXISTS (
+                SELECT 1 FROM pauses p WHERE (p.kind = 'stage' AND p.subject = j.stage)
+                    OR (p.kind = 'tenant' AND p.subject = j.tenant_id::text)
+                    OR (p.kind = 'pipeline' AND p.subject = (
+                        SELECT v.name FROM runs r JOIN pipeline_versions v ON v.version = r.pipeline_version
+                        WHERE r.tenant_id = j.tenant_id AND r.id = j.run_id)))
+            ORDER BY j.available_at LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED),
+         woken AS (
+            UPDATE jobs j SET state = 'ready', held_reason = NULL, emission = j.emission + 1, emitted_at = NULL, updated_at = now()
+            FROM free WHERE j.tenant_id = free.tenant_id AND j.id = free.id
+            RETURNING j.tenant_id, j.id, j.run_id, j.stage, j.emission, j.priority, j.traceparent)
+         INSERT INTO outbox (tenant_id, topic, stage, job_id, run_id, emission, priority, traceparent)
+         SELECT tenant_id, 'job', stage, id, run_id, emission, priority, traceparent FROM woken",
+    )
+    .bind(BATCH)
+    .execute(core.database.engine())
+    .await?;
+    Ok(freed.rows_affected())
+}
+
+/// Released jobs nobody claims, and ready jobs without an event: the stream was wiped, rolled back, or is just slow. A
+/// new emission has a new message id, so the dedupe window cannot swallow it, and goes before the tenant's backlog.
+async fn emit_again(core: &Arc<Core>) -> Result<u64, DbError> {
+    let emitted = sqlx::query(
+        "WITH stale AS (
+            (SELECT tenant_id, id FROM jobs
+             WHERE state = 'ready' AND emitted_at IS NOT NULL
+               AND emitted_at < now() - make_interval(secs => least($2 * power(2, least(emission, 10) - 1), $3))
+             LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
+            UNION ALL
+            (SELECT j.tenant_id, j.id FROM jobs j
+             WHERE j.state = 'ready' AND j.emitted_at IS NULL AND j.updated_at < now() - make_interval(secs => $2)
+               AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.job_id = j.id AND o.sent_at IS NULL)
+             LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED)),
+         again AS (
+            UPDATE jobs j SET emission = j.emission + 1, emitted_at = NULL, updated_at = now()
+            FROM stale WHERE j.tenant_id = stale.tenant_id AND j.id = stale.id
+            RETURNING j.tenant_id, j.id, j.run_id, j.stage, j.emission, j.priority, j.traceparent)
+         INSERT INTO outbox (tenant_id, topic, stage, job_id, run_id, emission, priority, traceparent)
+         SELECT tenant_id, 'job', stage, id, run_id, emission, least(priority + 1, 32767), traceparent FROM again",
+    )
+    .bind(BATCH)
+    .bind(core.config.reemit_after.as_secs_f64())
+    .bind(REEMIT_LIMIT_SECS)
+    .execute(core.database.engine())
+    .await?;
+    let count = emitted.rows_affected();
+    if count > 0 {
+        metrics::counter!("docmill_events_emitted_again_total").increment(count);
+        tracing::debug!(count, "events emitted again");
+    }
+    Ok(count)
+}
+
+/// Running runs whose jobs have all ended. The commit that ends the last job settles its run, so there are none,
+/// unless rows were changed by hand.
+async fn settle_runs(core: &Arc<Core>) -> Result<(), DbError> {
+    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT r.tenant_id, r.id FROM runs r
+         WHERE r.state = 'running' AND r.created_at < now() - make_interval(secs => $2) AND NOT EXISTS (
+            SELECT 1 FROM jobs j WHERE j.tenant_id = r.tenant_id AND j.run_id = r.id AND NOT j.on_settled
+              AND j.state NOT IN ('done', 'dead', 'cancelled'))
+         ORDER BY r.created_at LIMIT $1",
+    )
+    .bind(BATCH)
+    .bind(SETTLE_AGE_SECS)
+    .fetch_all(core.database.engine())
+    .await?;
+    for (tenant, run) in rows {
+        let settled = core.database.write(TenantId(tenant), move |connection| {
+            Box::pin(async move { runs::settle_if_over(connection, RunId(run)).await })
+        });
+        if settled.await? {
+            tracing::warn!(run = %run, "a run was settled by the reconciler");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! What breaks: workers die, leases are lost, the stream is wiped, events repeat or are garbage, processes stop.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use docmill_model::event::JobEvent;
+use docmill_model::{JobId, TenantId};
+use docmill_runtime::{Engine, doctor};
+use docmill_testkit::eventually;
+use std::sync::Arc;
+use std::time::Duration;
+use support::{Bench, LEASE, PATIENCE, Step, halted};
+use tokio::sync::Notify;
+
+async fn jetstream(bench: &Bench) -> async_nats::jetstream::Context {
+    use secrecy::ExposeSecret;
+    async_nats::jetstream::new(async_nats::connect(bench.world.nats_url.expose_secret()).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_anywhere_is_replaced_and_effects_happen_once() {
+    for point in ["claim.after", "run.after", "commit.before", "commit.inside", "commit.after", "publish.after"] {
+        let bench = Bench::new().await;
+        let mut config = bench.config("dies");
+        config.failpoints =
+            halted(&if point.starts_with("publish") { point.to_owned() } else { format!("{point}@beta") });
+        let dying = bench.start(config);
+        let document = bench.document(bench.world.tenant().await).await;
+        if point.starts_with("publish") {
+            bench.job_is(document.run, "alpha", "ready").await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        } else {
+            eventually("the point is reached", PATIENCE, || async {
+                !bench.attempts(document.run, "beta").await.is_empty()
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        dying.kill();
+        let engine = bench.start(bench.config("lives"));
+        assert_eq!(bench.settled(document.run).await, "done", "{point}");
+        bench.exactly_once(&[document]).await;
+        match point {
+            "claim.after" | "run.after" | "commit.before" | "commit.inside" => {
+                assert_eq!(bench.attempts(document.run, "beta").await, ["lost", "done"], "{point}");
+            }
+            _ => assert_eq!(bench.attempts(document.run, "beta").await, ["done"], "{point}"),
+        }
+        engine.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_lost_its_lease_cannot_commit() {
+    let bench = Bench::new().await;
+    let go = Arc::new(Notify::new());
+    bench.toys.next("beta", Step::Deaf(go.clone()));
+    let engine = bench.start(bench.config("one"));
+    let document = bench.document(bench.world.tenant().await).await;
+    eventually("beta runs", PATIENCE, || async { bench.toys.runs("beta") == 1 }).await;
+    // As if the process had been stopped for longer than its lease.
+    eventually("the lease is lost", PATIENCE, || async {
+        sqlx::query("UPDATE jobs SET lease_until = now() - interval '1 second' WHERE run_id = $1 AND stage = 'beta' AND fence = 1 AND state = 'leased'")
+            .bind(document.run.0)
+            .execute(bench.world.database.engine())
+            .await
+            .unwrap();
+        bench.job(document.run, "beta").await.lost == 1
+    })
+    .await;
+    go.notify_one();
+    assert_eq!(bench.settled(document.run).await, "done");
+    assert_eq!(bench.attempts(document.run, "beta").await, ["lost", "done"]);
+    bench.exactly_once(&[document]).await;
+    engine.stop().await;
+    assert_eq!(bench.toys.runs("beta"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_job_keeps_its_lease() {
+    let bench = Bench::new().await;
+    let go = Arc::new(Notify::new());
+    bench.toys.next("beta", Step::Deaf(go.clone()));
+    let engine = bench.start(bench.config("one"));
+    let document = bench.document(bench.world.tenant().await).await;
+    eventually("beta runs", PATIENCE, || async { bench.toys.runs("beta") == 1 }).await;
+    tokio::time::sleep(LEASE * 5 / 2).await;
+    go.notify_one();
+    assert_eq!(bench.settled(document.run).await, "done");
+    assert_eq!(bench.attempts(document.run, "beta").await, ["done"], "renewed for two and a half leases");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_stream_and_a_deleted_consumer_lose_nothing() {
+    let bench = Bench::new().await;
+    let engine = bench.start(bench.config("one"));
+    let tenant = bench.world.tenant().await;
+    let mut documents = bench.documents(tenant, 10).await;
+    let context = jetstream(&bench).await;
+    let stream = format!("{}-jobs", bench.world.stream_prefix);
+    eventually("work began", PATIENCE, || async { bench.toys.runs("alpha") > 2 }).await;
+    context.delete_stream(&stream).await.unwrap();
+    documents.extend(bench.documents(tenant, 10).await);
+    eventually("the stream is back", PATIENCE, || async { context.get_stream(&stream).await.is_ok() }).await;
+    context.delete_consumer_from_stream("stage-beta", &stream).await.ok();
+    bench.all_final(&documents.iter().map(|document| document.run).collect::<Vec<_>>()).await;
+    bench.exactly_once(&documents).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeated_shuffled_and_unreadable_events_change_nothing() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.start(bench.config("one")), bench.start(bench.config("two")));
+    let documents = bench.documents(bench.world.tenant().await, 8).await;
+    let context = jetstream(&bench).await;
+    let prefix = &bench.world.stream_prefix;
+    for round in 0..10 {
+        let jobs: Vec<(uuid::Uuid, uuid::Uuid, String)> =
+            sqlx::query_as("SELECT tenant_id, id, stage FROM jobs ORDER BY random()")
+                .fetch_all(bench.world.database.engine())
+                .await
+                .unwrap();
+        for (tenant, job, stage) in jobs {
+            let event = JobEvent {
+                v: 1,
+                tenant_id: TenantId(tenant),
+                job_id: JobId(job),
+                stage: stage.clone(),
+                emission: round,
+                traceparent: None,
+            };
+            let body = serde_json::to_vec(&event).unwrap();
+            context.publish(format!("{prefix}.job.{stage}"), body.into()).await.unwrap().await.ok();
+        }
+    }
+    let garbage: [&[u8]; 4] = [
+        b"not json",
+        b"{\"v\":9,\"tenant_id\":\"00000000-0000-0000-0000-000000000000\",\"job_id\":\"00000000-0000-0000-0000-000000000000\",\"stage\":\"beta\",\"emission\":0}",
+        b"{\"v\":1,\"surprise\":true}",
+        b"",
+    ];
+    for body in garbage {
+        context.publish(format!("{prefix}.job.beta"), body.into()).await.unwrap().await.unwrap();
+    }
+    bench.all_final(&documents.iter().map(|document| document.run).collect::<Vec<_>>()).await;
+    eventually("garbage is parked", PATIENCE, || async {
+        let parked: i64 = sqlx::query_scalar("SELECT count(*) FROM parked_events")
+            .fetch_one(bench.world.database.engine())
+            .await
+            .unwrap();
+        parked == 4
+    })
+    .await;
+    bench.exactly_once(&documents).await;
+    for document in &documents {
+        assert_eq!(bench.attempts(document.run, "beta").await, ["done"], "claimed once");
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_burns_no_attempt() {
+    let bench = Bench::new().await;
+    bench.toys.next("beta", Step::Hang);
+    let engine = bench.start(bench.config("one"));
+    let document = bench.document(bench.world.tenant().await).await;
+    eventually("beta runs", PATIENCE, || async { bench.toys.runs("beta") == 1 }).await;
+    let began = std::time::Instant::now();
+    engine.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+    let beta = bench.job(document.run, "beta").await;
+    assert_eq!((beta.state.as_str(), beta.failed, beta.lost), ("ready", 0, 0));
+    let engine = bench.start(bench.config("two"));
+    assert_eq!(bench.settled(document.run).await, "done");
+    assert_eq!(bench.attempts(document.run, "beta").await, ["released", "done"]);
+    bench.exactly_once(&[document]).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poison_that_kills_workers_is_parked_alone() {
+    let bench = Bench::new().await;
+    let document = bench.document(bench.world.tenant().await).await;
+    // Nine workers have died of it already.
+    sqlx::query("UPDATE jobs SET lost = 9 WHERE run_id = $1 AND stage = 'alpha'")
+        .bind(document.run.0)
+        .execute(bench.world.database.engine())
+        .await
+        .unwrap();
+    let mut config = bench.config("dies");
+    config.failpoints = halted("run.before@alpha");
+    let dying = bench.start(config);
+    bench.job_is(document.run, "alpha", "leased").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    dying.kill();
+    let engine = bench.start(bench.config("lives"));
+    assert_eq!(bench.settled(document.run).await, "failed");
+    let alpha = bench.job(document.run, "alpha").await;
+    assert_eq!((alpha.state.as_str(), alpha.lost, alpha.code.as_deref()), ("dead", 10, Some("WORKER_LOST")));
+    bench.healthy().await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_injected_orphan_is_found_and_healed() {
+    let bench = Bench::new().await;
+    let engine: Engine = bench.engine(bench.config("one"));
+    let document = bench.document(bench.world.tenant().await).await;
+    // Its event was never written, and nobody noticed for a minute.
+    sqlx::query("DELETE FROM outbox").execute(bench.world.database.engine()).await.unwrap();
+    sqlx::query("UPDATE jobs SET updated_at = now() - interval '1 minute'")
+        .execute(bench.world.database.engine())
+        .await
+        .unwrap();
+    let found = doctor::examine(&bench.world.database).await.unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].invariant, "ready_job_has_event");
+    let running = support::Running::new(engine);
+    assert_eq!(bench.settled(document.run).await, "done");
+    bench.exactly_once(&[document]).await;
+    running.stop().await;
+}

@@ -1,0 +1,222 @@
+//! Fairness, pauses, expiry, deliveries, and how fast the engine is when stages do nothing.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use async_trait::async_trait;
+use docmill_model::{Code, DeliveryId, EndpointId, Failure};
+use docmill_runtime::control::{self, PauseKind};
+use docmill_runtime::deliveries::{DeliveryRequest, DeliverySender};
+use docmill_runtime::{backlog, control::pauses};
+use docmill_testkit::eventually;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use support::{Bench, Document, PATIENCE};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_with_many_documents_does_not_starve_one_with_few() {
+    let bench = Bench::new().await;
+    let (big, small) = (bench.world.tenant().await, bench.world.tenant().await);
+    let many = bench.documents(big, 60).await;
+    let few = bench.documents(small, 3).await;
+    let engine = bench.start(bench.config("one"));
+    bench.all_final(&few.iter().chain(&many).map(|document| document.run).collect::<Vec<_>>()).await;
+    let few: BTreeSet<_> = few.iter().map(|document| document.id).collect();
+    let order = bench.toys.order("alpha");
+    let last = order.iter().rposition(|document| few.contains(document)).unwrap();
+    assert!(last < 20, "the small tenant's last document was number {last} of {}", order.len());
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_paused_waits_and_goes_on() {
+    let bench = Bench::new().await;
+    let tenant = bench.world.tenant().await;
+    let database = &bench.world.database;
+    let subject = tenant.to_string();
+    for (kind, subject, held_at) in [
+        (PauseKind::Stage, "beta", "beta"),
+        (PauseKind::Tenant, subject.as_str(), "alpha"),
+        (PauseKind::Pipeline, "toys", "alpha"),
+    ] {
+        assert!(control::pause(database, kind, subject).await.unwrap());
+        assert!(!control::pause(database, kind, subject).await.unwrap(), "twice is once");
+        let engine = bench.start(bench.config("one"));
+        let document = bench.document(tenant).await;
+        if held_at == "beta" {
+            bench.job_is(document.run, "alpha", "done").await;
+        }
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let job = bench.job(document.run, held_at).await;
+        assert!(matches!(job.state.as_str(), "ready" | "held"), "{kind:?}: {}", job.state);
+        assert_eq!(bench.attempts(document.run, held_at).await, Vec::<String>::new());
+        bench.healthy().await;
+        assert_eq!(pauses(database).await.unwrap().len(), 1);
+        assert!(control::resume(database, kind, subject).await.unwrap());
+        assert_eq!(bench.settled(document.run).await, "done", "{kind:?}");
+        bench.exactly_once(&[document]).await;
+        engine.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_nobody_completes_expires() {
+    let bench = Bench::new().await;
+    let document = bench.document(bench.world.tenant().await).await;
+    bench
+        .world
+        .database
+        .write(document.tenant, move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE documents SET state = 'uploading' WHERE tenant_id = current_tenant()").execute(&mut *connection).await?;
+                sqlx::query("DELETE FROM runs WHERE tenant_id = current_tenant()").execute(&mut *connection).await?;
+                sqlx::query(
+                    "UPDATE document_versions SET upload_state = 'pending', upload_expires_at = now() - interval '1 second'
+                     WHERE tenant_id = current_tenant()",
+                )
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+    let engine = bench.start(bench.config("one"));
+    eventually("the upload expires", PATIENCE, || async { bench.document_state(document).await == "expired" }).await;
+    bench.healthy().await;
+    engine.stop().await;
+}
+
+/// Answers from a list, then 200; keeps what it was sent.
+#[derive(Default)]
+struct ScriptedSender {
+    answers: Mutex<Vec<Result<u16, Failure>>>,
+    sent: Mutex<Vec<DeliveryRequest>>,
+}
+
+#[async_trait]
+impl DeliverySender for ScriptedSender {
+    async fn send(&self, request: &DeliveryRequest) -> Result<u16, Failure> {
+        self.sent.lock().unwrap().push(request.clone());
+        self.answers.lock().unwrap().pop().unwrap_or(Ok(200))
+    }
+}
+
+async fn delivery(bench: &Bench, document: Document) -> (DeliveryId, EndpointId) {
+    let (delivery, endpoint) = (DeliveryId::fresh(), EndpointId::fresh());
+    let made = bench.world.database.write(document.tenant, move |connection| {
+        Box::pin(async move {
+            sqlx::query("INSERT INTO webhook_endpoints (tenant_id, id, url, secrets) VALUES (current_tenant(), $1, 'https://example.com/', '{whsec_x}')")
+                .bind(endpoint.0)
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query(
+                "INSERT INTO deliveries (tenant_id, id, endpoint_id, document_id, run_id, payload)
+                 VALUES (current_tenant(), $1, $2, $3, $4, '{\"type\": \"document.settled\"}')",
+            )
+            .bind(delivery.0)
+            .bind(endpoint.0)
+            .bind(document.id.0)
+            .bind(document.run.0)
+            .execute(connection)
+            .await?;
+            Ok(())
+        })
+    });
+    made.await.unwrap();
+    (delivery, endpoint)
+}
+
+async fn delivery_state(bench: &Bench, id: DeliveryId) -> (String, i32) {
+    sqlx::query_as("SELECT state, attempts FROM deliveries WHERE id = $1")
+        .bind(id.0)
+        .fetch_one(bench.world.database.engine())
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_are_tried_again_under_one_id_and_a_410_ends_them() {
+    let bench = Bench::new().await;
+    let document = bench.document(bench.world.tenant().await).await;
+    let sender = Arc::new(ScriptedSender::default());
+    *sender.answers.lock().unwrap() = vec![Err(Failure::new(Code::DeliveryFailed, "no answer"))];
+    let stop = CancellationToken::new();
+    let engine = bench.engine(bench.config("one"));
+    let (running, token) = (sender.clone(), stop.clone());
+    let loop_task = tokio::spawn(async move { engine.run_deliveries(running, token).await });
+
+    let (first, _) = delivery(&bench, document).await;
+    eventually("the first try failed", PATIENCE, || async {
+        delivery_state(&bench, first).await == ("ready".to_owned(), 1)
+    })
+    .await;
+    make_due(&bench, document).await;
+    eventually("the second try succeeded", PATIENCE, || async {
+        delivery_state(&bench, first).await == ("done".to_owned(), 2)
+    })
+    .await;
+    let ids: BTreeSet<DeliveryId> = sender.sent.lock().unwrap().iter().map(|request| request.id).collect();
+    assert_eq!(ids, BTreeSet::from([first]), "one id over all tries");
+
+    sender.answers.lock().unwrap().push(Ok(410));
+    let (gone, endpoint) = delivery(&bench, document).await;
+    eventually("the receiver is gone", PATIENCE, || async {
+        delivery_state(&bench, gone).await == ("dead".to_owned(), 1)
+    })
+    .await;
+    let disabled: bool = bench
+        .world
+        .database
+        .read(document.tenant, move |connection| {
+            Box::pin(async move {
+                Ok(sqlx::query_scalar("SELECT disabled_at IS NOT NULL FROM webhook_endpoints WHERE tenant_id = current_tenant() AND id = $1")
+                    .bind(endpoint.0)
+                    .fetch_one(connection)
+                    .await?)
+            })
+        })
+        .await
+        .unwrap();
+    assert!(disabled);
+    stop.cancel();
+    loop_task.await.unwrap().unwrap();
+}
+
+/// Turns the clock of the deliveries.
+async fn make_due(bench: &Bench, document: Document) {
+    let due = bench.world.database.write(document.tenant, |connection| {
+        Box::pin(async move {
+            sqlx::query("UPDATE deliveries SET next_at = now() WHERE tenant_id = current_tenant() AND state = 'ready'")
+                .execute(connection)
+                .await?;
+            Ok(())
+        })
+    });
+    due.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stages_that_do_nothing_show_the_engines_own_cost() {
+    let bench = Bench::new().await;
+    let tenant = bench.world.tenant().await;
+    let documents = bench.documents(tenant, 100).await;
+    let before = backlog::backlog(&bench.world.database, Some(tenant)).await.unwrap();
+    assert_eq!(before.iter().find(|row| row.stage == "alpha").map(|row| row.ready), Some(100));
+    let began = Instant::now();
+    let engine = bench.start(bench.config("one"));
+    bench.all_final(&documents.iter().map(|document| document.run).collect::<Vec<_>>()).await;
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "engine: {} no-op jobs in {seconds:.2} s, {:.0} jobs/s",
+        documents.len() * 5,
+        documents.len() as f64 * 5.0 / seconds
+    );
+    let after = backlog::backlog(&bench.world.database, Some(tenant)).await.unwrap();
+    assert!(after.iter().all(|row| row.ready + row.running + row.retrying + row.held + row.dead == 0));
+    bench.exactly_once(&documents).await;
+    engine.stop().await;
+}
