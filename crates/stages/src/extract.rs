@@ -71,7 +71,7 @@ impl Stage for Extract {
     type Prepared = Extraction;
 
     async fn run(&self, job: &JobContext, config: &ExtractConfig) -> Result<Manifest, StageError> {
-        let schema = ExtractSchema::read(&pinned_schema(job, &config.schema).await?)?;
+        let schema = ExtractSchema::read(job.schema(&config.schema)?)?;
         let document: ParsedDocument = job.load(kind::PARSED).await?;
         let name = config.schema.clone();
         let outcome = tokio::task::spawn_blocking(move || extract_document(&document, &name, &schema))
@@ -114,23 +114,4 @@ impl Stage for Extract {
         .await?;
         Ok(())
     }
-}
-
-/// The schema as the run's pipeline version pins it.
-async fn pinned_schema(job: &JobContext, name: &str) -> Result<Value, StageError> {
-    let (version, wanted) = (job.pipeline_version.clone(), name.to_owned());
-    let pinned: Option<Option<Value>> = job
-        .database
-        .read(job.tenant_id, move |connection| {
-            Box::pin(async move {
-                Ok(sqlx::query_scalar("SELECT definition -> 'schemas' -> $2 FROM pipeline_versions WHERE version = $1")
-                    .bind(version)
-                    .bind(wanted)
-                    .fetch_optional(connection)
-                    .await?)
-            })
-        })
-        .await?;
-    let absent = || Failure::new(Code::SchemaInvalid, format!("the pipeline version holds no schema `{name}`"));
-    Ok(pinned.flatten().ok_or_else(absent)?)
 }

@@ -87,6 +87,11 @@ impl Stage for Index {
         .bind(new.0)
         .execute(&mut *connection)
         .await?;
+        // The one fact about a run that only this stage knows; the engine holds the row's lock.
+        sqlx::query("UPDATE runs SET searchable_at = now() WHERE tenant_id = current_tenant() AND id = $1 AND searchable_at IS NULL")
+            .bind(job.run_id.0)
+            .execute(&mut *connection)
+            .await?;
         Ok(retire(connection, &old).await?)
     }
 }

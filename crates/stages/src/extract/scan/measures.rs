@@ -1,6 +1,5 @@
 //! Percentages and lengths of time.
 
-use super::amounts::decimal;
 use super::{captures, pattern};
 use crate::extract::reading::Found;
 
