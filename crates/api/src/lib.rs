@@ -22,6 +22,7 @@ pub mod pipelines;
 pub mod problem;
 pub mod router;
 pub mod search;
+pub mod serve;
 pub mod state;
 pub mod telemetry;
 pub mod trace;

@@ -3,8 +3,12 @@
 //! An operator is bound to its own tenant, except for keys of the configured operator tenant, which may act on the
 //! whole installation.
 
+pub mod backlog;
+pub mod dead;
+pub mod doctor;
 pub mod jobs;
 pub mod pauses;
+pub mod replays;
 pub mod runs;
 
 use crate::auth::Principal;
@@ -16,6 +20,17 @@ use docmill_model::Code;
 /// Adds the operators' routes.
 pub(crate) fn add(table: Table) -> Table {
     table
+        .get("/v1/operate/doctor", doctor::examine)
+        .get("/v1/operate/backlog", backlog::report)
+        .get("/v1/operate/dead", dead::list)
+        .get("/v1/operate/dead/{id}", dead::show)
+        .post("/v1/operate/dead/{id}/retry", dead::retry)
+        .post("/v1/operate/dead/{id}/discard", dead::discard)
+        .post("/v1/operate/replays/plan", replays::plan)
+        .post("/v1/operate/replays", replays::start)
+        .get("/v1/operate/replays", replays::list)
+        .get("/v1/operate/replays/{id}", replays::get)
+        .post("/v1/operate/replays/{id}/state", replays::set_state)
         .get("/v1/operate/jobs", jobs::list)
         .get("/v1/operate/jobs/{id}", jobs::get)
         .get("/v1/operate/runs/{id}", runs::get)

@@ -1,7 +1,6 @@
 //! `/v1/webhooks`: where notifications go. Addresses are checked here and again when a delivery is sent; secrets are
 //! shown once. Not here: sending (the platform's), writing deliveries (the notify stage's).
 
-mod address;
 pub mod deliveries;
 
 use crate::audit;
@@ -12,12 +11,9 @@ use crate::state::ApiState;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use docmill_model::{Code, EndpointId, Failure};
-use address::check_url;
-use rand::Rng;
-use secrecy::{ExposeSecret, SecretString};
+use docmill_platform::webhooks::{check_url, fresh_secret};
+use secrecy::ExposeSecret;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -75,13 +71,6 @@ pub struct WebhookSecret {
 pub struct WebhookList {
     /// Newest first.
     pub webhooks: Vec<WebhookView>,
-}
-
-/// 192 random bits in the form of Standard Webhooks.
-fn fresh_secret() -> SecretString {
-    let mut bytes = [0u8; 24];
-    rand::rng().fill_bytes(&mut bytes);
-    SecretString::from(format!("whsec_{}", STANDARD.encode(bytes)))
 }
 
 /// Adds an endpoint.
@@ -221,17 +210,4 @@ pub async fn delete(
 
 fn found(rows: u64) -> Result<(), Failure> {
     if rows == 0 { Err(Failure::new(Code::NotFound, "no such webhook")) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_has_the_form_of_standard_webhooks_and_is_new_each_time() {
-        let (a, b) = (fresh_secret(), fresh_secret());
-        assert_ne!(a.expose_secret(), b.expose_secret());
-        let body = a.expose_secret().strip_prefix("whsec_").expect("the prefix");
-        assert_eq!(STANDARD.decode(body).expect("base64").len(), 24);
-    }
 }

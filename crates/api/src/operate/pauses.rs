@@ -11,13 +11,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use docmill_model::Code;
+use docmill_runtime::control::{PauseKind, pause_in, resume_in};
 use serde_json::json;
 use time::OffsetDateTime;
 
 /// What can be stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum PauseKind {
+pub enum Stoppable {
     /// One stage, for all tenants.
     Stage,
     /// One pipeline, for all tenants.
@@ -26,12 +27,12 @@ pub enum PauseKind {
     Tenant,
 }
 
-impl PauseKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            PauseKind::Stage => "stage",
-            PauseKind::Pipeline => "pipeline",
-            PauseKind::Tenant => "tenant",
+impl From<Stoppable> for PauseKind {
+    fn from(what: Stoppable) -> Self {
+        match what {
+            Stoppable::Stage => PauseKind::Stage,
+            Stoppable::Pipeline => PauseKind::Pipeline,
+            Stoppable::Tenant => PauseKind::Tenant,
         }
     }
 }
@@ -41,7 +42,7 @@ impl PauseKind {
 #[serde(deny_unknown_fields)]
 pub struct CreatePause {
     /// What.
-    pub kind: PauseKind,
+    pub kind: Stoppable,
     /// Name of the stage or pipeline; not needed for the tenant.
     #[serde(default)]
     pub subject: Option<String>,
@@ -106,19 +107,12 @@ pub async fn create(
     Operator(principal): Operator,
     JsonBody(request): JsonBody<CreatePause>,
 ) -> Result<StatusCode, Problem> {
-    let kind = request.kind.as_str();
-    let subject = subject(&state, &principal, request.kind, request.subject.as_deref())?;
+    let kind = PauseKind::from(request.kind);
+    let subject = subject(&state, &principal, kind, request.subject.as_deref())?;
     let write = state.database.write(principal.tenant_id, move |connection| {
         Box::pin(async move {
-            let done = sqlx::query(
-                "INSERT INTO pauses (kind, subject) VALUES ($1, $2) ON CONFLICT (kind, subject) DO NOTHING",
-            )
-            .bind(kind)
-            .bind(&subject)
-            .execute(&mut *connection)
-            .await?;
-            if done.rows_affected() == 1 {
-                audit::record(connection, &principal, "pause.create", &subject, json!({"kind": kind})).await?;
+            if pause_in(connection, kind, &subject).await? {
+                audit::record(connection, &principal, "pause.create", &subject, json!({"kind": kind.as_str()})).await?;
             }
             Ok(())
         })
@@ -137,22 +131,18 @@ pub async fn delete(
     Operator(principal): Operator,
     Path((kind, subject)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    match kind.as_str() {
-        "tenant" if subject == principal.tenant_id.to_string() => {}
-        "stage" | "pipeline" => super::require_installation(&state, &principal)?,
-        _ => return Err(Problem::not_found()),
+    let kind = PauseKind::parse(&kind).ok_or_else(Problem::not_found)?;
+    match kind {
+        PauseKind::Tenant if subject == principal.tenant_id.to_string() => {}
+        PauseKind::Tenant => return Err(Problem::not_found()),
+        PauseKind::Stage | PauseKind::Pipeline => super::require_installation(&state, &principal)?,
     }
     let write = state.database.write(principal.tenant_id, move |connection| {
         Box::pin(async move {
-            let done = sqlx::query("DELETE FROM pauses WHERE kind = $1 AND subject = $2")
-                .bind(&kind)
-                .bind(&subject)
-                .execute(&mut *connection)
-                .await?;
-            if done.rows_affected() == 0 {
+            if !resume_in(connection, kind, &subject).await? {
                 return Err(docmill_model::Failure::new(Code::NotFound, "no such pause").into());
             }
-            audit::record(connection, &principal, "pause.delete", &subject, json!({"kind": kind})).await
+            audit::record(connection, &principal, "pause.delete", &subject, json!({"kind": kind.as_str()})).await
         })
     });
     write.await?;

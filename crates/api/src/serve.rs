@@ -1,0 +1,62 @@
+//! The HTTP listener of every role: the whole API, or only the probes of a role without one.
+
+use crate::health::{Health, healthz};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use docmill_model::Sha256Hex;
+use docmill_platform::database::Database;
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::{ExposeSecret, SecretString};
+use std::io;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Serves until `stop` fires, then lets running requests end.
+///
+/// # Errors
+/// Of the listener.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+#[derive(Clone)]
+struct Probes {
+    database: Database,
+    metrics: Option<PrometheusHandle>,
+    token: Option<SecretString>,
+}
+
+/// `/healthz`, `/readyz` and `/metrics` of a role without an API.
+pub fn probes(database: Database, metrics: Option<PrometheusHandle>, token: Option<SecretString>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics_text))
+        .with_state(Probes { database, metrics, token })
+}
+
+async fn ready(State(probes): State<Probes>) -> (StatusCode, Json<Health>) {
+    match sqlx::query("SELECT 1").execute(probes.database.engine()).await {
+        Ok(_) => (StatusCode::OK, Json(Health { status: "ok" })),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "database" })),
+    }
+}
+
+async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> impl IntoResponse {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let wanted = probes.token.as_ref().map(|token| format!("Bearer {}", token.expose_secret()));
+    match &probes.metrics {
+        // Hashes are compared, so the time it takes tells nothing about the token.
+        _ if wanted.is_some_and(|wanted| Sha256Hex::of(wanted.as_bytes()) != Sha256Hex::of(shown.as_bytes())) => {
+            (StatusCode::UNAUTHORIZED, String::new())
+        }
+        None => (StatusCode::NOT_FOUND, String::new()),
+        Some(handle) => {
+            handle.run_upkeep();
+            (StatusCode::OK, handle.render())
+        }
+    }
+}
