@@ -64,11 +64,9 @@ pub(crate) fn fragment_text(fragment: &str) -> String {
     let html = Html::parse_fragment(fragment);
     let Ok(dom) = Dom::build(&html, DEPTH) else { return String::new() };
     let marks = vec![false; dom.len()];
-    let blocks = walk::drafts(&dom, &marks).into_iter().filter_map(|draft| match draft.content {
-        Content::Words(inline) => Some(inline.canonical().text),
-        Content::Table(table) => {
-            Some(table.cells.iter().map(|c| c.content.canonical().text).collect::<Vec<_>>().join(" | "))
-        }
+    let blocks = walk::drafts(&dom, &marks).into_iter().map(|draft| match draft.content {
+        Content::Words(inline) => inline.canonical().text,
+        Content::Table(table) => table.cells.iter().map(|c| c.content.canonical().text).collect::<Vec<_>>().join(" | "),
     });
     blocks.collect::<Vec<_>>().join("\n")
 }

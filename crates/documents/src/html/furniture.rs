@@ -39,12 +39,12 @@ pub(super) fn mark(dom: &Dom) -> Vec<bool> {
 fn believed_labels(dom: &Dom, all: &Measures) -> Vec<bool> {
     let total = f64::from(all.prose[0].max(1));
     let mut labelled = vec![false; dom.len()];
-    for at in 0..dom.len() {
+    for (at, labelled) in labelled.iter_mut().enumerate() {
         if dom.element(at).is_none() {
             continue;
         }
         let share = f64::from(all.prose[at]) / total;
-        labelled[at] = match label(dom, at) {
+        *labelled = match label(dom, at) {
             Label::Furniture => share < BELIEVED,
             Label::Comments => share < COMMENTS_BELIEVED,
             Label::None => is_page_header(dom, at) && share < BELIEVED,

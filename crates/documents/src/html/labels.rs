@@ -175,10 +175,8 @@ pub(super) fn words(dom: &Dom, at: usize) -> Vec<String> {
         let mut word = String::new();
         let mut small = false;
         for c in value.chars() {
-            if !c.is_alphanumeric() || (small && c.is_uppercase()) {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
+            if (!c.is_alphanumeric() || (small && c.is_uppercase())) && !word.is_empty() {
+                words.push(std::mem::take(&mut word));
             }
             small = c.is_lowercase();
             if c.is_alphanumeric() {

@@ -161,10 +161,9 @@ pub(crate) fn render(engine: &Engine, bytes: &[u8], render: &Render, pixels: u64
     let index = i32::try_from(render.page)
         .ok()
         .and_then(|page| page.checked_sub(1))
-        .filter(|&page| page >= 0 && page < i32::from(document.pages().len()));
+        .filter(|&page| page >= 0 && page < document.pages().len());
     let index = index.ok_or_else(|| Failure::new(Code::NotFound, "the document has no such page"))?;
-    let page =
-        document.pages().get(index as _).map_err(|_| Failure::new(Code::PdfMalformed, "the page cannot be read"))?;
+    let page = document.pages().get(index).map_err(|_| Failure::new(Code::PdfMalformed, "the page cannot be read"))?;
     let measured = (page.width().value * page.height().value * render.scale * render.scale) as u64;
     if measured > pixels {
         return Err(Failure::limit(Code::PixelLimit, "the page image would have too many pixels", pixels, measured));

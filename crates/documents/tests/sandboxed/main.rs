@@ -1,0 +1,6 @@
+//! Tests through the real sandboxed child: one binary, so that it is linked once.
+
+mod bad_inputs;
+mod corpus;
+mod support;
+mod walls;

@@ -1,0 +1,79 @@
+//! The child cannot get out, and whatever it does wrong ends as a typed failure with no process left behind.
+
+use crate::support::{parser, request};
+use docmill_documents::{ParseOptions, Parser};
+use docmill_model::Code;
+
+#[tokio::test]
+async fn every_attempt_to_escape_is_denied() {
+    let victim = std::path::Path::new("/tmp/docmill-probe-victim");
+    std::fs::write(victim, b"still here").expect("writes");
+    let report = parser().sandbox_report().await.expect("a sandbox");
+    let allowed: Vec<&String> =
+        report.probe.iter().filter(|(_, came)| *came != "denied").map(|(what, _)| what).collect();
+    assert!(allowed.is_empty(), "allowed: {allowed:?}");
+    assert!(report.probe.len() >= 12 && report.lockdown.seccomp);
+    assert!(victim.is_file() && !std::path::Path::new("/tmp/docmill-probe").exists());
+    println!("landlock: {}", report.lockdown.landlock);
+    std::fs::remove_file(victim).expect("removes");
+}
+
+#[tokio::test]
+async fn misbehaviour_ends_typed() {
+    let parser = parser();
+    let mut options = ParseOptions::default();
+    options.limits.wall_secs = 2;
+    options.limits.cpu_secs = 1;
+    options.limits.memory_bytes = 128 << 20;
+    options.limits.output_bytes = 4 << 20;
+    for (how, code) in [
+        ("spin", Code::ParserCpu),
+        ("sleep", Code::ParserTimeout),
+        ("memory", Code::ParserMemory),
+        ("flood", Code::OutputLimit),
+        ("abort", Code::ParserCrashed),
+        ("overflow", Code::ParserCrashed),
+        ("panic", Code::ParserCrashed),
+    ] {
+        let failure = parser.misbehave(how, &options).await.expect_err("misbehaves");
+        assert_eq!(failure.code, code, "{how}: {failure}");
+        assert!(failure.limit.is_some() || code == Code::ParserCrashed, "{how} names no limit");
+    }
+    assert_eq!(children_named_like_ours(&parser), 0);
+}
+
+/// Children of this test that still run, apart from those that wait for work.
+fn children_named_like_ours(_parser: &Parser) -> usize {
+    let busy = |pid: &std::ffi::OsStr| {
+        let stat = std::fs::read_to_string(std::path::Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
+        let ours = stat.contains("docmill-parse-c") && stat.contains(&format!(" {} ", std::process::id()));
+        ours && stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('R'))
+    };
+    let processes = std::fs::read_dir("/proc").expect("proc").flatten();
+    processes.filter(|entry| busy(&entry.file_name())).count()
+}
+
+#[tokio::test]
+async fn a_crash_harms_only_its_own_document() {
+    let parser = parser();
+    let options = ParseOptions::default();
+    let (crashed, read) =
+        tokio::join!(parser.misbehave("abort", &options), parser.parse(request("Some words here.", "a.txt")));
+    assert_eq!(crashed.map_err(|f| f.code), Err(Code::ParserCrashed));
+    assert_eq!(read.expect("reads").document.text, "Some words here.");
+}
+
+#[tokio::test]
+async fn the_cost_of_isolation_is_small() {
+    let parser = parser();
+    parser.warm_up().await;
+    let mut millis: Vec<u64> = Vec::new();
+    for _ in 0..20 {
+        millis.push(parser.parse(request("A short text.", "a.txt")).await.expect("reads").millis);
+        // The successor of the child that was used starts meanwhile, as it does between real documents.
+        parser.warm_up().await;
+    }
+    millis.sort_unstable();
+    println!("sandboxed parse of a short text: median {} ms, max {} ms", millis[10], millis[19]);
+    assert!(millis[10] <= 100, "{millis:?}");
+}
