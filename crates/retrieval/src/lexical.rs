@@ -12,7 +12,7 @@ mod tenant;
 pub use schema::LexicalChunk;
 pub use tenant::LexicalChange;
 
-use docmill_model::{ChunkId, Code, Failure, GenerationId, TenantId};
+use docmill_model::{ChunkId, Code, DocumentId, Failure, TenantId};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,7 +104,7 @@ impl LexicalIndexes {
         Ok(Arc::new(Self { config, state: Mutex::default() }))
     }
 
-    /// The best `limit` chunks of `tenant` for `text`, within `only` these generations where given; empty when the
+    /// The best `limit` chunks of `tenant` for `text`, within `only` these documents where given; empty when the
     /// tenant has no index. The result may hold chunks that are not visible (yet, any more, or to the caller).
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl LexicalIndexes {
         tenant: TenantId,
         text: String,
         limit: usize,
-        only: Option<Vec<GenerationId>>,
+        only: Option<Vec<DocumentId>>,
     ) -> Result<Vec<LexicalHit>, LexicalError> {
         self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
             Some(index) => Ok(index.search(&text, limit, only.as_deref())?),

@@ -13,13 +13,13 @@ pub use fusion::FusionConfig;
 pub use wire::{Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
 
 use crate::Caller;
-use crate::dense::{self, DenseConfig, DenseHit};
+use crate::dense::{self, DenseConfig};
 use crate::lexical::analysis::{analyse, detect_language};
 use crate::lexical::{LexicalHit, LexicalIndexes, WeightedWord};
-use docmill_model::{Failure, GenerationId, TenantId};
+use docmill_model::{DocumentId, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Embedder;
-use fusion::{Fused, LexicalCandidate};
+use fusion::Fused;
 use scope::SearchScope;
 use sqlx::PgConnection;
 use std::sync::Arc;
@@ -54,13 +54,6 @@ pub struct Search {
     embedder: Arc<dyn Embedder>,
     lexical: Arc<LexicalIndexes>,
     config: Arc<SearchConfig>,
-}
-
-/// Both halves' candidates in the order of their half, only visible ones.
-#[derive(Default)]
-struct Candidates {
-    lexical: Vec<LexicalCandidate>,
-    dense: Vec<DenseHit>,
 }
 
 impl Search {
@@ -107,30 +100,37 @@ impl Search {
         request.check()?;
         let started = Instant::now();
         let scope = SearchScope::new(caller, &request.filters);
-        let depth = self.config.candidates.max(request.k as usize * 3);
-        let gate = self.gate(caller.tenant_id, &scope, request.mode).await?;
-        let (words, vector) = futures::join!(
-            self.lexical_half(caller.tenant_id, request, depth, gate.clone()),
-            self.query_vector(request)
-        );
-        let degraded = match (&words, &vector) {
-            (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
-            (Some(Ok(_)), Some(Err(_))) => Some("dense".to_owned()),
-            (Some(Err(failure)), _) | (_, Some(Err(failure))) => return Err(failure.clone()),
-            _ => None,
-        };
-        let plan = Plan {
-            search: self.clone(),
-            tenant: caller.tenant_id,
-            request: request.clone(),
-            scope,
-            depth,
+        let gate = if scope.is_narrowed() { self.gate(caller.tenant_id, &scope, request.mode).await? } else { None };
+        let mut reach = Reach {
+            depth: self.config.candidates.max(request.k as usize * 3),
             gate,
-            words: words.and_then(Result::ok),
-            vector: vector.and_then(Result::ok),
+            is_gate_known: scope.is_narrowed(),
         };
-        let read = self.database.read(caller.tenant_id, |connection| Box::pin(plan.run(connection)));
-        let mut hits = read.await?;
+        let (mut words, vector) =
+            futures::join!(self.lexical_half(caller.tenant_id, request, &reach), self.query_vector(request));
+        let (mut hits, degraded) = loop {
+            let degraded = match (&words, &vector) {
+                (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
+                (Some(Ok(_)), Some(Err(_))) => Some("dense".to_owned()),
+                (Some(Err(failure)), _) | (_, Some(Err(failure))) => return Err(failure.clone()),
+                _ => None,
+            };
+            let plan = Plan {
+                search: self.clone(),
+                request: request.clone(),
+                scope: scope.clone(),
+                depth: reach.depth,
+                words: words.as_ref().and_then(|words| words.as_ref().ok()).cloned(),
+                vector: vector.as_ref().and_then(|vector| vector.as_ref().ok()).cloned(),
+            };
+            let read = self.database.read(caller.tenant_id, |connection| Box::pin(plan.run(connection)));
+            let found = read.await?;
+            if !found.is_short || reach.depth >= self.config.max_candidates {
+                break (found.hits, degraded);
+            }
+            self.widen(caller.tenant_id, &scope, request.mode, &mut reach).await?;
+            words = self.lexical_half(caller.tenant_id, request, &reach).await;
+        };
         if !request.explain {
             hits.iter_mut().for_each(|hit| hit.explanation = None);
         }
@@ -139,35 +139,56 @@ impl Search {
         Ok(SearchResponse { hits, took_ms: took.as_secs_f64() * 1e3, degraded })
     }
 
-    /// The generations a narrowing filter leaves, when few: the lexical index then looks at nothing else.
+    /// Too few lexical candidates were for the caller although the index has more: look only at documents that are,
+    /// when they are few, else deeper.
+    async fn widen(
+        &self,
+        tenant: TenantId,
+        scope: &SearchScope,
+        mode: SearchMode,
+        reach: &mut Reach,
+    ) -> Result<(), Failure> {
+        if !reach.is_gate_known {
+            reach.is_gate_known = true;
+            reach.gate = self.gate(tenant, scope, mode).await?;
+            if reach.gate.is_some() {
+                return Ok(());
+            }
+        }
+        reach.depth = (reach.depth * 8).min(self.config.max_candidates);
+        Ok(())
+    }
+
+    /// The documents in scope, when few: the lexical index then looks at nothing else. Documents, not generations, so
+    /// that a version that becomes visible meanwhile is not missed.
     async fn gate(
         &self,
         tenant: TenantId,
         scope: &SearchScope,
         mode: SearchMode,
-    ) -> Result<Option<Vec<GenerationId>>, Failure> {
-        if mode == SearchMode::Dense || !scope.is_narrowed() {
+    ) -> Result<Option<Vec<DocumentId>>, Failure> {
+        if mode == SearchMode::Dense {
             return Ok(None);
         }
         let (scope, limit) = (scope.clone(), self.config.max_gate + 1);
         let read = self.database.read(tenant, move |connection| {
-            Box::pin(async move { Ok(rows::visible_generations(connection, &scope, limit).await?) })
+            Box::pin(async move { Ok(rows::visible_documents(connection, &scope, limit).await?) })
         });
-        let generations = read.await?;
-        Ok(((generations.len() as i64) < limit).then_some(generations))
+        let documents = read.await?;
+        Ok(((documents.len() as i64) < limit).then_some(documents))
     }
 
     async fn lexical_half(
         &self,
         tenant: TenantId,
         request: &SearchRequest,
-        depth: usize,
-        gate: Option<Vec<GenerationId>>,
+        reach: &Reach,
     ) -> Option<Result<Vec<LexicalHit>, Failure>> {
         if request.mode == SearchMode::Dense {
             return None;
         }
-        Some(self.lexical.search(tenant, request.query.clone(), depth, gate).await.map_err(Failure::from))
+        let found = self.lexical.search(tenant, request.query.clone(), reach.depth, reach.gate.clone());
+        Some(found.await.map_err(Failure::from))
     }
 
     async fn query_vector(&self, request: &SearchRequest) -> Option<Result<Vec<f32>, Failure>> {
@@ -177,7 +198,7 @@ impl Search {
         Some(self.embed_one(&request.query).await)
     }
 
-    pub(crate) async fn embed_one(&self, text: &str) -> Result<Vec<f32>, Failure> {
+    async fn embed_one(&self, text: &str) -> Result<Vec<f32>, Failure> {
         let mut vectors = self.embedder.embed(&[text.to_owned()]).await?;
         vectors
             .pop()
@@ -185,52 +206,45 @@ impl Search {
     }
 }
 
+/// How far the lexical half looks.
+struct Reach {
+    depth: usize,
+    gate: Option<Vec<DocumentId>>,
+    /// True once it was found out whether a gate is possible.
+    is_gate_known: bool,
+}
+
 /// What one snapshot has to answer.
 struct Plan {
     search: Search,
-    tenant: TenantId,
     request: SearchRequest,
     scope: SearchScope,
     depth: usize,
-    gate: Option<Vec<GenerationId>>,
     words: Option<Vec<LexicalHit>>,
     vector: Option<Vec<f32>>,
 }
 
-impl Plan {
-    async fn run(mut self, connection: &mut PgConnection) -> Result<Vec<Hit>, DbError> {
-        let k = self.request.k as usize;
-        let mut found = Candidates::default();
-        if let Some(vector) = self.vector.take() {
-            let config = &self.search.config.dense;
-            found.dense = dense::nearest(connection, config, &self.scope, &vector, self.depth as i64).await?;
-        }
-        if let Some(words) = self.words.take() {
-            found.lexical = self.visible_lexical(connection, words, k).await?;
-        }
-        let mut fused = fusion::fuse(&self.search.config.fusion, &found.lexical, &found.dense);
-        fused.truncate(k);
-        hydrate(connection, fused).await
-    }
+/// What one snapshot answered.
+struct Found {
+    hits: Vec<Hit>,
+    /// True when fewer than `k` lexical candidates were visible and the index has more.
+    is_short: bool,
+}
 
-    /// The lexical candidates that are visible; asks the index for more while too few of them are and it has more.
-    async fn visible_lexical(
-        &self,
-        connection: &mut PgConnection,
-        first: Vec<LexicalHit>,
-        k: usize,
-    ) -> Result<Vec<LexicalCandidate>, DbError> {
-        let (mut hits, mut limit) = (first, self.depth);
-        loop {
-            let visible = rows::visible_candidates(connection, &self.scope, &hits).await?;
-            let exhausted = hits.len() < limit || limit >= self.search.config.max_candidates;
-            if visible.len() >= k || exhausted {
-                return Ok(visible);
-            }
-            limit = (limit * 8).min(self.search.config.max_candidates);
-            let more = self.search.lexical.search(self.tenant, self.request.query.clone(), limit, self.gate.clone());
-            hits = more.await.map_err(Failure::from)?;
+impl Plan {
+    async fn run(self, connection: &mut PgConnection) -> Result<Found, DbError> {
+        let k = self.request.k as usize;
+        let (config, mut dense, mut lexical, mut is_short) = (&self.search.config, Vec::new(), Vec::new(), false);
+        if let Some(vector) = &self.vector {
+            dense = dense::nearest(connection, &config.dense, &self.scope, vector, self.depth as i64).await?;
         }
+        if let Some(words) = &self.words {
+            lexical = rows::visible_candidates(connection, &self.scope, words).await?;
+            is_short = lexical.len() < k && words.len() >= self.depth;
+        }
+        let mut fused = fusion::fuse(&config.fusion, &lexical, &dense);
+        fused.truncate(k);
+        Ok(Found { hits: hydrate(connection, fused).await?, is_short })
     }
 }
 

@@ -2,7 +2,7 @@
 //! collections.
 #![allow(clippy::unwrap_used)]
 
-use docmill_model::{ChunkId, GenerationId, TenantId, id::derived_uuid};
+use docmill_model::{ChunkId, DocumentId, GenerationId, TenantId, id::derived_uuid};
 use docmill_retrieval::eval::measures::{mean, ndcg};
 use docmill_retrieval::lexical::{LexicalChange, LexicalChunk, LexicalConfig, LexicalIndexes};
 use std::collections::HashMap;
@@ -30,6 +30,7 @@ fn text(value: &serde_json::Value, key: &str) -> String {
 fn chunk(generation: GenerationId, name: &str, title: &str, body: &str) -> LexicalChunk {
     LexicalChunk {
         chunk_id: ChunkId(derived_uuid(&[name.as_bytes()])),
+        document_id: DocumentId(derived_uuid(&[b"document", name.as_bytes()])),
         generation_id: generation,
         text: body.to_owned(),
         headings: vec![title.to_owned()],
@@ -128,7 +129,7 @@ async fn a_commit_carries_its_feed_number_and_uncommitted_changes_are_lost_toget
 }
 
 #[tokio::test]
-async fn tenants_do_not_share_an_index_and_generations_narrow() {
+async fn tenants_do_not_share_an_index_and_documents_narrow() {
     let scratch = scratch();
     let (one, other) = (TenantId::fresh(), TenantId::fresh());
     let (old, new) = (GenerationId::fresh(), GenerationId::fresh());
@@ -139,7 +140,8 @@ async fn tenants_do_not_share_an_index_and_generations_narrow() {
     assert!(ids(&scratch.indexes, other, "harbour").await.is_empty());
     assert!(scratch.indexes.take_suspects().contains(&other));
     assert_eq!(ids(&scratch.indexes, one, "harbour").await.len(), 2);
-    let narrowed = scratch.indexes.search(one, "harbour".to_owned(), 10, Some(vec![new])).await.unwrap();
+    let only = vec![DocumentId(derived_uuid(&[b"document", b"b"]))];
+    let narrowed = scratch.indexes.search(one, "harbour".to_owned(), 10, Some(only)).await.unwrap();
     assert_eq!(narrowed.iter().map(|hit| hit.chunk_id).collect::<Vec<_>>(), [ChunkId(derived_uuid(&[b"b"]))]);
 }
 

@@ -252,12 +252,12 @@ async fn a_node_follows_restarts_and_survives_the_loss_of_its_directory() {
     assert_eq!(find(&node, &caller, &lexical("amber")).await.len(), 1);
 
     let directory = node.stop().await;
-    std::fs::remove_dir_all(directory.path().join("v1")).unwrap();
+    std::fs::remove_dir_all(directory.path().join("v2")).unwrap();
     let node = Node::start_in(&world, directory, SearchConfig::default()).await;
     node.caught_up(&world, tenant).await;
     assert_eq!(find(&node, &caller, &lexical("amber beryl")).await.len(), 2, "a lost directory is built again");
 
-    std::fs::remove_dir_all(node.directory.path().join("v1")).unwrap();
+    std::fs::remove_dir_all(node.directory.path().join("v2")).unwrap();
     world.publish(tenant, &Doc::new("c.pdf", &["citrine"])).await;
     node.caught_up(&world, tenant).await;
     eventually("everything is found after a loss while running", || async {

@@ -2,7 +2,7 @@
 //! as the tenant).
 
 use crate::lexical::LexicalChunk;
-use docmill_model::{ChunkId, Failure, GenerationId, TenantId};
+use docmill_model::{ChunkId, DocumentId, Failure, GenerationId, TenantId};
 use docmill_platform::database::{Database, DbError};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
@@ -106,7 +106,7 @@ async fn chunk_page(
     stretch: Stretch,
 ) -> Result<(Vec<LexicalChunk>, Option<Stretch>), DbError> {
     let rows = sqlx::query(
-        "SELECT c.generation_id, c.id, c.ordinal, c.text, c.heading_path, c.language, d.name, v.title
+        "SELECT c.generation_id, c.document_id, c.id, c.ordinal, c.text, c.heading_path, c.language, d.name, v.title
          FROM chunks c
          JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state <> 'retired'
          JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id
@@ -138,6 +138,7 @@ fn chunk(row: &sqlx::postgres::PgRow) -> Result<LexicalChunk, sqlx::Error> {
     headings.dedup();
     Ok(LexicalChunk {
         chunk_id: ChunkId(row.try_get("id")?),
+        document_id: DocumentId(row.try_get("document_id")?),
         generation_id: GenerationId(row.try_get("generation_id")?),
         text: row.try_get("text")?,
         headings,

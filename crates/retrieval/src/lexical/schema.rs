@@ -3,18 +3,20 @@
 //! No text is stored: a hit is a chunk id, and Postgres says what the chunk holds and who may see it.
 
 use super::analysis::{analyse, detect_language};
-use docmill_model::{ChunkId, GenerationId};
+use docmill_model::{ChunkId, DocumentId, GenerationId};
 use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
 use tantivy::{TantivyDocument, Term};
 
 /// Part of the directory name: an index of another layout is never opened, it is rebuilt beside it.
-pub(super) const LAYOUT: &str = "v1";
+pub(super) const LAYOUT: &str = "v2";
 
 /// A chunk as it is indexed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LexicalChunk {
     /// The chunk.
     pub chunk_id: ChunkId,
+    /// Its document, by which a search is narrowed: unlike the generation it outlives a new version.
+    pub document_id: DocumentId,
     /// Its generation, by which it is removed.
     pub generation_id: GenerationId,
     /// The words.
@@ -27,6 +29,7 @@ pub struct LexicalChunk {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields {
+    pub document: Field,
     pub generation: Field,
     pub chunk_high: Field,
     pub chunk_low: Field,
@@ -49,6 +52,7 @@ impl Fields {
                 .set_indexing_options(TextFieldIndexing::default().set_tokenizer("whitespace").set_index_option(option))
         };
         let fields = Fields {
+            document: builder.add_bytes_field("document", INDEXED),
             generation: builder.add_bytes_field("generation", INDEXED),
             chunk_high: builder.add_u64_field(CHUNK_HIGH, FAST),
             chunk_low: builder.add_u64_field(CHUNK_LOW, FAST),
@@ -65,6 +69,11 @@ impl Fields {
         Term::from_field_bytes(self.generation, generation.0.as_bytes())
     }
 
+    /// The term that narrows to a document.
+    pub fn document_term(&self, document: DocumentId) -> Term {
+        Term::from_field_bytes(self.document, document.0.as_bytes())
+    }
+
     /// A chunk as an index document.
     pub fn document(&self, chunk: &LexicalChunk) -> TantivyDocument {
         let detected = || detect_language(&chunk.text).map(str::to_owned);
@@ -73,12 +82,13 @@ impl Fields {
         let headings = analyse(&chunk.headings.join("\n"), Some(&language));
         let (high, low) = chunk.chunk_id.0.as_u64_pair();
         let mut document = TantivyDocument::new();
+        document.add_bytes(self.document, chunk.document_id.0.as_bytes());
         document.add_bytes(self.generation, chunk.generation_id.0.as_bytes());
         document.add_u64(self.chunk_high, high);
         document.add_u64(self.chunk_low, low);
         document.add_text(self.language, &language);
         document.add_text(self.words, body.words.join(" "));
-        document.add_text(self.stems, body.stems.join(" "));
+        document.add_text(self.stems, [headings.stems.as_slice(), &body.stems].concat().join(" "));
         document.add_text(self.headings, headings.stems.join(" "));
         document
     }

@@ -6,7 +6,7 @@
 use super::query;
 use super::schema::{CHUNK_HIGH, CHUNK_LOW, Fields, LexicalChunk};
 use super::{LexicalHit, WeightedWord};
-use docmill_model::{ChunkId, GenerationId};
+use docmill_model::{ChunkId, DocumentId, GenerationId};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -122,8 +122,8 @@ impl TenantIndex {
         guard.as_mut().ok_or_else(|| tantivy::TantivyError::SystemError("no writer".to_owned()))
     }
 
-    /// The best `limit` chunks for `text`, within `only` these generations where given. Ties go by chunk id.
-    pub fn search(&self, text: &str, limit: usize, only: Option<&[GenerationId]>) -> tantivy::Result<Vec<LexicalHit>> {
+    /// The best `limit` chunks for `text`, within `only` these documents where given. Ties go by chunk id.
+    pub fn search(&self, text: &str, limit: usize, only: Option<&[DocumentId]>) -> tantivy::Result<Vec<LexicalHit>> {
         let searcher = self.reader.searcher();
         let languages = self.languages(&searcher)?;
         let Some(query) = query::build(&self.fields, text, &languages, only) else { return Ok(Vec::new()) };

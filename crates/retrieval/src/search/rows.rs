@@ -4,19 +4,19 @@ use super::fusion::LexicalCandidate;
 use super::scope::SearchScope;
 use super::wire::Hit;
 use crate::lexical::LexicalHit;
-use docmill_model::{ChunkId, DocumentId, GenerationId, VersionId};
+use docmill_model::{ChunkId, DocumentId, VersionId};
 use sqlx::{PgConnection, Row};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Visible generations of the documents in `scope`, at most `limit`.
-pub(super) async fn visible_generations(
+/// The documents in `scope` that answer, at most `limit`.
+pub(super) async fn visible_documents(
     connection: &mut PgConnection,
     scope: &SearchScope,
     limit: i64,
-) -> Result<Vec<GenerationId>, sqlx::Error> {
+) -> Result<Vec<DocumentId>, sqlx::Error> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT d.visible_generation FROM documents d
+        "SELECT d.id FROM documents d
          WHERE d.tenant_id = current_tenant() AND d.visible_generation IS NOT NULL
            AND document_matches(d, $1, $2, $3, $4, $5, $6) LIMIT $7",
     )
@@ -29,7 +29,7 @@ pub(super) async fn visible_generations(
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    Ok(ids.into_iter().map(GenerationId).collect())
+    Ok(ids.into_iter().map(DocumentId).collect())
 }
 
 /// Those of `hits` that are visible in `scope`, in their order.
