@@ -7,6 +7,7 @@
 mod fast;
 mod hash;
 mod onnx;
+mod queue;
 
 pub use fast::{FastEmbedder, FastEmbedderConfig};
 pub use hash::HashEmbedder;

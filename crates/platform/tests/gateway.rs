@@ -113,7 +113,7 @@ async fn what_fails_for_a_moment_is_tried_again_and_every_request_has_a_row() {
     assert_eq!(gateway.complete(call(tenant)).await.unwrap().text, "fine");
     let found = rows(&world, tenant).await;
     let outcomes: Vec<&str> = found.iter().map(|row| row.0.as_str()).collect();
-    assert_eq!(outcomes, ["error", "rate_limited", "error", "empty", "done", "malformed", "timeout", "cut", "done"]);
+    assert_eq!(outcomes, ["error", "rate_limited", "error", "empty", "done", "malformed", "timeout", "broken", "done"]);
     assert!(found[..4].iter().all(|row| row.1 == 0), "what failed at once is not charged: {found:?}");
     assert!(found[6].1 > 100, "what may have been charged counts in full: {found:?}");
 }

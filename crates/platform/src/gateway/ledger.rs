@@ -5,8 +5,8 @@
 //! `tenants.settings`: `{"budgets": {"total": {"soft": n, "hard": n}, "answers": {"hard": n}}}`, each in millionths of a
 //! US dollar for a calendar month (UTC), `total` over all features.
 
+use super::answer::{Fault, Reply, Usage};
 use super::prices::Price;
-use super::provider::{Fault, Reply, Usage};
 use super::structured::Schema;
 use super::{ModelCall, prices};
 use crate::database::{Database, DbError};
