@@ -127,6 +127,11 @@ fn wide_without_mark(bytes: &[u8]) -> Option<Decoded> {
     if !sample.contains(&0) || bytes.len() < 4 {
         return None;
     }
+    // A few stray NULs in plain text are not every other byte of wide text.
+    let stray = sample.iter().filter(|&&b| b == 0).count() * 4 < sample.len();
+    if stray && std::str::from_utf8(&bytes.iter().copied().filter(|&b| b != 0).collect::<Vec<u8>>()).is_ok() {
+        return None;
+    }
     let zeros = |step: usize, at: usize| sample.iter().skip(at).step_by(step).filter(|&&b| b == 0).count();
     let quads = (sample.len() / 4).max(1);
     if bytes.len().is_multiple_of(4) && zeros(4, 3) == quads && zeros(4, 2) * 10 > quads * 9 && zeros(4, 0) < quads / 10

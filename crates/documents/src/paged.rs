@@ -7,6 +7,7 @@ mod assemble;
 mod blocks;
 mod furniture;
 mod order;
+mod tables;
 
 use docmill_model::document::{PageOutcome, Rect};
 
@@ -24,6 +25,9 @@ pub(crate) const LINE: u8 = 8;
 pub(crate) const PARAGRAPH: u8 = 16;
 /// The word is set in a face of fixed pitch.
 pub(crate) const FIXED: u8 = 32;
+
+/// The word was laid over the page (a form value) and belongs where it stands, not where it comes.
+pub(crate) const EXTRA: u8 = 64;
 
 /// One word of a page; its characters stand in [`PageDraft::buffer`].
 #[derive(Clone, Copy, Debug)]

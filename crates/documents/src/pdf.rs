@@ -4,6 +4,7 @@
 //! or fetched: scripts, launch actions and forms' programs are not run, embedded files are not opened.
 
 mod expansion;
+mod forms;
 mod hidden;
 mod plain;
 mod read;

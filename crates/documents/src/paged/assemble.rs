@@ -1,11 +1,14 @@
 //! Pages to one document: the text is written word by word, and every span is taken while it is written.
 
 use super::blocks::{self, BlockDraft};
+use super::tables::Grid;
 use super::{GLUED, HIDDEN, Line, PageDraft, furniture, lines, order};
 use crate::blocks::{merge, tag_characters};
 use crate::inline::joins_nothing_before;
 use crate::language;
-use docmill_model::document::{Block, BlockKind, Format, Link, Page, PageOutcome, ParsedDocument, Rect, Table, Word};
+use docmill_model::document::{
+    Block, BlockKind, Cell, Format, Link, Page, PageOutcome, ParsedDocument, Rect, Table, Word,
+};
 use docmill_model::{Code, Failure, Span};
 use std::collections::BTreeMap;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
@@ -69,7 +72,11 @@ impl Writer {
     fn page(&mut self, page: &PageDraft, lines: &[Line], blocks: &[BlockDraft]) {
         let (start, first_word) = (self.chars, self.words.len());
         for block in blocks {
-            self.block(page, &lines[block.start..block.end], block.role);
+            let lines = &lines[block.start..block.end];
+            match &block.grid {
+                Some(grid) => self.table(page, lines, grid),
+                None => self.block(page, lines, block.role),
+            }
         }
         // The page's own text begins after the separator from the page before.
         let begin = self.words.get(first_word).map_or(start, |w| w.span.start);
@@ -97,10 +104,50 @@ impl Writer {
                 self.word(page, word as usize, separator);
             }
         }
-        let seen = |w: &Word| !self.hidden.iter().rev().take_while(|h| h.end > start).any(|h| h.contains(w.span));
-        let role = if self.words[first_word..].iter().any(seen) { role } else { BlockKind::Furniture };
+        let role = if self.is_seen(start, first_word) { role } else { BlockKind::Furniture };
+        self.push_block(role, start, page.number, rect);
+    }
+
+    /// True when a reader sees at least one of the words since `first_word`, which begin at `start`.
+    fn is_seen(&self, start: u32, first_word: usize) -> bool {
+        let hidden = |w: &Word| self.hidden.iter().rev().take_while(|h| h.end > start).any(|h| h.contains(w.span));
+        !self.words[first_word..].iter().all(hidden)
+    }
+
+    fn push_block(&mut self, role: BlockKind, start: u32, page: u32, rect: Rect) {
         let span = Span::new(start, self.chars);
-        self.blocks.push(Block { role, span, page: Some(page.number), rect: Some(rect), path: None, language: None });
+        self.blocks.push(Block { role, span, page: Some(page), rect: Some(rect), path: None, language: None });
+    }
+
+    /// A line per row, cells apart by bars.
+    fn table(&mut self, page: &PageDraft, lines: &[Line], grid: &Grid) {
+        let Some(rect) = lines.iter().map(|l| l.rect).reduce(Rect::union) else { return };
+        if !self.text.is_empty() {
+            self.raw("\n\n");
+        }
+        let (start, first_word) = (self.chars, self.words.len());
+        let head = has_head(page, grid);
+        let mut cells: Vec<Cell> = Vec::with_capacity(grid.cells.len());
+        for (row, column, words) in &grid.cells {
+            match cells.last() {
+                None => {}
+                Some(last) if last.row == *row => self.raw(" | "),
+                Some(_) => self.raw("\n"),
+            }
+            let begin = self.chars;
+            for (at, &word) in words.iter().enumerate() {
+                self.word(page, word as usize, if at == 0 { "" } else { " " });
+            }
+            let (span, header) = (Span::new(begin, self.chars), head && *row == 0);
+            cells.push(Cell { row: *row, column: *column, row_span: 1, column_span: 1, header, span });
+        }
+        if self.is_seen(start, first_word) {
+            let table = self.tables.len() as u32;
+            self.tables.push(Table { rows: grid.rows, columns: grid.columns, cells });
+            self.push_block(BlockKind::Table { table }, start, page.number, rect);
+        } else {
+            self.push_block(BlockKind::Furniture, start, page.number, rect);
+        }
     }
 
     fn word(&mut self, page: &PageDraft, index: usize, separator: &str) {
@@ -189,6 +236,17 @@ impl Writer {
         language::annotate(&mut document);
         Ok(document)
     }
+}
+
+/// True when the first row names every column without digits, and a later row has digits.
+fn has_head(page: &PageDraft, grid: &Grid) -> bool {
+    let digits = |words: &[u32]| {
+        words.iter().any(|&w| page.text(&page.words[w as usize]).contains(|c: char| c.is_ascii_digit()))
+    };
+    let first = grid.cells.iter().filter(|cell| cell.0 == 0);
+    let named =
+        first.clone().count() as u32 >= grid.columns.saturating_sub(1) && !first.clone().any(|cell| digits(&cell.2));
+    named && grid.cells.iter().any(|cell| cell.0 > 0 && digits(&cell.2))
 }
 
 /// Why a document without a word has none.

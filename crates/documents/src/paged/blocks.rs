@@ -2,6 +2,7 @@
 //!
 //! Decided by distance, size of type and the beginnings of lines; the words themselves are not interpreted.
 
+use super::tables::{self, Grid};
 use super::{Line, PageDraft};
 use docmill_model::document::{BlockKind, Rect};
 
@@ -14,6 +15,8 @@ pub(super) struct BlockDraft {
     pub start: usize,
     /// One past the last line.
     pub end: usize,
+    /// The cells, when the block is a table.
+    pub grid: Option<Grid>,
 }
 
 /// Longest heading in characters.
@@ -35,14 +38,22 @@ pub(super) fn body_size(pages: &[(PageDraft, Vec<Line>)]) -> f32 {
 pub(super) fn cut(page: &PageDraft, lines: &[Line], body: f32, sizes: &[f32]) -> Vec<BlockDraft> {
     let mut blocks: Vec<BlockDraft> = Vec::new();
     let spacing = usual_spacing(lines);
+    let mut grids = tables::find(page, lines).into_iter().peekable();
     let mut start = 0;
     while start < lines.len() {
+        if let Some(grid) = grids.next_if(|grid| grid.start == start) {
+            let end = grid.end;
+            blocks.push(BlockDraft { role: BlockKind::Table { table: 0 }, start, end, grid: Some(grid) });
+            start = end;
+            continue;
+        }
+        let most = grids.peek().map_or(lines.len(), |grid| grid.start);
         let mut end = start + 1;
-        while end < lines.len() && continues(page, &lines[start..end], &lines[end], spacing) {
+        while end < most && continues(page, &lines[start..end], &lines[end], spacing) {
             end += 1;
         }
         let role = role(page, &lines[start..end], body, sizes);
-        blocks.push(BlockDraft { role, start, end });
+        blocks.push(BlockDraft { role, start, end, grid: None });
         start = end;
     }
     blocks

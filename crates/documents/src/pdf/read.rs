@@ -1,6 +1,6 @@
 //! One page: its words, its links, whether it needs OCR, and its image.
 
-use super::{Engine, hidden, words};
+use super::{Engine, forms, hidden, words};
 use crate::frames::Render;
 use crate::options::{OcrMode, ParseOptions};
 use crate::paged::PageDraft;
@@ -85,6 +85,7 @@ pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions) -> (Page
     let scan = image_share.is_some_and(|share| share > 0.4);
     // An invisible layer over a scan is the result of somebody's OCR, not a hiding place.
     let ocr_layer = scan && layer.invisible * 5 > draft.words.len() * 4;
+    forms::read(page, &placement, &mut draft);
     hidden::mark(page, &mut draft, ocr_layer);
     links(page, &placement, &mut draft);
     let anything = image_share.is_some();

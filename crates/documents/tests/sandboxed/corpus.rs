@@ -84,8 +84,17 @@ async fn encodings_give_the_words_of_their_truth() {
         let Ok(expected) = std::fs::read_to_string(&expected) else { continue };
         let bytes = std::fs::read(root.join(&path)).expect("reads");
         let document = parser.parse(request(bytes, &name)).await.expect("reads").document;
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        // Comma and cedilla below s and t are the same bytes in ISO 8859-2 and 8859-16: nothing tells them apart.
+        let same = |c: char| match c {
+            'ș' => 'ş',
+            'ț' => 'ţ',
+            'Ș' => 'Ş',
+            'Ț' => 'Ţ',
+            other => other,
+        };
+        let words =
+            |text: &str| text.split_whitespace().map(|w| w.chars().map(same).collect()).collect::<Vec<String>>();
         let truth = words(&docmill_model::text::canonical_string(expected.trim_start_matches('\u{feff}')));
-        assert_eq!(words(&document.text), truth, "{path}");
+        assert!(words(&document.text) == truth, "{path}: the words differ");
     }
 }
