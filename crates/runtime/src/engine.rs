@@ -195,6 +195,14 @@ impl Engine {
         Ok(())
     }
 
+    /// One round of healing now: what `docmill doctor --repair` does.
+    ///
+    /// # Errors
+    /// Database failures.
+    pub async fn reconcile_once(&self) -> Result<(), Failure> {
+        reconciler::round(&self.core, true).await
+    }
+
     /// Delivers webhooks until `stop` fires.
     ///
     /// # Errors

@@ -112,18 +112,17 @@ impl Renewer {
             if held.is_empty() {
                 continue;
             }
-            // Progress first: it needs no answer.
-            let replies: Vec<String> = held.iter().filter_map(|entry| entry.3.clone()).collect();
-            let told = tokio::time::timeout(third, progress.tell(&replies)).await;
-            if !matches!(told, Ok(Ok(()))) {
-                tracing::debug!("the broker was not told about progress; the reconciler covers a second delivery");
-            }
             match tokio::time::timeout(self.lease, renew(&pool, &held, self.lease)).await {
                 Ok(Ok(ours)) => self.drop_lost(&held, &ours),
                 Ok(Err(error)) => {
                     tracing::warn!(error = %kind(&error), "leases could not be renewed; commits are fenced")
                 }
                 Err(_) => tracing::warn!("renewing leases took longer than a lease; commits are fenced"),
+            }
+            let replies: Vec<String> = held.iter().filter_map(|entry| entry.3.clone()).collect();
+            let told = tokio::time::timeout(third, progress.tell(&replies)).await;
+            if !matches!(told, Ok(Ok(()))) {
+                tracing::debug!("the broker was not told about progress; the reconciler covers a second delivery");
             }
         }
     }

@@ -60,7 +60,8 @@ pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
     }
 }
 
-async fn round(core: &Arc<Core>, expire: bool) -> Result<(), Failure> {
+/// One round of every step.
+pub(crate) async fn round(core: &Arc<Core>, expire: bool) -> Result<(), Failure> {
     core.config.failpoints.hit("reconcile.before", "").await;
     let mut woken = 0;
     if expire {
@@ -91,13 +92,21 @@ async fn expire_leases(core: &Arc<Core>) -> Result<u64, DbError> {
     let mut lost = 0;
     for (tenant, run, job, fence, stage) in rows {
         let target = Target { tenant_id: TenantId(tenant), run_id: RunId(run), job_id: JobId(job), fence, stage };
-        if let Settled::Applied(settlement) = settle::end(core, &target, Outcome::Lost, None).await? {
-            lost += 1;
-            metrics::counter!("docmill_jobs_total", "stage" => target.stage.clone(), "outcome" => "lost").increment(1);
-            tracing::warn!(
-                job = %target.job_id, stage = target.stage, lost = settlement.lost, state = settlement.next.state().as_str(),
-                "a lease ran out"
-            );
+        match settle::end(core, &target, Outcome::Lost, None).await {
+            Ok(Settled::Applied(settlement)) => {
+                lost += 1;
+                metrics::counter!("docmill_jobs_total", "stage" => target.stage.clone(), "outcome" => "lost")
+                    .increment(1);
+                tracing::warn!(
+                    job = %target.job_id, stage = target.stage, lost = settlement.lost,
+                    state = settlement.next.state().as_str(), "a lease ran out"
+                );
+            }
+            Ok(_) => {}
+            // A run whose commit takes long holds its lock: one such must not stop the others.
+            Err(error) => {
+                tracing::info!(job = %target.job_id, code = %error.into_failure().code, "judged in the next round")
+            }
         }
     }
     Ok(lost)
@@ -153,16 +162,17 @@ async fn free_held(core: &Arc<Core>) -> Result<u64, DbError> {
 /// new emission has a new message id, so the dedupe window cannot swallow it, and goes before the tenant's backlog.
 async fn emit_again(core: &Arc<Core>) -> Result<u64, DbError> {
     let emitted = sqlx::query(
-        "WITH stale AS (
-            (SELECT tenant_id, id FROM jobs
-             WHERE state = 'ready' AND emitted_at IS NOT NULL
-               AND emitted_at < now() - make_interval(secs => least($2 * power(2, least(emission, 10) - 1), $3))
-             LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
-            UNION ALL
-            (SELECT j.tenant_id, j.id FROM jobs j
-             WHERE j.state = 'ready' AND j.emitted_at IS NULL AND j.updated_at < now() - make_interval(secs => $2)
-               AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.job_id = j.id AND o.sent_at IS NULL)
-             LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED)),
+        "WITH unheard AS (
+            SELECT tenant_id, id FROM jobs
+            WHERE state = 'ready' AND emitted_at IS NOT NULL
+              AND emitted_at < now() - make_interval(secs => least($2 * power(2, least(emission, 10) - 1), $3))
+            LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED),
+         unwritten AS (
+            SELECT j.tenant_id, j.id FROM jobs j
+            WHERE j.state = 'ready' AND j.emitted_at IS NULL AND j.updated_at < now() - make_interval(secs => $2)
+              AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.job_id = j.id AND o.sent_at IS NULL)
+            LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED),
+         stale AS (SELECT * FROM unheard UNION ALL SELECT * FROM unwritten),
          again AS (
             UPDATE jobs j SET emission = j.emission + 1, emitted_at = NULL, updated_at = now()
             FROM stale WHERE j.tenant_id = stale.tenant_id AND j.id = stale.id

@@ -10,6 +10,7 @@ use crate::consumer;
 use crate::engine::Core;
 use crate::lease::{Lease, Leases};
 use crate::machine::Outcome;
+use crate::registry::ErasedStage;
 use crate::settle::{self, Completion, Settled, Target};
 use crate::stage::{JobContext, StageError};
 use docmill_model::event::{JOB_EVENT_VERSION, JobEvent};
@@ -26,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two tries to write a settlement while the database is away.
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
+/// Tries of one commit before its failure is settled.
+const COMMIT_TRIES: u32 = 5;
 /// An event met while the database is away comes back after this long.
 const AWAY_DELAY: Duration = Duration::from_secs(1);
 
@@ -176,23 +179,41 @@ async fn execute(worker: &Arc<Worker>, claimed: &Claimed, lease: &Lease) -> Ende
     }
 }
 
-/// Inputs, cache, run, prepare, commit.
+/// Inputs, cache, run; then prepare and commit, again when the database was away for a moment: the result is at hand.
 async fn perform(core: &Arc<Core>, claimed: &Claimed, lease: &Lease) -> Ended {
-    match produce(core, claimed, lease).await {
-        Err(error) => error.into(),
-        Ok((target, completion)) => {
-            core.config.failpoints.hit("commit.before", &claimed.stage).await;
-            match settle::complete(core, &target, completion).await {
-                Ok(Settled::Applied(_)) => Ended::Settled("done"),
-                Ok(Settled::Fenced) => Ended::Settled("fenced"),
-                Ok(Settled::Refused(error)) => error.into(),
-                Err(error) => Ended::from(StageError::from(error)),
+    let produced = match produce(core, claimed, lease).await {
+        Ok(produced) => produced,
+        Err(error) => return error.into(),
+    };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let error = match commit(core, claimed, &produced).await {
+            Ok(Settled::Applied(_)) => return Ended::Settled("done"),
+            Ok(Settled::Fenced) => return Ended::Settled("fenced"),
+            Ok(Settled::Refused(error)) | Err(error) => error,
+        };
+        match error {
+            StageError::Failed(failure) if failure.code == Code::DatabaseUnavailable && tries < COMMIT_TRIES => {
+                tokio::time::sleep(SETTLE_PAUSE).await;
             }
+            error => return error.into(),
         }
     }
 }
 
-async fn produce(core: &Arc<Core>, claimed: &Claimed, lease: &Lease) -> Result<(Target, Completion), StageError> {
+/// What a run produced, ready to be committed.
+struct Produced {
+    erased: Arc<dyn ErasedStage>,
+    settings: serde_json::Value,
+    job: JobContext,
+    manifest: Manifest,
+    cached: bool,
+    cache_key: Option<String>,
+    began: Instant,
+}
+
+async fn produce(core: &Arc<Core>, claimed: &Claimed, lease: &Lease) -> Result<Produced, StageError> {
     let failpoints = &core.config.failpoints;
     let pipeline = core.pipelines.resolve(&core.database, &claimed.pipeline_version).await?;
     let missing =
@@ -219,16 +240,28 @@ async fn produce(core: &Arc<Core>, claimed: &Claimed, lease: &Lease) -> Result<(
     failpoints.hit("run.before", &claimed.stage).await;
     let began = Instant::now();
     let cached = start.hit.is_some();
-    let manifest: Manifest = match start.hit {
+    let manifest = match start.hit {
         Some(manifest) => manifest,
         None => erased.run(&job, &stage.settings).await?,
     };
     failpoints.hit("run.after", &claimed.stage).await;
-    let prepared = erased.prepare(&job, &stage.settings, &manifest).await?;
-    failpoints.hit("prepare.after", &claimed.stage).await;
-    let run_millis = began.elapsed().as_millis() as i64;
-    let completion = Completion { job, manifest, prepared, cached, cache_key: start.key, run_millis };
-    Ok((Target::from(claimed), completion))
+    let settings = stage.settings.clone();
+    Ok(Produced { erased, settings, job, manifest, cached, cache_key: start.key, began })
+}
+
+async fn commit(core: &Arc<Core>, claimed: &Claimed, produced: &Produced) -> Result<Settled, StageError> {
+    let prepared = produced.erased.clone().prepare(&produced.job, &produced.settings, &produced.manifest).await?;
+    core.config.failpoints.hit("prepare.after", &claimed.stage).await;
+    let completion = Completion {
+        job: produced.job.clone(),
+        manifest: produced.manifest.clone(),
+        prepared,
+        cached: produced.cached,
+        cache_key: produced.cache_key.clone(),
+        run_millis: produced.began.elapsed().as_millis() as i64,
+    };
+    core.config.failpoints.hit("commit.before", &claimed.stage).await;
+    Ok(settle::complete(core, &Target::from(claimed), completion).await?)
 }
 
 /// Writes an end that is not completion, waiting for the database as long as the lease is ours. False when fenced.
