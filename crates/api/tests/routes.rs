@@ -1,0 +1,191 @@
+//! What the routes give when all is well.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use docmill_api::ApiConfig;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use support::{Api, config, publish};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_point_into_the_text() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let published = publish(&api, &tenant, "größe.txt", &["Größe zählt.", "Die Größe ist 7.", "Ende."]).await;
+    let path = format!("/v1/documents/{}", published.document);
+    let text = api.get(&tenant.key, &format!("{path}/text")).await.ok();
+    assert_eq!(text["text"], "Größe zählt.\n\nDie Größe ist 7.\n\nEnde.");
+    assert_eq!((&text["characters"], &text["version"]), (&json!(37), &json!(1)));
+    let part = api.get(&tenant.key, &format!("{path}/text?char_start=14&char_end=30")).await.ok();
+    assert_eq!(part["text"], "Die Größe ist 7.");
+    let chunks = api.get(&tenant.key, &format!("{path}/chunks?limit=2")).await.ok();
+    let second = &chunks["chunks"][1];
+    assert_eq!((&second["text"], &second["char_start"], &second["char_end"]), (&json!("Die Größe ist 7."), &json!(14), &json!(30)));
+    let cursor = chunks["next_cursor"].as_str().unwrap();
+    let rest = api.get(&tenant.key, &format!("{path}/chunks?limit=2&cursor={cursor}")).await.ok();
+    assert_eq!((rest["chunks"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &Value::Null));
+    assert_eq!(api.get(&tenant.key, &format!("{path}/summary")).await.ok()["sentences"][0]["text"], "Größe zählt.");
+    assert_eq!(api.get(&tenant.key, &format!("{path}/extraction")).await.ok()["data"], json!({"title": "Größe zählt."}));
+    assert_eq!(api.get(&tenant.key, &format!("{path}/versions")).await.ok()[0]["format"], "text");
+    assert_eq!(api.get(&tenant.key, &format!("{path}/jobs")).await.ok()[0]["state"], "done");
+    let kinds: Vec<Value> = api.get(&tenant.key, &format!("{path}/events")).await.ok()["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["upload.created", "upload.accepted", "run.started"]);
+    for (query, status) in [("page=1", 422), ("char_start=99", 422), ("char_start=5&char_end=2", 422), ("page=1&char_start=1", 422), ("version=2", 404)] {
+        assert_eq!(api.get(&tenant.key, &format!("{path}/text?{query}")).await.status, status, "{query}");
+    }
+    let collections = api.get(&tenant.key, "/v1/collections").await.ok();
+    assert_eq!((&collections["collections"][0]["name"], &collections["collections"][0]["searchable"]), (&json!("default"), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_are_not_there_yet_say_so() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let path = format!("/v1/documents/{}", api.upload(&tenant.key, "a.txt", b"some bytes").await);
+    for what in ["text", "summary", "extraction", "chunks"] {
+        assert_eq!(api.get(&tenant.key, &format!("{path}/{what}")).await.error(), (409, "NOT_READY".to_owned()), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_steer_runs_dead_letters_and_pauses() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let document = api.upload(&tenant.key, "a.txt", b"some bytes").await;
+    let jobs = api.get(&tenant.key, &format!("/v1/operate/jobs?document={document}&state=ready")).await.ok();
+    let (job, run) = (jobs["jobs"][0]["id"].as_str().unwrap(), jobs["jobs"][0]["run_id"].as_str().unwrap());
+    assert_eq!(api.get(&tenant.key, &format!("/v1/operate/jobs/{job}")).await.ok()["attempts"], json!([]));
+    assert_eq!(api.get(&tenant.key, "/v1/operate/backlog").await.ok()["stages"][0]["ready"], 1);
+    let cancelled = api.post(&tenant.key, &format!("/v1/operate/runs/{run}/cancel"), &Value::Null).await.ok();
+    assert_eq!(cancelled["state"], "cancelled");
+    let again = api.post(&tenant.key, &format!("/v1/operate/runs/{run}/cancel"), &Value::Null).await;
+    assert_eq!(again.error(), (409, "CONFLICT".to_owned()));
+    assert_eq!(api.get(&tenant.key, &format!("/v1/documents/{document}")).await.ok()["state"], "cancelled");
+
+    let id: uuid::Uuid = job.parse().unwrap();
+    let kill = api.world.database.write(tenant.id, move |connection| {
+        Box::pin(async move {
+            sqlx::query("UPDATE jobs SET state = 'dead', code = 'PDF_MALFORMED' WHERE id = $1").bind(id).execute(connection).await?;
+            Ok(())
+        })
+    });
+    kill.await.unwrap();
+    assert_eq!(api.get(&tenant.key, "/v1/operate/dead?code=PDF_MALFORMED").await.ok()["jobs"][0]["job_id"], job);
+    let shown = api.get(&tenant.key, &format!("/v1/operate/dead/{job}")).await.ok();
+    assert!(shown["help"].as_str().unwrap().contains("damaged"));
+    let retried = api.post(&tenant.key, &format!("/v1/operate/dead/{job}/retry"), &Value::Null).await.ok();
+    assert_eq!(api.get(&tenant.key, &format!("/v1/operate/runs/{}", retried["run_id"].as_str().unwrap())).await.ok()["cause"], "operator");
+    assert_eq!(api.post(&tenant.key, &format!("/v1/operate/dead/{job}/discard"), &Value::Null).await.status, 409);
+
+    assert_eq!(api.post(&tenant.key, "/v1/operate/pauses", &json!({"kind": "tenant"})).await.status, 204);
+    let stage = json!({"kind": "stage", "subject": "ingest"});
+    assert_eq!(api.post(&tenant.key, "/v1/operate/pauses", &stage).await.error(), (403, "SCOPE_MISSING".to_owned()));
+    assert_eq!(api.get(&tenant.key, "/v1/operate/pauses").await.ok()["pauses"][0]["subject"], tenant.id.to_string());
+    assert_eq!(api.delete(&tenant.key, &format!("/v1/operate/pauses/tenant/{}", tenant.id)).await.status, 204);
+    let actions: Vec<Value> = api.get(&tenant.key, "/v1/audit").await.ok()["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["action"].clone())
+        .collect();
+    assert_eq!(actions, ["pause.delete", "pause.create", "dead.retry", "run.cancel", "document.complete", "document.create"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replays_are_planned_started_and_stopped() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    publish(&api, &tenant, "a.txt", &["Some words."]).await;
+    let plan = api.post(&tenant.key, "/v1/operate/replays/plan", &json!({"stage": "ingest"})).await.ok();
+    assert_eq!(plan["documents"], 1);
+    let unknown = api.post(&tenant.key, "/v1/operate/replays/plan", &json!({"stage": "nosuch"})).await;
+    assert_eq!(unknown.error(), (422, "FIELD_INVALID".to_owned()));
+    let started = api.post(&tenant.key, "/v1/operate/replays", &json!({"select": {"stage": "ingest"}})).await.ok();
+    let path = format!("/v1/operate/replays/{}", started["id"].as_str().unwrap());
+    assert_eq!(api.get(&tenant.key, &path).await.ok()["state"], "running");
+    let state = |state: &str| json!({"state": state});
+    assert_eq!(api.post(&tenant.key, &format!("{path}/state"), &state("paused")).await.ok()["state"], "paused");
+    assert_eq!(api.post(&tenant.key, &format!("{path}/state"), &state("cancelled")).await.ok()["state"], "cancelled");
+    assert_eq!(api.post(&tenant.key, &format!("{path}/state"), &state("running")).await.status, 409);
+    assert_eq!(api.post(&tenant.key, &format!("{path}/state"), &state("asleep")).await.status, 422);
+    assert_eq!(api.get(&tenant.key, "/v1/operate/replays").await.ok()["replays"].as_array().unwrap().len(), 1);
+    let nothing = json!({"select": {"document_id": uuid::Uuid::now_v7()}});
+    assert_eq!(api.post(&tenant.key, "/v1/operate/replays", &nothing).await.error(), (404, "NOT_FOUND".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_tenant_examines_and_stops_the_installation() {
+    let world_less = Api::start().await;
+    let operator = world_less.tenant().await;
+    let mut state = world_less.state.clone();
+    state.config = std::sync::Arc::new(ApiConfig { operator_tenant: Some(operator.id), ..config() });
+    let api = Api { router: docmill_api::router(state), ..world_less };
+    let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
+    assert_eq!(report["healthy"], true, "{report}");
+    assert!(report["invariants"].as_array().unwrap().len() >= 10);
+    let stage = json!({"kind": "stage", "subject": "ingest"});
+    assert_eq!(api.post(&operator.key, "/v1/operate/pauses", &stage).await.status, 204);
+    let other = api.tenant().await;
+    assert_eq!(api.get(&other.key, "/v1/operate/pauses").await.ok()["pauses"][0]["subject"], "ingest", "whom it stops may know");
+    assert_eq!(api.delete(&other.key, "/v1/operate/pauses/stage/ingest").await.status, 403);
+    assert_eq!(api.delete(&operator.key, "/v1/operate/pauses/stage/ingest").await.status, 204);
+    assert_eq!(api.delete(&operator.key, "/v1/operate/pauses/stage/ingest").await.status, 404);
+    assert_eq!(api.get(&other.key, "/v1/operate/backlog?all=true").await.status, 403);
+    api.get(&operator.key, "/v1/operate/backlog?all=true").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_audit_row_is_found() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    for name in ["a", "b", "c"] {
+        api.post(&tenant.key, "/v1/keys", &json!({"name": name, "scopes": ["query"]})).await.ok();
+    }
+    let whole = api.get(&tenant.key, "/v1/audit/verify").await.ok();
+    assert_eq!(whole, json!({"rows": 3, "first_broken": null}));
+    let mut owner = PgConnection::connect(api.world.owner_url.expose_secret()).await.unwrap();
+    for (change, undo) in [
+        ("UPDATE audit_log SET data = '{}' WHERE seq = 2", None),
+        ("UPDATE audit_log SET seq = 9 WHERE seq = 2", Some("UPDATE audit_log SET seq = 2 WHERE seq = 9")),
+        ("DELETE FROM audit_log WHERE seq = 2", None),
+    ] {
+        sqlx::query(change).execute(&mut owner).await.unwrap();
+        let broken = api.get(&tenant.key, "/v1/audit/verify").await.ok();
+        assert_eq!(broken["first_broken"], 2, "{change}");
+        if let Some(undo) = undo {
+            sqlx::query(undo).execute(&mut owner).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_carries_its_headers() {
+    let api = Api::start_with(ApiConfig { cors_origins: vec!["https://console.example".to_owned()], ..config() }).await;
+    let get = |path: &str, headers: &[(&'static str, &str)]| {
+        let builder = headers.iter().fold(Request::get(path), |b, (name, value)| b.header(*name, *value));
+        api.send(builder.body(Body::empty()).unwrap())
+    };
+    let reply = get("/healthz", &[("x-request-id", "my-id.1"), ("origin", "https://console.example")]).await;
+    assert_eq!(reply.headers["x-request-id"], "my-id.1", "a caller's id is kept");
+    assert_eq!(reply.headers["x-content-type-options"], "nosniff");
+    assert_eq!(reply.headers[header::CACHE_CONTROL], "no-store");
+    assert_eq!(reply.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://console.example");
+    let reply = get("/v1/keys", &[("x-request-id", "spoofed id\twith blanks"), ("origin", "https://evil.example")]).await;
+    assert_eq!(reply.headers["x-request-id"].len(), 36, "an odd id is replaced");
+    assert!(!reply.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN), "only configured origins may call");
+    assert_eq!((reply.status.as_u16(), &reply.headers[header::WWW_AUTHENTICATE]), (401, &"Bearer".parse().unwrap()));
+    let document = get("/openapi.json", &[]).await;
+    assert_eq!(document.ok()["info"]["title"], "Docmill");
+    let zipped = Request::get("/openapi.json").header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    let response = tower::ServiceExt::oneshot(api.router.clone(), zipped).await.unwrap();
+    assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
+}
