@@ -38,6 +38,12 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// The user this process runs as.
+#[must_use]
+pub fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 impl Home {
     /// The home at `configured`, else the default for this user, with all folders created.
     ///
@@ -47,13 +53,7 @@ impl Home {
     /// # Errors
     /// `CONFIG_INVALID` when a folder cannot be created, or the children's user cannot reach it.
     pub fn open(configured: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<Self, Failure> {
-        let root = match (configured, data_dir) {
-            (Some(root), _) => root,
-            (None, _) if is_root() => PathBuf::from("/var/lib/docmill"),
-            (None, Some(data)) => data.join("docmill"),
-            (None, None) => return Err(Failure::new(Code::ConfigInvalid, "no home folder is known; set DOCMILL_HOME")),
-        };
-        let root = std::path::absolute(&root).map_err(|e| io_failure("resolve", &root, &e))?;
+        let root = Self::location(configured, data_dir)?;
         let home = Self { root, run_as: is_root().then(system_user) };
         if !home.root.is_dir() {
             fs::create_dir_all(&home.root).map_err(|e| io_failure("create", &home.root, &e))?;
@@ -66,6 +66,22 @@ impl Home {
         home.create_run()?;
         home.check_reachable()?;
         Ok(home)
+    }
+
+    /// Where [`Home::open`] with the same arguments puts the home.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` when no folder is known.
+    pub fn location(configured: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<PathBuf, Failure> {
+        let root = match (configured, data_dir) {
+            (Some(root), _) => root,
+            (None, _) if is_root() => PathBuf::from("/var/lib/docmill"),
+            (None, Some(data)) => data.join("docmill"),
+            (None, None) => {
+                return Err(Failure::new(Code::ConfigInvalid, "no home folder is known; set DOCMILL_HOME"));
+            }
+        };
+        std::path::absolute(&root).map_err(|e| io_failure("resolve", &root, &e))
     }
 
     /// The folder of sockets may lie in `/tmp`, where a stranger could have made it first: it must be ours.

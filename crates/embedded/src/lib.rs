@@ -18,4 +18,4 @@ pub mod stack;
 pub mod store;
 
 pub use home::Home;
-pub use stack::{DatabaseUrls, Endpoints, LocalParts, Stack, StoreAccess};
+pub use stack::{DatabaseUrls, Endpoints, LocalParts, Stack, StoreAccess, Wanted};

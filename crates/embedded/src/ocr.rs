@@ -18,17 +18,22 @@ pub struct Tesseract {
 /// Finds an installed or unpacked tesseract.
 #[must_use]
 pub fn find(home: &Home) -> Option<Tesseract> {
-    let unpacked = home.parts().join("tesseract");
-    let roots = [Path::new("/"), unpacked.as_path()];
-    roots.into_iter().find_map(|root| {
-        let binary =
-            ["usr/bin/tesseract", "usr/local/bin/tesseract"].iter().map(|b| root.join(b)).find(|b| b.is_file())?;
-        let data =
-            ["usr/share/tesseract-ocr/5/tessdata", "usr/share/tesseract-ocr/4.00/tessdata", "usr/share/tessdata"];
-        let tessdata = data.iter().map(|d| root.join(d)).find(|d| d.join("eng.traineddata").is_file())?;
-        let libraries = (root != Path::new("/")).then(|| root.join("usr/lib/x86_64-linux-gnu"));
-        Some(Tesseract { binary, tessdata, libraries })
-    })
+    installed().or_else(|| under(&home.parts().join("tesseract")))
+}
+
+/// The tesseract of this machine, if any.
+#[must_use]
+pub fn installed() -> Option<Tesseract> {
+    under(Path::new("/"))
+}
+
+fn under(root: &Path) -> Option<Tesseract> {
+    let binary = ["usr/bin/tesseract", "usr/local/bin/tesseract"].iter().map(|b| root.join(b)).find(|b| b.is_file())?;
+    let data = ["usr/share/tesseract-ocr/5/tessdata", "usr/share/tesseract-ocr/4.00/tessdata", "usr/share/tessdata"];
+    let tessdata = data.iter().map(|d| root.join(d)).find(|d| d.join("eng.traineddata").is_file())?;
+    let libraries =
+        (root != Path::new("/")).then(|| root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)));
+    Some(Tesseract { binary, tessdata, libraries })
 }
 
 /// Makes tesseract available if that is possible; its absence is never fatal (scans then end `OCR_UNAVAILABLE`).

@@ -30,7 +30,20 @@ impl Port {
     /// # Errors
     /// `CONFIG_INVALID` when the system has no free port or the file cannot be written.
     pub fn choose(&self) -> Result<u16, Failure> {
-        let bound = self.get().and_then(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+        self.choose_among(&[])
+    }
+
+    /// As [`Port::choose`], but `usual` is tried before any free one.
+    ///
+    /// # Errors
+    /// As [`Port::choose`].
+    pub fn choose_near(&self, usual: u16) -> Result<u16, Failure> {
+        self.choose_among(&[usual])
+    }
+
+    fn choose_among(&self, usual: &[u16]) -> Result<u16, Failure> {
+        let wanted = self.get().into_iter().chain(usual.iter().copied());
+        let bound = wanted.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).next();
         let listener = bound.map_or_else(|| TcpListener::bind(("127.0.0.1", 0)), Ok);
         let address = listener.and_then(|listener| listener.local_addr());
         let port =

@@ -6,13 +6,14 @@
 use crate::files::io_failure;
 use crate::home::Home;
 use docmill_model::{Code, Failure};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
+pub use rustix::process::Signal;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A log that is larger than this at a start is put aside first.
@@ -57,7 +58,18 @@ impl Service {
     ///
     /// # Errors
     /// `PART_MISSING` when the program cannot be started, `CONFIG_INVALID` when the log cannot be written.
-    pub fn spawn(&self, mut command: Command) -> Result<(), Failure> {
+    pub fn spawn(&self, command: Command) -> Result<(), Failure> {
+        let mut child = self.spawn_kept(command)?;
+        // Reaps the child if it ends while this process lives; does nothing else.
+        std::thread::spawn(move || child.wait());
+        Ok(())
+    }
+
+    /// As [`Service::spawn`], for a caller that waits for the child itself.
+    ///
+    /// # Errors
+    /// As [`Service::spawn`].
+    pub fn spawn_kept(&self, mut command: Command) -> Result<Child, Failure> {
         let path = self.log_path();
         if fs::metadata(&path).is_ok_and(|meta| meta.len() > MAX_LOG_BYTES) {
             let _ = fs::rename(&path, path.with_extension("log.1"));
@@ -67,12 +79,17 @@ impl Service {
         self.home.give(&path)?;
         let again = log.try_clone().map_err(|e| io_failure("open", &path, &e))?;
         command.stdout(Stdio::from(log)).stderr(Stdio::from(again)).process_group(0);
-        let mut child = command.spawn().map_err(|e| {
+        command.spawn().map_err(|e| {
             Failure::new(Code::PartMissing, format!("cannot start {}: {e}; run `docmill setup`", self.name))
-        })?;
-        // Reaps the child if it ends while this process lives; does nothing else.
-        std::thread::spawn(move || child.wait());
-        Ok(())
+        })
+    }
+
+    /// Sends one signal, if it runs.
+    pub fn signal(&self, signal: Signal) {
+        let target = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let Some(target) = target {
+            let _ = rustix::process::kill_process(target, signal);
+        }
     }
 
     /// Sends each signal in turn and waits as long as it says for the process to end; then kills it.
@@ -114,6 +131,14 @@ impl Service {
         lines.reverse();
         format!("{} (see {})", lines.join(" | "), path.display())
     }
+}
+
+/// Asks the kernel to send SIGTERM to this process when the thread that started it ends.
+///
+/// # Errors
+/// Of the kernel.
+pub fn end_with_parent() -> std::io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?)
 }
 
 fn parent(pid: u32) -> Option<u32> {

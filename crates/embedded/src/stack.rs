@@ -70,10 +70,39 @@ pub struct Endpoints {
     pub parts: LocalParts,
 }
 
+/// The endpoints of those services that were ever started; the others are configured elsewhere.
+#[derive(Clone)]
+pub struct Available {
+    /// Postgres.
+    pub database: DatabaseUrls,
+    /// NATS with its token.
+    pub nats_url: Option<String>,
+    /// The object store.
+    pub store: Option<StoreAccess>,
+    /// Libraries and the model.
+    pub parts: LocalParts,
+}
+
 impl std::fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoints").field("store", &self.store.endpoint).finish_non_exhaustive()
     }
+}
+
+/// The services to start; the others are somebody else's.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Postgres.
+    pub postgres: bool,
+    /// NATS.
+    pub nats: bool,
+    /// The object store.
+    pub objects: bool,
+}
+
+impl Wanted {
+    /// All three.
+    pub const ALL: Wanted = Wanted { postgres: true, nats: true, objects: true };
 }
 
 /// State of one service.
@@ -122,20 +151,24 @@ impl Stack {
         Ok(())
     }
 
-    /// Starts or attaches to all three services. `store_arguments` make this binary call [`Stack::serve_store`]; the
+    /// Starts or attaches to the wanted services. `store_arguments` make this binary call [`Stack::serve_store`]; the
     /// home folder is appended to them. Two starts at once wait for each other.
     ///
     /// # Errors
     /// `PART_MISSING` when set-up has not run, `CONFIG_INVALID` with the last lines of a log.
-    pub fn start(&self, store_arguments: &[&str]) -> Result<(), Failure> {
-        self.check_parts()?;
+    pub fn start(&self, wanted: Wanted, store_arguments: &[&str]) -> Result<(), Failure> {
+        if let Some(part) = parts::missing(&self.home)?.first() {
+            let message = format!("{} {} is not unpacked; run `docmill setup`", part.package, part.version);
+            return Err(Failure::new(Code::PartMissing, message));
+        }
         let _lock = self.lock()?;
         let crashed = |_| Err(Failure::new(Code::Internal, "starting a service panicked"));
         std::thread::scope(|scope| {
-            let nats = scope.spawn(|| self.nats.start(&self.parts));
-            let store = scope.spawn(|| self.store.start(store_arguments));
-            let postgres = self.postgres.start(&self.parts);
-            postgres.and(nats.join().unwrap_or_else(crashed)).and(store.join().unwrap_or_else(crashed))
+            let nats = wanted.nats.then(|| scope.spawn(|| self.nats.start(&self.parts)));
+            let store = wanted.objects.then(|| scope.spawn(|| self.store.start(store_arguments)));
+            let postgres = if wanted.postgres { self.postgres.start(&self.parts) } else { Ok(()) };
+            let others = [nats, store].into_iter().flatten().map(|started| started.join().unwrap_or_else(crashed));
+            others.fold(postgres, Result::and)
         })?;
         self.hand_over()
     }
@@ -207,14 +240,31 @@ impl Stack {
         Ok(Endpoints {
             database: self.database_urls(database)?,
             nats_url: self.nats_url()?,
-            store: StoreAccess {
-                endpoint: self.store.url()?,
-                region: REGION.to_owned(),
-                bucket: BUCKET.to_owned(),
-                access_key: ACCESS_KEY.to_owned(),
-                secret_key: self.store.secret_key()?,
-            },
+            store: self.store_access()?,
             parts: self.local_parts(),
+        })
+    }
+
+    /// How to reach what was started.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` when a password cannot be read.
+    pub fn available(&self, database: &str) -> Result<Available, Failure> {
+        Ok(Available {
+            database: self.database_urls(database)?,
+            nats_url: self.nats_url().ok(),
+            store: self.store_access().ok(),
+            parts: self.local_parts(),
+        })
+    }
+
+    fn store_access(&self) -> Result<StoreAccess, Failure> {
+        Ok(StoreAccess {
+            endpoint: self.store.url()?,
+            region: REGION.to_owned(),
+            bucket: BUCKET.to_owned(),
+            access_key: ACCESS_KEY.to_owned(),
+            secret_key: self.store.secret_key()?,
         })
     }
 
@@ -257,6 +307,14 @@ impl Stack {
             ServiceStatus { name: "nats", running: self.nats.answers(), pid: self.nats.pid() },
             ServiceStatus { name: "objects", running: self.store.answers(), pid: self.store.pid() },
         ]
+    }
+
+    /// True when one of the wanted services has no process.
+    #[must_use]
+    pub fn is_down(&self, wanted: Wanted) -> bool {
+        (wanted.postgres && self.postgres.pid().is_none())
+            || (wanted.nats && self.nats.pid().is_none())
+            || (wanted.objects && self.store.pid().is_none())
     }
 
     /// Stops all services, also those a killed supervisor left behind.

@@ -1,6 +1,6 @@
 //! The servers that all test processes share: found or started once per process, under a file lock.
 
-use docmill_embedded::{Home, Stack, database, files::io_failure};
+use docmill_embedded::{Home, Stack, Wanted, database, files::io_failure};
 use docmill_model::{Failure, Sha256Hex};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn start() -> Result<Shared, Failure> {
     let path = home.root().join("testkit.lock");
     let lock = fs::File::create(&path).map_err(|e| io_failure("create", &path, &e))?;
     lock.lock().map_err(|e| io_failure("lock", &path, &e))?;
-    stack.start_servers()?;
+    stack.start(Wanted { objects: false, ..Wanted::ALL }, &[])?;
     let shared = Shared { template: format!("template_{}", database::schema_hash()), home, stack };
     shared.prepare_template()?;
     shared.sweep()?;

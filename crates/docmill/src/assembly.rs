@@ -1,0 +1,250 @@
+//! Settings become services: everything a role needs, built and checked in one place.
+//!
+//! What can be wrong for good (versions, roles, models, files) is found here, before anything is served.
+
+use crate::config::{Config, EmbeddingProvider};
+use crate::roles::Roles;
+use docmill_documents::{Parser, ParserConfig, TesseractConfig};
+use docmill_embedded::checks;
+use docmill_model::{Code, Failure, Sha256Hex};
+use docmill_platform::artifacts::Artifacts;
+use docmill_platform::blobs::{Blobs, S3Blobs, S3Config};
+use docmill_platform::database::{Database, DatabaseConfig};
+use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, HashEmbedder};
+use docmill_platform::gateway::{Gateway, GatewayConfig, JsonMode, ModelConfig};
+use docmill_platform::tokens::TokenCounter;
+use docmill_runtime::pipeline::Pipelines;
+use docmill_runtime::{Engine, EngineConfig, Registry};
+use docmill_stages::StageDeps;
+use secrecy::{ExposeSecret, SecretString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The pipeline files this build was made with, for installations that bring none.
+const BUILTIN_PIPELINES: &[(&str, &str)] = &[
+    ("default.yaml", include_str!("../../../pipelines/default.yaml")),
+    ("contracts.yaml", include_str!("../../../pipelines/contracts.yaml")),
+    ("invoices.yaml", include_str!("../../../pipelines/invoices.yaml")),
+    ("schemas/general.json", include_str!("../../../pipelines/schemas/general.json")),
+    ("schemas/contracts.json", include_str!("../../../pipelines/schemas/contracts.json")),
+    ("schemas/invoices.json", include_str!("../../../pipelines/schemas/invoices.json")),
+];
+
+/// The services of one process.
+pub struct Assembly {
+    pub database: Database,
+    pub artifacts: Artifacts,
+    pub embedder: Arc<dyn Embedder>,
+    pub registry: Arc<Registry>,
+    pub pipelines: Arc<Pipelines>,
+    pub engine: Engine,
+    pub gateway: Option<Arc<Gateway>>,
+    pub data_dir: PathBuf,
+}
+
+impl Assembly {
+    /// Builds what `roles` need.
+    ///
+    /// # Errors
+    /// One line with the fix: `CONFIG_INVALID`, `PART_MISSING`, or the service that does not answer.
+    pub async fn build(config: &Config, roles: &Roles) -> Result<Self, Failure> {
+        let data_dir = data_dir(config)?;
+        let ((database, artifacts), embedder) =
+            tokio::try_join!(stores(config), embedder(config, roles.needs_model()))?;
+        let gateway = gateway(config, &database)?;
+        let registry = Arc::new(docmill_stages::registry(StageDeps {
+            parser: Arc::new(parser(config)),
+            embedder: embedder.clone(),
+            tokens: tokens(config, roles.needs_model())?,
+            gateway: gateway.clone(),
+        }));
+        let pipelines = Arc::new(Pipelines::load(&pipelines_dir(config, &data_dir)?, &registry)?);
+        pipelines.register(&database).await?;
+        let engine_config = engine_config(config, roles)?;
+        let engine =
+            Engine::new(engine_config, database.clone(), artifacts.clone(), registry.clone(), pipelines.clone());
+        if roles.needs_broker() {
+            engine.check().await?;
+        }
+        Ok(Self { database, artifacts, embedder, registry, pipelines, engine, gateway, data_dir })
+    }
+}
+
+/// Postgres and the object store, checked.
+async fn stores(config: &Config) -> Result<(Database, Artifacts), Failure> {
+    let database = database(config).await?;
+    let blobs = S3Blobs::new(&s3_config(config)?);
+    blobs.check().await?;
+    let blobs: Arc<dyn Blobs> = Arc::new(blobs);
+    Ok((database.clone(), Artifacts::new(database, blobs)))
+}
+
+/// The pools, after the server, its settings and the roles were checked.
+///
+/// # Errors
+/// `CONFIG_INVALID` with the fix, or `DATABASE_UNAVAILABLE`.
+pub async fn database(config: &Config) -> Result<Database, Failure> {
+    let app_url = Config::need(&config.database.url, "DOCMILL_DATABASE_URL")?.clone();
+    let engine_url = Config::need(&config.database.engine_url, "DOCMILL_ENGINE_URL")?.clone();
+    let (app, engine) = (app_url.clone(), engine_url.clone());
+    blocking(move || checks::check_postgres(app.expose_secret(), engine.expose_secret())).await?;
+    let pools = DatabaseConfig {
+        app_url,
+        engine_url,
+        max_connections: config.database.max_connections,
+        acquire_timeout: config.database.acquire_timeout,
+    };
+    Database::connect(&pools).await
+}
+
+/// Runs blocking work off the runtime's threads.
+///
+/// # Errors
+/// Those of the work, `INTERNAL` when it panicked.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "a step of the start panicked")))
+}
+
+fn s3_config(config: &Config) -> Result<S3Config, Failure> {
+    let s3 = &config.s3;
+    Ok(S3Config {
+        endpoint: Config::need(&s3.endpoint, "DOCMILL_S3_ENDPOINT")?.clone(),
+        public_endpoint: s3.public_endpoint.clone(),
+        region: s3.region.clone(),
+        bucket: s3.bucket.clone(),
+        access_key: Config::need(&s3.access_key, "DOCMILL_S3_ACCESS_KEY")?.clone(),
+        secret_key: Config::need(&s3.secret_key, "DOCMILL_S3_SECRET_KEY")?.clone(),
+        path_style: s3.path_style,
+    })
+}
+
+/// The model, or a stand-in for roles that never embed.
+async fn embedder(config: &Config, needed: bool) -> Result<Arc<dyn Embedder>, Failure> {
+    if !needed || config.embedding.provider == EmbeddingProvider::Hash {
+        return Ok(Arc::new(HashEmbedder::new()));
+    }
+    let settings = FastEmbedderConfig {
+        onnxruntime: Config::need(&config.embedding.onnxruntime, "DOCMILL_ONNXRUNTIME")?.clone(),
+        model_dir: Config::need(&config.embedding.model_dir, "DOCMILL_MODEL_DIR")?.clone(),
+        threads: config.embedding.threads,
+    };
+    Ok(Arc::new(blocking(move || FastEmbedder::load(settings)).await?))
+}
+
+fn tokens(config: &Config, needed: bool) -> Result<Arc<TokenCounter>, Failure> {
+    let counter = match &config.embedding.model_dir {
+        Some(folder) if needed && config.embedding.provider == EmbeddingProvider::Local => TokenCounter::load(folder)?,
+        _ => TokenCounter::words(),
+    };
+    Ok(Arc::new(counter))
+}
+
+/// Asks the object store whether it is there.
+///
+/// # Errors
+/// `CONFIG_INVALID` or `STORE_UNAVAILABLE`.
+pub async fn check_store(config: &Config) -> Result<(), Failure> {
+    S3Blobs::new(&s3_config(config)?).check().await
+}
+
+/// Loads the model, which compares a known vector, and says which one it is.
+///
+/// # Errors
+/// `PART_MISSING` or `CONFIG_INVALID`.
+pub async fn check_model(config: &Config) -> Result<String, Failure> {
+    let model = embedder(config, true).await?;
+    Ok(format!("{} dimensions, {}", model.dimensions(), model.fingerprint()))
+}
+
+/// The sandboxed parser: this binary, started again.
+pub fn parser(config: &Config) -> Parser {
+    Parser::new(ParserConfig {
+        // Not by its path: the user the roles run as may not be able to reach the folder of the binary.
+        child: PathBuf::from("/proc/self/exe"),
+        child_args: vec!["parse-child".to_owned()],
+        pdfium: config.parsing.pdfium.clone(),
+        tesseract: tesseract(config),
+        slots: config.parsing.slots.max(1),
+        landlock_required: config.parsing.landlock_required,
+        options: docmill_documents::ParseOptions::default(),
+    })
+}
+
+fn tesseract(config: &Config) -> Option<TesseractConfig> {
+    let installed = docmill_embedded::ocr::installed();
+    let binary = config.parsing.tesseract.clone().or_else(|| installed.as_ref().map(|found| found.binary.clone()))?;
+    let tessdata =
+        config.parsing.tessdata.clone().or_else(|| installed.as_ref().map(|found| found.tessdata.clone()))?;
+    // An unpacked tesseract brings its libraries along: `ROOT/usr/bin/tesseract` and `ROOT/usr/lib/…`.
+    let unpacked =
+        binary.ancestors().nth(3).map(|root| root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)));
+    let libraries = unpacked.filter(|folder| !folder.starts_with("/usr") && folder.is_dir());
+    Some(TesseractConfig { binary, tessdata, libraries })
+}
+
+fn gateway(config: &Config, database: &Database) -> Result<Option<Arc<Gateway>>, Failure> {
+    let Some(base_url) = &config.llm.base_url else { return Ok(None) };
+    let model = Config::need(&config.llm.model, "DOCMILL_LLM_MODEL")?.clone();
+    let model = ModelConfig {
+        provider: provider(base_url),
+        base_url: base_url.clone(),
+        api_key: config.llm.api_key.clone(),
+        model,
+        json: JsonMode::default(),
+        limit_parameter: "max_tokens".to_owned(),
+    };
+    Ok(Some(Arc::new(Gateway::new(GatewayConfig::new(vec![model]), database.clone())?)))
+}
+
+/// The provider's name in ledger and metrics: the host of its address.
+fn provider(base_url: &str) -> String {
+    let host = base_url.split("://").nth(1).unwrap_or(base_url);
+    host.split(['/', ':']).next().unwrap_or(host).to_owned()
+}
+
+fn engine_config(config: &Config, roles: &Roles) -> Result<EngineConfig, Failure> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let worker = format!("{}-{}-{}", host.trim(), std::process::id(), &uuid::Uuid::new_v4().simple().to_string()[..6]);
+    let nats = if roles.needs_broker() {
+        Config::need(&config.nats.url, "DOCMILL_NATS_URL")?.clone()
+    } else {
+        config.nats.url.clone().unwrap_or_else(|| SecretString::from(String::new()))
+    };
+    let mut engine = EngineConfig::new(worker, config.nats.stream_prefix.clone(), nats);
+    engine.lease = config.engine.lease;
+    engine.grace = config.engine.grace;
+    engine.slots = config.engine.slots.clone();
+    engine.stages = roles.stages.clone();
+    Ok(engine)
+}
+
+/// Where this process keeps what it can rebuild.
+fn data_dir(config: &Config) -> Result<PathBuf, Failure> {
+    let folder = config.data_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("docmill-data"));
+    docmill_embedded::files::private_dir(&folder)?;
+    Ok(folder)
+}
+
+/// The configured folder of pipeline files, or the built-in files written to one.
+///
+/// # Errors
+/// `CONFIG_INVALID` when they cannot be written.
+pub fn pipelines_dir(config: &Config, data_dir: &Path) -> Result<PathBuf, Failure> {
+    if let Some(folder) = &config.pipelines {
+        return Ok(folder.clone());
+    }
+    let all: String = BUILTIN_PIPELINES.iter().map(|(name, text)| format!("{name}\n{text}\n")).collect();
+    let folder = data_dir.join(format!("pipelines-{}", &Sha256Hex::of(all.as_bytes()).as_str()[..12]));
+    for (name, text) in BUILTIN_PIPELINES {
+        let path = folder.join(name);
+        if std::fs::read_to_string(&path).is_ok_and(|found| found == *text) {
+            continue;
+        }
+        docmill_embedded::files::private_dir(path.parent().unwrap_or(&folder))?;
+        docmill_embedded::files::replace(&path, text.as_bytes(), 0o600)?;
+    }
+    Ok(folder)
+}

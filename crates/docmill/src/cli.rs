@@ -1,0 +1,333 @@
+//! The command line: what can be asked for, with an example each. What is done stands in the module of the command.
+
+use crate::exit;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Documents in, searchable, cited, structured knowledge out.
+#[derive(Parser)]
+#[command(name = "docmill", version, after_help = exit::HELP, max_term_width = 110, propagate_version = true)]
+pub struct Cli {
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Settings file; environment variables win over it.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the embedded stack.
+    #[arg(long, global = true, env = "DOCMILL_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Address of the API; the embedded one when absent.
+    #[arg(long, global = true, env = "DOCMILL_URL", value_name = "URL")]
+    pub url: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the whole job on the sample documents: set up, start, upload, wait, ask.
+    #[command(after_help = "Example: docmill demo --keep")]
+    Demo(DemoArgs),
+    /// Fetch and verify the pinned parts of the embedded stack.
+    Setup,
+    /// Start the embedded stack and all roles in the background, or attach to it.
+    Up,
+    /// Stop the embedded stack.
+    Down,
+    /// Show what runs and where.
+    Status,
+    /// Delete all data of the stopped embedded stack; parts and passwords stay.
+    Reset {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Run roles in the foreground, against configured services.
+    #[command(after_help = "Example: docmill serve --roles api,relay,reconciler,worker")]
+    Serve(ServeArgs),
+    /// Run stage workers in the foreground.
+    #[command(after_help = "Example: docmill worker --stages embed,index")]
+    Worker {
+        /// Stages to work on.
+        #[arg(long, value_delimiter = ',', required = true)]
+        stages: Vec<String>,
+    },
+    /// Apply the migrations, as the owner role.
+    Migrate,
+    /// Upload files and folders.
+    #[command(after_help = "Example: docmill upload reports/ --collection finance --metadata year=2026 --wait")]
+    Upload(UploadArgs),
+    /// List documents, newest first.
+    Docs(DocsArgs),
+    /// Show one document: stages, events, and on request its text, summary, extraction or chunks.
+    #[command(after_help = "Example: docmill show 0198… --summary --extraction")]
+    Show(ShowArgs),
+    /// Find passages.
+    #[command(after_help = "Example: docmill search gearbox temperature -k 5")]
+    Search(QueryArgs),
+    /// Ask a question and get an answer with citations.
+    #[command(after_help = "Example: docmill ask \"When is the pier closed?\"")]
+    Ask(QueryArgs),
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Check and show pipeline files.
+    #[command(subcommand)]
+    Pipelines(PipelinesCommand),
+    /// Check the installation and evaluate the invariants on live data.
+    Doctor,
+    /// Jobs that nothing will retry by itself.
+    #[command(subcommand)]
+    Dead(DeadCommand),
+    /// Run stages again.
+    #[command(after_help = "Example: docmill replay --stage embed --pipeline default --dry-run")]
+    Replay(ReplayArgs),
+    /// Show what waits, by stage.
+    Backlog,
+    /// Read a file here, without a stack, and show what came out.
+    Inspect {
+        /// The file.
+        file: PathBuf,
+        /// Print the whole text.
+        #[arg(long)]
+        text: bool,
+    },
+    /// Ask a role whether it is ready; for container health checks.
+    Health {
+        /// What to ask; the own listen address when absent.
+        #[arg(long = "at", value_name = "URL")]
+        at: Option<String>,
+    },
+    /// The sandboxed parser; started by the roles themselves.
+    #[command(hide = true)]
+    ParseChild,
+    /// The object store of the embedded stack.
+    #[command(hide = true)]
+    ObjectStore {
+        /// Folder of the stack.
+        root: PathBuf,
+    },
+    /// Keeps the embedded stack and its roles up.
+    #[command(hide = true)]
+    Supervise {
+        /// Folder of the stack.
+        root: PathBuf,
+    },
+}
+
+/// Arguments of `demo`.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Leave the stack up afterwards.
+    #[arg(long)]
+    pub keep: bool,
+    /// Folder with documents and `questions.yaml`; the repository's when absent.
+    #[arg(long, value_name = "DIR")]
+    pub samples: Option<PathBuf>,
+    /// Only files whose name contains this; for a quick look.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+}
+
+/// Arguments of `serve`.
+#[derive(Args)]
+pub struct ServeArgs {
+    /// Roles: api, relay, reconciler, worker; all when absent.
+    #[arg(long, value_delimiter = ',')]
+    pub roles: Vec<String>,
+    /// Use the embedded stack in this folder for whatever is not configured.
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub embedded: Option<PathBuf>,
+}
+
+/// Arguments of `upload`.
+#[derive(Args)]
+pub struct UploadArgs {
+    /// Files and folders; folders are walked.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Collection to put them into.
+    #[arg(long)]
+    pub collection: Option<String>,
+    /// Pipeline to process them with.
+    #[arg(long)]
+    pub pipeline: Option<String>,
+    /// Access label; may be repeated.
+    #[arg(long = "label")]
+    pub labels: Vec<String>,
+    /// Metadata as KEY=VALUE; numbers and true/false are kept as such; may be repeated.
+    #[arg(long = "metadata", value_name = "KEY=VALUE")]
+    pub metadata: Vec<String>,
+    /// Use each file's path as its external id, so that a changed file becomes a new version.
+    #[arg(long)]
+    pub external_id: bool,
+    /// Wait until everything is processed.
+    #[arg(long)]
+    pub wait: bool,
+    /// Stay and upload what appears or changes.
+    #[arg(long)]
+    pub watch: bool,
+    /// Uploads at once.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub parallel: u16,
+}
+
+/// Arguments of `docs`.
+#[derive(Args)]
+pub struct DocsArgs {
+    /// Only this collection.
+    #[arg(long)]
+    pub collection: Option<String>,
+    /// Only this state.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Only names that contain this.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Most documents to list.
+    #[arg(long, default_value_t = 50)]
+    pub limit: usize,
+}
+
+/// Arguments of `show`.
+#[derive(Args)]
+pub struct ShowArgs {
+    /// Document id.
+    pub id: String,
+    /// Print the canonical text.
+    #[arg(long)]
+    pub text: bool,
+    /// Print the summary.
+    #[arg(long)]
+    pub summary: bool,
+    /// Print the extracted fields.
+    #[arg(long)]
+    pub extraction: bool,
+    /// Print the chunks.
+    #[arg(long)]
+    pub chunks: bool,
+    /// Print the events.
+    #[arg(long)]
+    pub events: bool,
+}
+
+/// Arguments of `search` and `ask`.
+#[derive(Args)]
+pub struct QueryArgs {
+    /// The words.
+    #[arg(required = true)]
+    pub words: Vec<String>,
+    /// Passages to look at.
+    #[arg(short, default_value_t = 10)]
+    pub k: u32,
+    /// Only this collection.
+    #[arg(long)]
+    pub collection: Option<String>,
+    /// Show ranks and scores (search).
+    #[arg(long)]
+    pub explain: bool,
+}
+
+/// `keys …`
+#[derive(Subcommand)]
+pub enum KeysCommand {
+    /// Make a key; it is shown once.
+    #[command(after_help = "Example: docmill keys create --name scanner --scopes upload")]
+    Create {
+        /// Name for people.
+        #[arg(long, default_value = "made by docmill keys create")]
+        name: String,
+        /// upload, query, operate, content:read, admin.
+        #[arg(long, value_delimiter = ',', required = true)]
+        scopes: Vec<String>,
+        /// Access label the holder has; may be repeated.
+        #[arg(long = "label")]
+        labels: Vec<String>,
+        /// Tenant, when the key is made in the database because there is no admin key yet.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+    /// List keys.
+    List,
+    /// Revoke a key; takes effect at its next request.
+    Revoke {
+        /// Key id.
+        id: String,
+    },
+}
+
+/// `pipelines …`
+#[derive(Subcommand)]
+pub enum PipelinesCommand {
+    /// Validate pipeline files.
+    Check {
+        /// Files; the configured folder when absent.
+        files: Vec<PathBuf>,
+    },
+    /// Draw a pipeline.
+    Show {
+        /// Its name.
+        #[arg(default_value = "default")]
+        name: String,
+        /// As a Mermaid graph.
+        #[arg(long)]
+        mermaid: bool,
+    },
+    /// Print the JSON Schema of pipeline files.
+    Schema,
+}
+
+/// `dead …`
+#[derive(Subcommand)]
+pub enum DeadCommand {
+    /// List dead jobs.
+    List {
+        /// Only this stage.
+        #[arg(long)]
+        stage: Option<String>,
+    },
+    /// Show one with its attempts.
+    Show {
+        /// Job id.
+        job: String,
+    },
+    /// Put one back with its counters at zero.
+    Retry {
+        /// Job id.
+        job: String,
+    },
+    /// Record that nobody will.
+    Discard {
+        /// Job id.
+        job: String,
+    },
+}
+
+/// Arguments of `replay`.
+#[derive(Args)]
+pub struct ReplayArgs {
+    /// Stage to run again, with what follows it.
+    #[arg(long)]
+    pub stage: String,
+    /// Only this document.
+    #[arg(long)]
+    pub document: Option<String>,
+    /// Only documents of this pipeline.
+    #[arg(long)]
+    pub pipeline: Option<String>,
+    /// Only documents in this state, e.g. failed.
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Only documents created since this RFC 3339 instant.
+    #[arg(long)]
+    pub since: Option<String>,
+    /// Show the plan only.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Go on although more documents match than the limit; give the count that was measured.
+    #[arg(long, value_name = "COUNT")]
+    pub confirm: Option<u64>,
+}

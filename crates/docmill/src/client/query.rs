@@ -1,0 +1,68 @@
+//! `search` and `ask`.
+
+use super::api::Api;
+use crate::cli::{Cli, QueryArgs};
+use crate::exit::Ending;
+use crate::output::{self, field, plain};
+use serde_json::{Value, json};
+
+fn filters(args: &QueryArgs) -> Value {
+    args.collection.as_ref().map_or_else(|| json!({}), |collection| json!({ "collection": collection }))
+}
+
+/// `docmill search`.
+pub async fn search(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending> {
+    let body = json!({"query": args.words.join(" "), "k": args.k, "filters": filters(args), "explain": args.explain});
+    let found = api.post("/v1/search", &body).await?;
+    if cli.json {
+        output::json(&found);
+        return Ok(());
+    }
+    for (rank, hit) in found["hits"].as_array().into_iter().flatten().enumerate() {
+        output::line(format!("{}. {}{}", rank + 1, plain(&field(hit, "/document")), place(hit, "/page_start")));
+        let text: String = field(hit, "/text").split_whitespace().collect::<Vec<_>>().join(" ");
+        let short: String = text.chars().take(240).collect();
+        output::line(format!("   {}", plain(&short)));
+        if args.explain {
+            output::line(format!("   {}", hit["explanation"]));
+        }
+    }
+    Ok(())
+}
+
+/// `docmill ask`.
+pub async fn ask(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending> {
+    let body = json!({"question": args.words.join(" "), "k": args.k, "filters": filters(args)});
+    let answer = api.post("/v1/answers", &body).await?;
+    if cli.json {
+        output::json(&answer);
+    } else {
+        print(&answer);
+    }
+    Ok(())
+}
+
+/// Prints an answer with its citations.
+pub fn print(answer: &Value) {
+    if answer["found"] != true {
+        output::line("   The documents hold no answer to this.");
+        return;
+    }
+    for sentence in answer["sentences"].as_array().into_iter().flatten() {
+        output::line(format!("   {}", one_line(&field(sentence, "/text"))));
+        for citation in sentence["citations"].as_array().into_iter().flatten() {
+            let document = plain(&field(citation, "/document"));
+            let quote = one_line(&field(citation, "/quote"));
+            output::line(format!("      [{document}{}] “{quote}”", place(citation, "/page")));
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    plain(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn place(value: &Value, pointer: &str) -> String {
+    let page = field(value, pointer);
+    if page.is_empty() { String::new() } else { format!(", page {page}") }
+}

@@ -1,0 +1,66 @@
+//! `upload --watch`: what appears or changes in the given folders is uploaded once it has stopped changing.
+
+use super::api::Api;
+use super::files::is_hidden;
+use super::upload::{Declaration, tell};
+use crate::cli::{Cli, UploadArgs};
+use crate::exit::Ending;
+use docmill_model::{Code, Failure};
+use indicatif::{MultiProgress, ProgressBar};
+use notify::{EventKind, RecursiveMode, Watcher};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// A file that has not changed for this long is whole.
+const QUIET: Duration = Duration::from_millis(800);
+
+/// Watches until it is interrupted.
+pub async fn run(cli: &Cli, args: &UploadArgs, api: &Api, declaration: &Declaration) -> Result<(), Ending> {
+    let (sender, mut changes) = mpsc::unbounded_channel();
+    let refused = |e: notify::Error| Failure::new(Code::ConfigInvalid, format!("cannot watch: {e}"));
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let Ok(event) = event else { return };
+        if matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_)) {
+            for path in event.paths {
+                let _ = sender.send(path);
+            }
+        }
+    })
+    .map_err(refused)?;
+    for path in &args.paths {
+        watcher.watch(path, RecursiveMode::Recursive).map_err(refused)?;
+    }
+    if !cli.json {
+        eprintln!("watching; press Ctrl-C to end");
+    }
+    let stop = crate::roles::on_signal()?;
+    let mut pending: HashMap<PathBuf, Instant> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(path) = changes.recv() => {
+                if !is_hidden(&path) {
+                    pending.insert(path, Instant::now());
+                }
+            }
+            () = tokio::time::sleep(QUIET / 4) => {}
+        }
+        let ready: Vec<PathBuf> =
+            pending.iter().filter(|(_, changed)| changed.elapsed() >= QUIET).map(|(path, _)| path.clone()).collect();
+        for path in ready {
+            pending.remove(&path);
+            if !path.is_file() {
+                continue;
+            }
+            match declaration.upload(api, &path, &ProgressBar::hidden()).await {
+                Ok(done) => tell(cli, &MultiProgress::new(), &done),
+                Err(ending) => {
+                    eprintln!("{}:", path.display());
+                    ending.report();
+                }
+            }
+        }
+    }
+}

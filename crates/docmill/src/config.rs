@@ -1,0 +1,159 @@
+//! The one typed tree of settings: committed defaults, then a file, then the environment. Read here and nowhere else.
+//!
+//! `deploy/local/defaults.yaml` documents every key and names its variable. What is wrong is said in one line that names
+//! the setting and where it came from.
+
+pub mod load;
+
+use docmill_model::{Code, Failure};
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All settings.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub data_dir: Option<PathBuf>,
+    pub pipelines: Option<PathBuf>,
+    pub pepper: Option<SecretString>,
+    pub database: DatabaseSettings,
+    pub nats: NatsSettings,
+    pub s3: S3Settings,
+    pub engine: EngineSettings,
+    pub embedding: EmbeddingSettings,
+    pub parsing: ParsingSettings,
+    pub api: ApiSettings,
+    pub llm: LlmSettings,
+    pub log: LogSettings,
+}
+
+/// Postgres.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    pub url: Option<SecretString>,
+    pub engine_url: Option<SecretString>,
+    pub owner_url: Option<SecretString>,
+    pub max_connections: u32,
+    #[serde(with = "humantime_serde")]
+    pub acquire_timeout: Duration,
+}
+
+/// NATS.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsSettings {
+    pub url: Option<SecretString>,
+    pub stream_prefix: String,
+}
+
+/// The object store.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3Settings {
+    pub endpoint: Option<String>,
+    pub public_endpoint: Option<String>,
+    pub region: String,
+    pub bucket: String,
+    pub access_key: Option<String>,
+    pub secret_key: Option<SecretString>,
+    pub path_style: bool,
+}
+
+/// Leases and slots.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+    pub slots: BTreeMap<String, usize>,
+}
+
+/// Which embedding model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbeddingProvider {
+    /// all-MiniLM-L6-v2 in this process.
+    Local,
+    /// Hashed words: no model, no meaning.
+    Hash,
+}
+
+/// Embeddings.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingSettings {
+    pub provider: EmbeddingProvider,
+    pub model_dir: Option<PathBuf>,
+    pub onnxruntime: Option<PathBuf>,
+    pub threads: usize,
+}
+
+/// Parsing and OCR.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParsingSettings {
+    pub pdfium: Option<PathBuf>,
+    pub tesseract: Option<PathBuf>,
+    pub tessdata: Option<PathBuf>,
+    pub slots: usize,
+    pub landlock_required: bool,
+}
+
+/// The HTTP side.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiSettings {
+    pub rate_per_sec: f64,
+    pub burst: f64,
+    pub cors_origins: Vec<String>,
+    pub metrics_token: Option<SecretString>,
+    pub operator_tenant: Option<docmill_model::TenantId>,
+    pub allow_private_webhooks: bool,
+}
+
+/// The model provider.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlmSettings {
+    pub base_url: Option<String>,
+    pub api_key: Option<SecretString>,
+    pub model: Option<String>,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logs.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+impl Config {
+    /// A setting that this command cannot do without.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` naming its variable.
+    pub fn need<'a, T>(value: &'a Option<T>, variable: &str) -> Result<&'a T, Failure> {
+        value.as_ref().ok_or_else(|| {
+            let message = format!("{variable} is not set; set it, or use the embedded stack (`docmill up`)");
+            Failure::new(Code::ConfigInvalid, message)
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! Commands for whoever runs an installation: migrate, doctor, inspect, health.
+
+use crate::assembly::{self, blocking};
+use crate::cli::{Cli, Command};
+use crate::client;
+use crate::config::{Config, load};
+use crate::exit::Ending;
+use crate::output::{self, field, plain};
+use crate::roles::access;
+use crate::stack;
+use docmill_documents::ParseRequest;
+use docmill_embedded::{Stack, database};
+use docmill_model::{Code, Failure};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Runs one of the commands.
+pub async fn run(cli: &Cli) -> Result<(), Ending> {
+    match &cli.command {
+        Command::Migrate => migrate(cli).await,
+        Command::Doctor => doctor(cli).await,
+        Command::Inspect { file, text } => inspect(cli, file, *text).await,
+        Command::Health { at } => health(cli, at.as_deref()).await,
+        _ => Ok(()),
+    }
+}
+
+async fn migrate(cli: &Cli) -> Result<(), Ending> {
+    let config = load::load(cli.config.as_deref())?;
+    let url = Config::need(&config.database.owner_url, "DOCMILL_OWNER_URL")?.clone();
+    let applied = blocking(move || database::migrate(url.expose_secret())).await?;
+    if cli.json {
+        output::json(&json!({ "applied": applied }));
+    } else if applied.is_empty() {
+        output::line("nothing to apply");
+    } else {
+        applied.iter().for_each(|name| output::line(format!("applied {name}")));
+    }
+    Ok(())
+}
+
+/// The settings, with what the embedded stack of this home offers.
+async fn settings(cli: &Cli) -> Result<Config, Failure> {
+    let mut config = load::load(cli.config.as_deref())?;
+    if let Some(home) = stack::existing_home(cli)? {
+        let (work, pepper) = (home.clone(), String::new());
+        let available = blocking(move || Stack::of(&work)?.available(docmill_embedded::stack::DATABASE)).await?;
+        access::adopt(&mut config, &home, available, pepper);
+    }
+    Ok(config)
+}
+
+/// One check of the installation.
+struct Check {
+    name: &'static str,
+    result: Result<String, Failure>,
+}
+
+async fn doctor(cli: &Cli) -> Result<(), Ending> {
+    let config = settings(cli).await?;
+    let mut checks = vec![
+        Check { name: "database", result: assembly::database(&config).await.map(|_| "answers as configured".into()) },
+        Check { name: "object store", result: assembly::check_store(&config).await.map(|()| "answers".into()) },
+        Check { name: "embedding model", result: assembly::check_model(&config).await },
+    ];
+    let sandbox = assembly::parser(&config).sandbox_report().await;
+    let ocr = sandbox.as_ref().map(|report| report.ocr_packs.join(", ")).unwrap_or_default();
+    checks.push(Check { name: "sandbox", result: sandbox.map(|report| format!("{:?}", report.lockdown)) });
+    let missing = || Failure::new(Code::OcrUnavailable, "no tesseract: scans end OCR_UNAVAILABLE");
+    checks.push(Check { name: "ocr", result: if ocr.is_empty() { Err(missing()) } else { Ok(ocr) } });
+    let report = match client::connect(cli) {
+        Ok(api) => api.get("/v1/operate/doctor", &[]).await.unwrap_or_default(),
+        Err(_) => Value::Null,
+    };
+    show_doctor(cli, &checks, &report)
+}
+
+fn show_doctor(cli: &Cli, checks: &[Check], report: &Value) -> Result<(), Ending> {
+    let invariants = report["invariants"].as_array().cloned().unwrap_or_default();
+    let violated = invariants.iter().any(|i| i["violations"].as_array().is_some_and(|v| !v.is_empty()));
+    // Without OCR everything but scans works.
+    let broken = checks.iter().any(|check| check.result.as_ref().is_err_and(|f| f.code != Code::OcrUnavailable));
+    if cli.json {
+        let shown = checks.iter().map(|c| match &c.result {
+            Ok(detail) => json!({"name": c.name, "ok": true, "detail": detail}),
+            Err(failure) => json!({"name": c.name, "ok": false, "code": failure.code, "detail": failure.message}),
+        });
+        output::json(
+            &json!({"healthy": !violated && !broken, "checks": shown.collect::<Vec<_>>(), "invariants": invariants}),
+        );
+    } else {
+        for check in checks {
+            match &check.result {
+                Ok(detail) => output::line(format!("ok      {:16} {detail}", check.name)),
+                Err(failure) => output::line(format!("FAILED  {:16} {failure}", check.name)),
+            }
+        }
+        if report.is_null() {
+            output::line("\nThe API does not answer, so the invariants were not evaluated.");
+        }
+        for invariant in &invariants {
+            let violations = invariant["violations"].as_array().cloned().unwrap_or_default();
+            let mark = if violations.is_empty() { "ok    " } else { "BROKEN" };
+            output::line(format!("{mark}  {}", field(invariant, "/sentence")));
+            for violation in violations {
+                output::line(format!("          {}: {}", field(&violation, "/subject"), field(&violation, "/detail")));
+            }
+        }
+    }
+    if violated || broken { Err(Ending::Found) } else { Ok(()) }
+}
+
+async fn inspect(cli: &Cli, file: &Path, whole: bool) -> Result<(), Ending> {
+    let config = settings(cli).await?;
+    let (path, shown) = (file.to_owned(), file.display().to_string());
+    let bytes = blocking(move || {
+        std::fs::read(&path).map_err(|e| Failure::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))
+    })
+    .await?;
+    let declared = client::files::content_type(file);
+    let parsed = assembly::parser(&config)
+        .parse(ParseRequest {
+            bytes: bytes.into(),
+            declared: (declared != "application/octet-stream").then(|| declared.to_owned()),
+            name: file.file_name().map(|name| name.to_string_lossy().into_owned()),
+            ..ParseRequest::default()
+        })
+        .await?;
+    let document = &parsed.document;
+    if cli.json {
+        output::json(&json!({"document": document, "millis": parsed.millis, "peak_rss_bytes": parsed.peak_rss_bytes}));
+        return Ok(());
+    }
+    output::line(format!("{shown}: {:?} by {}, language {:?}", document.format, document.engine, document.language));
+    output::line(format!(
+        "{} characters, {} pages, {} blocks, {} words, {} tables, {} ms, {} MiB",
+        document.text.chars().count(),
+        document.pages.len(),
+        document.blocks.len(),
+        document.words.len(),
+        document.tables.len(),
+        parsed.millis,
+        parsed.peak_rss_bytes >> 20
+    ));
+    let limit = if whole { usize::MAX } else { 600 };
+    output::line(format!("\n{}", plain(&document.text.chars().take(limit).collect::<String>())));
+    Ok(())
+}
+
+async fn health(cli: &Cli, at: Option<&str>) -> Result<(), Ending> {
+    let config = load::load(cli.config.as_deref())?;
+    let own = format!("http://127.0.0.1:{}/readyz", config.listen.port());
+    let url = at.or(cli.url.as_deref()).unwrap_or(&own);
+    let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(3)).build();
+    let client = client.map_err(|e| Failure::new(Code::Internal, format!("no HTTP client: {e}")))?;
+    let answer = client.get(url).send().await;
+    let answer = answer.map_err(|_| Failure::new(Code::StoreUnavailable, format!("{url} does not answer")))?;
+    if answer.status().is_success() { Ok(()) } else { Err(Ending::Found) }
+}

@@ -1,0 +1,133 @@
+//! What the embedded stack gives its roles and its user: endpoints, an address, and a key that may do everything.
+
+use crate::assembly::Assembly;
+use crate::config::Config;
+use docmill_api::keys::{self, KeyRequest};
+use docmill_embedded::files::replace;
+use docmill_embedded::ports::Port;
+use docmill_embedded::{Home, stack::Available};
+use docmill_model::scope::Scope;
+use docmill_model::{Code, Failure, TenantId};
+use docmill_platform::gateway::{Gateway, ModelCall};
+use docmill_retrieval::answers::Generator;
+use secrecy::{ExposeSecret, SecretString};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The tenant of the embedded stack.
+const TENANT: &str = "default";
+/// What people type when they have not looked at `docmill status`.
+const USUAL_PORT: u16 = 8080;
+
+/// The file with the key of the embedded stack.
+pub fn key_path(home: &Home) -> PathBuf {
+    home.secrets().join("api.key")
+}
+
+/// The remembered port of the embedded API.
+pub fn port(home: &Home) -> Port {
+    Port::kept_in(home.run().join("api.port"))
+}
+
+/// Fills what is not configured.
+pub fn adopt(config: &mut Config, home: &Home, available: Available, pepper: String) {
+    let database = &mut config.database;
+    if database.url.is_none() {
+        database.url = Some(available.database.app.into());
+        database.engine_url = Some(available.database.engine.into());
+        database.owner_url = Some(available.database.owner.into());
+    }
+    if let Some(url) = available.nats_url
+        && config.nats.url.is_none()
+    {
+        config.nats.url = Some(url.into());
+    }
+    if let Some(store) = available.store
+        && config.s3.endpoint.is_none()
+    {
+        config.s3.endpoint = Some(store.endpoint);
+        config.s3.region = store.region;
+        config.s3.bucket = store.bucket;
+        config.s3.access_key = Some(store.access_key);
+        config.s3.secret_key = Some(store.secret_key.into());
+        config.s3.path_style = true;
+    }
+    let parts = available.parts;
+    config.embedding.model_dir.get_or_insert(parts.model_dir);
+    config.embedding.onnxruntime.get_or_insert(parts.onnxruntime);
+    config.parsing.pdfium.get_or_insert(parts.pdfium);
+    if let Some(found) = parts.tesseract {
+        config.parsing.tesseract.get_or_insert(found.binary);
+        config.parsing.tessdata.get_or_insert(found.tessdata);
+    }
+    config.data_dir.get_or_insert(home.data().join("roles"));
+    config.pepper.get_or_insert(SecretString::from(pepper));
+    // Everything is on this machine: a webhook receiver will be, too.
+    config.api.allow_private_webhooks = true;
+}
+
+/// The usual port when it is free, the last one otherwise, else any.
+///
+/// # Errors
+/// `CONFIG_INVALID` when there is no free port.
+pub fn embedded_address(home: &Home) -> Result<SocketAddr, Failure> {
+    Ok(SocketAddr::from(([127, 0, 0, 1], port(home).choose_near(USUAL_PORT)?)))
+}
+
+/// Makes sure that the key in the home's file is one that works, and that the operator may see the installation.
+///
+/// # Errors
+/// Database failures, or the file cannot be written.
+pub async fn provide_key(assembly: &Assembly, config: &Config, home: &Home) -> Result<(), Failure> {
+    let pepper = Config::need(&config.pepper, "DOCMILL_PEPPER")?;
+    let path = key_path(home);
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    if known(assembly, pepper, kept.trim()).await? {
+        return Ok(());
+    }
+    let tenant = keys::ensure_tenant(&assembly.database, TENANT).await?;
+    let key = create(assembly, pepper, tenant).await?;
+    replace(&path, key.expose_secret().as_bytes(), 0o600)
+}
+
+async fn known(assembly: &Assembly, pepper: &SecretString, key: &str) -> Result<bool, Failure> {
+    let found: Result<Option<i32>, _> =
+        sqlx::query_scalar("SELECT 1 FROM api_keys WHERE hash = $1 AND revoked_at IS NULL")
+            .bind(keys::hash(pepper, key).as_slice())
+            .fetch_optional(assembly.database.engine())
+            .await;
+    found.map(|row| row.is_some()).map_err(|_| Failure::new(Code::DatabaseUnavailable, "the database does not answer"))
+}
+
+async fn create(assembly: &Assembly, pepper: &SecretString, tenant_id: TenantId) -> Result<SecretString, Failure> {
+    let request = KeyRequest {
+        tenant_id,
+        name: "embedded stack".to_owned(),
+        scopes: Scope::ALL.to_vec(),
+        labels: Vec::new(),
+        expires_at: None,
+    };
+    Ok(keys::create(&assembly.database, pepper, request).await?.secret)
+}
+
+/// The gateway as the answers want it.
+struct Generating(Arc<Gateway>);
+
+#[async_trait::async_trait]
+impl Generator for Generating {
+    fn engine(&self) -> String {
+        self.0.engine()
+    }
+
+    async fn complete(&self, tenant: TenantId, system: &str, user: &str) -> Result<String, Failure> {
+        let call = ModelCall::new(tenant, "answers", system, user);
+        Ok(self.0.complete(call).await?.text)
+    }
+}
+
+/// Generated answers, where a provider is configured.
+pub fn generator(assembly: &Assembly) -> Option<Arc<dyn Generator>> {
+    let gateway = assembly.gateway.clone()?;
+    Some(Arc::new(Generating(gateway)))
+}
