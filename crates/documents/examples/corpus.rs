@@ -7,6 +7,8 @@
 
 use bytes::Bytes;
 use docmill_documents::{Inspection, ParseOptions, ParseRequest, Parser, ParserConfig, TesseractConfig};
+use docmill_model::CanonicalText;
+use docmill_model::document::{BlockKind, ParsedDocument};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -80,7 +82,9 @@ async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<S
             if let Ok(mut rows) = rows.lock()
                 && let Some(file) = rows.as_mut()
             {
-                let line = serde_json::json!({"path": item.path, "mime": item.mime, "report": report});
+                let content = parsed.as_ref().map(|p| content(&p.document)).unwrap_or_default();
+                let line =
+                    serde_json::json!({"path": item.path, "mime": item.mime, "report": report, "content": content});
                 let _ = writeln!(file, "{line}");
             }
             if let Ok(mut table) = table.lock() {
@@ -93,6 +97,13 @@ async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<S
         print(&table);
     }
     println!("{total} files in {:.1} s", started.elapsed().as_secs_f64());
+}
+
+/// The text without furniture, as it would be chunked.
+fn content(document: &ParsedDocument) -> String {
+    let text = CanonicalText::from_canonical(document.text.clone());
+    let blocks = document.blocks.iter().filter(|b| b.role != BlockKind::Furniture);
+    blocks.filter_map(|b| text.slice(b.span)).collect::<Vec<_>>().join("\n\n")
 }
 
 fn add(row: &mut Row, report: &Inspection) {

@@ -47,6 +47,9 @@ pub(crate) fn detect(bytes: &[u8], declared: Option<&str>, name: Option<&str>) -
         Kind::Known(format) => Ok(format),
         Kind::Text if looks_like_html(bytes) => Ok(Format::Html),
         Kind::Text => wanted.map_or(Ok(Format::Text), |wanted| wanted.text_format()),
+        Kind::Other(label) if label == "application/xml" && find(bytes, b"<!ENTITY").is_some() => {
+            Err(Failure::new(Code::XmlDtdForbidden, "the XML declares entities"))
+        }
         Kind::Other(label) => {
             Err(Failure::new(Code::TypeUnsupported, format!("files of type {label} are not read yet")))
         }

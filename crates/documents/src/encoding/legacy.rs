@@ -70,6 +70,8 @@ fn score(text: &str) -> i64 {
                 i64::from(!inside)
             }
             _ if c.is_alphabetic() && mixes_scripts(c, before, after) => -2,
+            // Accented letters stand among plain ones; words of nothing else are another script misread.
+            _ if [before, c, after].into_iter().all(|c| ('À'..='\u{24f}').contains(&c)) => -3,
             _ if c.is_uppercase() && before.is_lowercase() => -3,
             _ if c.is_alphabetic() && in_word => 2,
             _ if c.is_alphabetic() => 0,
