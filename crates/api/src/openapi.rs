@@ -41,7 +41,7 @@ use utoipa::{Modify, OpenApi};
         (name = "service", description = "Health, metrics, this document; without a key"),
     ),
     security(("key" = [])),
-    modifiers(&KeyScheme),
+    modifiers(&KeyScheme, &OperationNames),
 )]
 struct Api;
 
@@ -52,6 +52,29 @@ impl Modify for KeyScheme {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("dmk_…").build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Generators of clients name functions after operations, so each needs a name of its own: method and path.
+struct OperationNames;
+
+impl Modify for OperationNames {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let words: Vec<String> = path
+                .split('/')
+                .filter(|word| !word.is_empty() && *word != "v1")
+                .map(|word| match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
+                    Some(parameter) => format!("by_{parameter}"),
+                    None => word.replace('.', "_"),
+                })
+                .collect();
+            for (method, operation) in [("get", &mut item.get), ("post", &mut item.post), ("delete", &mut item.delete)] {
+                if let Some(operation) = operation {
+                    operation.operation_id = Some(format!("{method}_{}", words.join("_")));
+                }
+            }
+        }
     }
 }
 

@@ -136,6 +136,11 @@ async fn run(config: Config, roles: Roles, home: Option<Home>) -> Result<(), Fai
         let (heal, deliver) = (stop.clone(), stop.clone());
         tasks.spawn(async move { healer.run_reconciler(heal).await });
         tasks.spawn(async move { deliverer.run_deliveries(sender, deliver).await });
+        let (database, blobs, sweep) = (assembly.database.clone(), assembly.artifacts.blobs().clone(), stop.clone());
+        tasks.spawn(async move {
+            docmill_api::documents::deletions::run(database, blobs, sweep).await;
+            Ok(())
+        });
     }
     serve_http(&config, &roles, &assembly, metrics, listener, &stop, &mut tasks)?;
     tracing::info!(?roles, "serving");
