@@ -69,7 +69,8 @@ impl Modify for OperationNames {
                     None => word.replace('.', "_"),
                 })
                 .collect();
-            for (method, operation) in [("get", &mut item.get), ("post", &mut item.post), ("delete", &mut item.delete)] {
+            for (method, operation) in [("get", &mut item.get), ("post", &mut item.post), ("delete", &mut item.delete)]
+            {
                 if let Some(operation) = operation {
                     operation.operation_id = Some(format!("{method}_{}", words.join("_")));
                 }

@@ -47,12 +47,18 @@ async fn every_tenant_table_is_bound_by_policy() {
             continue;
         }
         assert!(row.get::<bool, _>("has_tenant") || name == "tenants", "{name} has no tenant");
-        assert!(row.get::<bool, _>("relrowsecurity") && row.get::<bool, _>("relforcerowsecurity"), "{name}: ENABLE and FORCE");
+        assert!(
+            row.get::<bool, _>("relrowsecurity") && row.get::<bool, _>("relforcerowsecurity"),
+            "{name}: ENABLE and FORCE"
+        );
         assert!(row.get::<bool, _>("is_bound"), "{name}: a policy with USING and WITH CHECK");
         assert_eq!(row.get::<i64, _>("app_policies"), 1, "{name}: one policy, so that none widens another");
         assert!(!row.get::<bool, _>("has_public_policy"), "{name}: no policy for everybody");
         let key: Option<String> = row.get("leading_key");
-        assert!(key.as_deref() == Some("tenant_id") || OTHER_KEYS.contains(&name.as_str()), "{name}: key leads with {key:?}");
+        assert!(
+            key.as_deref() == Some("tenant_id") || OTHER_KEYS.contains(&name.as_str()),
+            "{name}: key leads with {key:?}"
+        );
     }
 }
 
@@ -75,13 +81,15 @@ async fn the_roles_of_the_services_own_nothing_and_bypass_nothing() {
     assert!(names(&mut owner, member).await.is_empty(), "no membership lends rights");
     let definer = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef";
     assert!(names(&mut owner, definer).await.is_empty(), "no SECURITY DEFINER");
-    let views = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm')
+    let views =
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm')
                  AND NOT coalesce(reloptions::text LIKE '%security_invoker=true%', false)";
     assert!(names(&mut owner, views).await.is_empty(), "views run as their caller");
     let creates = "SELECT r::text FROM unnest(ARRAY['docmill_app', 'docmill_engine']) r
                    WHERE has_schema_privilege(r, 'public', 'CREATE')";
     assert!(names(&mut owner, creates).await.is_empty(), "the services create nothing");
-    let rewrite = "SELECT t || ' ' || p FROM unnest(ARRAY['audit_log']) t, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) p
+    let rewrite =
+        "SELECT t || ' ' || p FROM unnest(ARRAY['audit_log']) t, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) p
                    WHERE has_table_privilege('docmill_app', t, p) OR has_table_privilege('docmill_engine', t, p)";
     assert!(names(&mut owner, rewrite).await.is_empty(), "the audit log is append-only");
 }
@@ -125,13 +133,22 @@ async fn without_a_tenant_nothing_is_seen_and_nothing_foreign_is_written() {
         assert_eq!(counted, 0, "{table} is seen without a tenant");
     }
     // As B: A's rows are not there, and a row for A cannot be written or moved.
-    sqlx::query("SELECT set_config('docmill.tenant', $1, false)").bind(b.id.to_string()).execute(&mut app).await.unwrap();
+    sqlx::query("SELECT set_config('docmill.tenant', $1, false)")
+        .bind(b.id.to_string())
+        .execute(&mut app)
+        .await
+        .unwrap();
     let foreign: i64 = sqlx::query_scalar("SELECT count(*) FROM documents").fetch_one(&mut app).await.unwrap();
     assert_eq!(foreign, 0);
-    let write = sqlx::query("INSERT INTO documents (tenant_id, id, name) VALUES ($1, gen_random_uuid(), 'x')").bind(a.id.0);
+    let write =
+        sqlx::query("INSERT INTO documents (tenant_id, id, name) VALUES ($1, gen_random_uuid(), 'x')").bind(a.id.0);
     let refused = write.execute(&mut app).await.unwrap_err();
     assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("42501"));
-    let moved = sqlx::query("UPDATE documents SET name = 'x' WHERE tenant_id = $1").bind(a.id.0).execute(&mut app).await.unwrap();
+    let moved = sqlx::query("UPDATE documents SET name = 'x' WHERE tenant_id = $1")
+        .bind(a.id.0)
+        .execute(&mut app)
+        .await
+        .unwrap();
     assert_eq!(moved.rows_affected(), 0);
     let pause = sqlx::query("INSERT INTO pauses (kind, subject) VALUES ('tenant', $1)").bind(a.id.to_string());
     assert!(pause.execute(&mut app).await.is_err(), "a tenant stops no other");

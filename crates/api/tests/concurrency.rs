@@ -22,8 +22,11 @@ async fn a_hundred_requests_with_one_key_make_one_resource() {
         api.send(request)
     });
     let replies = futures::future::join_all(requests).await;
-    let answers: BTreeSet<(u16, String)> =
-        replies.into_iter().map(|reply| (reply.status.as_u16(), reply.text)).filter(|(status, _)| *status != 503).collect();
+    let answers: BTreeSet<(u16, String)> = replies
+        .into_iter()
+        .map(|reply| (reply.status.as_u16(), reply.text))
+        .filter(|(status, _)| *status != 503)
+        .collect();
     assert_eq!(answers.len(), 1, "identical answers: {answers:?}");
     assert_eq!(answers.first().unwrap().0, 201);
     let listed = api.get(&tenant.key, "/v1/documents").await.ok();
@@ -60,13 +63,17 @@ async fn a_dropped_request_leaves_all_or_nothing_and_no_open_transaction() {
     // Whoever comes after a dropped request must find its own writes: an acknowledged write is never lost.
     let mut acknowledged = Vec::new();
     for n in 0..50 {
-        let created = api.post(&tenant.key, "/v1/documents", &declaration("after.txt", format!("after {n}").as_bytes())).await.ok();
+        let created = api
+            .post(&tenant.key, "/v1/documents", &declaration("after.txt", format!("after {n}").as_bytes()))
+            .await
+            .ok();
         acknowledged.push(created["id"].as_str().unwrap().to_owned());
     }
     for id in &acknowledged {
         api.get(&tenant.key, &format!("/v1/documents/{id}")).await.ok();
     }
-    let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
+    let idle =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
     docmill_testkit::eventually("no session stays in a transaction", Duration::from_secs(5), || async {
         sqlx::query_scalar::<_, i64>(idle).fetch_one(api.world.database.engine()).await.unwrap() == 0
     })

@@ -20,10 +20,12 @@ async fn tables_with_marker(api: &Api) -> Vec<String> {
             .unwrap();
     let mut found = Vec::new();
     for table in tables {
-        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%{MARKER}%'")))
-            .fetch_one(&mut owner)
-            .await
-            .unwrap();
+        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "SELECT count(*) FROM {table} t WHERE t::text LIKE '%{MARKER}%'"
+        )))
+        .fetch_one(&mut owner)
+        .await
+        .unwrap();
         if count > 0 {
             found.push(table);
         }
@@ -47,9 +49,13 @@ async fn nothing_of_a_deleted_document_stays() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
     let passage = format!("The password of {MARKER} is heart of gold.");
-    let published = publish(&api, &tenant, "secret.txt", &[&passage, "A passage that another document also has."]).await;
+    let published =
+        publish(&api, &tenant, "secret.txt", &[&passage, "A passage that another document also has."]).await;
     let kept = publish(&api, &tenant, "other.txt", &["A passage that another document also has."]).await;
-    let answer = api.post(&tenant.key, "/v1/answers", &json!({"question": format!("What is the password of {MARKER}?")})).await.ok();
+    let answer = api
+        .post(&tenant.key, "/v1/answers", &json!({"question": format!("What is the password of {MARKER}?")}))
+        .await
+        .ok();
     assert_eq!(answer["found"], true, "{answer}");
     let answer = format!("/v1/answers/{}", answer["id"].as_str().unwrap());
     assert!(!tables_with_marker(&api).await.is_empty());
@@ -63,8 +69,13 @@ async fn nothing_of_a_deleted_document_stays() {
         assert_eq!(api.get(&tenant.key, &format!("{path}{what}")).await.status, 404, "{what}");
     }
     assert_eq!(tables_with_marker(&api).await, Vec::<String>::new());
-    assert_eq!((objects(&api, &tenant).await, vectors(&api, &tenant).await), (3, 1), "what the other document uses stays");
-    let found = api.post(&tenant.key, "/v1/search", &json!({"query": "password heart of gold", "mode": "dense"})).await.ok();
+    assert_eq!(
+        (objects(&api, &tenant).await, vectors(&api, &tenant).await),
+        (3, 1),
+        "what the other document uses stays"
+    );
+    let found =
+        api.post(&tenant.key, "/v1/search", &json!({"query": "password heart of gold", "mode": "dense"})).await.ok();
     assert!(!found.to_string().contains("gold") && !found.to_string().contains(&published.document), "{found}");
     let shown = api.get(&tenant.key, &answer).await.ok();
     let citation = &shown["sentences"][0]["citations"][0];
@@ -73,8 +84,10 @@ async fn nothing_of_a_deleted_document_stays() {
     let text = api.get(&tenant.key, &format!("/v1/documents/{}/text", kept.document)).await.ok();
     assert_eq!(text["text"], "A passage that another document also has.");
 
-    let operations: Vec<(String, uuid::Uuid)> =
-        sqlx::query_as("SELECT op, generation_id FROM index_ops ORDER BY seq").fetch_all(api.world.database.engine()).await.unwrap();
+    let operations: Vec<(String, uuid::Uuid)> = sqlx::query_as("SELECT op, generation_id FROM index_ops ORDER BY seq")
+        .fetch_all(api.world.database.engine())
+        .await
+        .unwrap();
     assert_eq!(operations, [("remove".to_owned(), published.generation)]);
     let open: i64 = sqlx::query_scalar("SELECT count(*) FROM deletions WHERE finished_at IS NULL")
         .fetch_one(api.world.database.engine())
@@ -82,7 +95,10 @@ async fn nothing_of_a_deleted_document_stays() {
         .unwrap();
     assert_eq!(open, 0, "the deletion is finished");
     let audit = api.get(&tenant.key, "/v1/audit?limit=1").await.ok();
-    assert_eq!((&audit["entries"][0]["action"], &audit["entries"][0]["subject"]), (&json!("document.delete"), &json!(published.document)));
+    assert_eq!(
+        (&audit["entries"][0]["action"], &audit["entries"][0]["subject"]),
+        (&json!("document.delete"), &json!(published.document))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,14 +135,16 @@ async fn an_upload_can_be_deleted_before_and_while_it_is_processed() {
     assert_eq!(api.delete(&tenant.key, &path).await.status, 204);
     assert_eq!(api.post(&tenant.key, &format!("{path}/complete"), &Value::Null).await.status, 404);
     assert_eq!(objects(&api, &tenant).await, 0);
-    let open: i64 = sqlx::query_scalar("SELECT count(*) FROM deletions WHERE finished_at IS NULL AND finish_after > now()")
-        .fetch_one(api.world.database.engine())
-        .await
-        .unwrap();
+    let open: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM deletions WHERE finished_at IS NULL AND finish_after > now()")
+            .fetch_one(api.world.database.engine())
+            .await
+            .unwrap();
     assert_eq!(open, 1, "the signed URL is still good: the deletion is looked at again when it is not");
     let processing = api.upload(&tenant.key, "b.txt", b"more bytes").await;
     assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{processing}")).await.status, 204);
-    let jobs: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(api.world.database.engine()).await.unwrap();
+    let jobs: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(api.world.database.engine()).await.unwrap();
     assert_eq!(jobs, 0);
     // The same bytes may come again: nothing remembers them.
     let again = api.post(&tenant.key, "/v1/documents", &declaration("b.txt", b"more bytes")).await;

@@ -62,7 +62,8 @@ async fn declarations() {
 async fn odd_names_are_labels_and_nothing_more() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
-    for name in ["../../etc/passwd", "CON", "a\u{202e}fdp.exe", &"n".repeat(255), "<script>", "%00", " ", "name\nline"] {
+    for name in ["../../etc/passwd", "CON", "a\u{202e}fdp.exe", &"n".repeat(255), "<script>", "%00", " ", "name\nline"]
+    {
         let created = api.post(&tenant.key, "/v1/documents", &with("name", json!(name))).await.ok();
         let url = created["upload"]["url"].as_str().unwrap();
         assert!(!url.contains("passwd") && !url.contains("CON"), "no part of a key comes from the name");
@@ -111,14 +112,13 @@ async fn uploads_out_of_order() {
     assert!(put_status(&created["upload"], b"some bytes, more").await >= 400, "another length is refused by the store");
     put(&created["upload"], b"some bytes").await;
     assert!(put_status(&created["upload"], b"some bytes").await >= 400, "a second PUT is refused");
-    let (first, second) = tokio::join!(
-        api.post(&tenant.key, &complete, &Value::Null),
-        api.post(&tenant.key, &complete, &Value::Null)
-    );
+    let (first, second) =
+        tokio::join!(api.post(&tenant.key, &complete, &Value::Null), api.post(&tenant.key, &complete, &Value::Null));
     assert_eq!((first.status.as_u16(), second.status.as_u16()), (200, 200), "{} {}", first.text, second.text);
     let third = api.post(&tenant.key, &complete, &Value::Null).await.ok();
     assert_eq!((&third["id"], &third["state"]), (&created["id"], &json!("processing")));
-    let runs: i64 = sqlx::query_scalar("SELECT count(*) FROM runs").fetch_one(api.world.database.engine()).await.unwrap();
+    let runs: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM runs").fetch_one(api.world.database.engine()).await.unwrap();
     assert_eq!(runs, 1, "completing again starts nothing");
     let again = api.post(&tenant.key, "/v1/documents", &declaration("b.txt", b"some bytes")).await;
     assert_eq!(again.status, 200);
@@ -186,7 +186,15 @@ async fn questions_and_searches() {
     }
     // What looks like syntax is text, and nothing a user writes reaches the tenant filter or the database.
     for query in [
-        "a AND (", "*:*", "tenant:other", "text:/(a+)+$/", "\"unbalanced", "a NOT", "the of and", "'; DROP TABLE documents; --", "a\0b",
+        "a AND (",
+        "*:*",
+        "tenant:other",
+        "text:/(a+)+$/",
+        "\"unbalanced",
+        "a NOT",
+        "the of and",
+        "'; DROP TABLE documents; --",
+        "a\0b",
     ] {
         for mode in ["hybrid", "lexical", "dense"] {
             let found = api.post(&tenant.key, "/v1/search", &json!({"query": query, "mode": mode})).await.ok();
@@ -295,10 +303,26 @@ async fn webhook_addresses() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
     for url in [
-        "http://example.com/", "https://127.0.0.1/", "https://localhost/", "https://169.254.169.254/latest", "https://[::1]/",
-        "https://[::ffff:7f00:1]/", "https://0x7f.1/", "https://2130706433/", "https://a@127.0.0.1/", "https://u:p@example.com/",
-        "https://example.com:22/", "file:///etc/passwd", "gopher://example.com/", "https://10.0.0.8/", "https://intern/", "", "x",
-        "https://192.168.1.1/", "https://[fd00::1]/", "https://0.0.0.0/",
+        "http://example.com/",
+        "https://127.0.0.1/",
+        "https://localhost/",
+        "https://169.254.169.254/latest",
+        "https://[::1]/",
+        "https://[::ffff:7f00:1]/",
+        "https://0x7f.1/",
+        "https://2130706433/",
+        "https://a@127.0.0.1/",
+        "https://u:p@example.com/",
+        "https://example.com:22/",
+        "file:///etc/passwd",
+        "gopher://example.com/",
+        "https://10.0.0.8/",
+        "https://intern/",
+        "",
+        "x",
+        "https://192.168.1.1/",
+        "https://[fd00::1]/",
+        "https://0.0.0.0/",
     ] {
         let reply = api.post(&tenant.key, "/v1/webhooks", &json!({"url": url})).await;
         assert_eq!(reply.error(), (422, "WEBHOOK_URL_FORBIDDEN".to_owned()), "{url}");
@@ -333,7 +357,10 @@ async fn idempotency_keys() {
     assert_eq!((first.status, &first.text), (again.status, &again.text), "the first answer, byte for byte");
     let reused = send(tenant.key.clone(), "k1".to_owned(), declaration("b.txt", b"other bytes")).await;
     assert_eq!(reused.error(), (422, "KEY_REUSED".to_owned()));
-    assert_eq!(send(tenant.key.clone(), "k".repeat(10_000), body.clone()).await.error(), (400, "BODY_INVALID".to_owned()));
+    assert_eq!(
+        send(tenant.key.clone(), "k".repeat(10_000), body.clone()).await.error(),
+        (400, "BODY_INVALID".to_owned())
+    );
     assert_eq!(send(tenant.key.clone(), String::new(), body.clone()).await.error(), (400, "BODY_INVALID".to_owned()));
     let foreign = send(other.key.clone(), "k1".to_owned(), body).await;
     assert_eq!(foreign.status, 201, "a key belongs to its principal");

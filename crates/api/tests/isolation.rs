@@ -149,9 +149,16 @@ async fn foreign_ids_in_filters_and_bodies_find_nothing() {
     assert_eq!(jobs["jobs"], json!([]));
     let dead = api.get(&b.key, &format!("/v1/operate/dead?document={}", published.document)).await.ok();
     assert_eq!(dead["jobs"], json!([]));
-    let plan = json!({"document_id": published.document});
+    let plan = json!({"select": {"document_id": published.document}});
     assert_eq!(api.post(&b.key, "/v1/operate/replays/plan", &plan).await.ok()["documents"], 0);
-    for path in ["/v1/documents", "/v1/collections", "/v1/operate/jobs", "/v1/operate/dead", "/v1/operate/replays", "/v1/operate/backlog"] {
+    for path in [
+        "/v1/documents",
+        "/v1/collections",
+        "/v1/operate/jobs",
+        "/v1/operate/dead",
+        "/v1/operate/replays",
+        "/v1/operate/backlog",
+    ] {
         let text = api.get(&b.key, path).await.ok().to_string();
         assert!(!text.contains(&published.document) && !text.contains(&a.id.to_string()), "{path}: {text}");
     }
@@ -169,7 +176,13 @@ async fn labels_hide_a_document_from_callers_without_them() {
     let created = api.post(&insider, "/v1/documents", &declared).await.ok();
     let path = format!("/v1/documents/{}", created["id"].as_str().unwrap());
     api.get(&insider, &path).await.ok();
-    for path in [path.clone(), format!("{path}/events"), format!("{path}/jobs"), format!("{path}/versions"), format!("{path}/text")] {
+    for path in [
+        path.clone(),
+        format!("{path}/events"),
+        format!("{path}/jobs"),
+        format!("{path}/versions"),
+        format!("{path}/text"),
+    ] {
         assert_eq!(api.get(&outsider, &path).await.error(), (404, "NOT_FOUND".to_owned()), "{path}");
     }
     assert_eq!(api.delete(&outsider, &path).await.status, 404);

@@ -24,12 +24,18 @@ async fn results_point_into_the_text() {
     assert_eq!(part["text"], "Die Größe ist 7.");
     let chunks = api.get(&tenant.key, &format!("{path}/chunks?limit=2")).await.ok();
     let second = &chunks["chunks"][1];
-    assert_eq!((&second["text"], &second["char_start"], &second["char_end"]), (&json!("Die Größe ist 7."), &json!(14), &json!(30)));
+    assert_eq!(
+        (&second["text"], &second["char_start"], &second["char_end"]),
+        (&json!("Die Größe ist 7."), &json!(14), &json!(30))
+    );
     let cursor = chunks["next_cursor"].as_str().unwrap();
     let rest = api.get(&tenant.key, &format!("{path}/chunks?limit=2&cursor={cursor}")).await.ok();
     assert_eq!((rest["chunks"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &Value::Null));
     assert_eq!(api.get(&tenant.key, &format!("{path}/summary")).await.ok()["sentences"][0]["text"], "Größe zählt.");
-    assert_eq!(api.get(&tenant.key, &format!("{path}/extraction")).await.ok()["data"], json!({"title": "Größe zählt."}));
+    assert_eq!(
+        api.get(&tenant.key, &format!("{path}/extraction")).await.ok()["data"],
+        json!({"title": "Größe zählt."})
+    );
     assert_eq!(api.get(&tenant.key, &format!("{path}/versions")).await.ok()[0]["format"], "text");
     assert_eq!(api.get(&tenant.key, &format!("{path}/jobs")).await.ok()[0]["state"], "done");
     let kinds: Vec<Value> = api.get(&tenant.key, &format!("{path}/events")).await.ok()["events"]
@@ -39,11 +45,20 @@ async fn results_point_into_the_text() {
         .map(|event| event["kind"].clone())
         .collect();
     assert_eq!(kinds, ["upload.created", "upload.accepted", "run.started"]);
-    for (query, status) in [("page=1", 422), ("char_start=99", 422), ("char_start=5&char_end=2", 422), ("page=1&char_start=1", 422), ("version=2", 404)] {
+    for (query, status) in [
+        ("page=1", 422),
+        ("char_start=99", 422),
+        ("char_start=5&char_end=2", 422),
+        ("page=1&char_start=1", 422),
+        ("version=2", 404),
+    ] {
         assert_eq!(api.get(&tenant.key, &format!("{path}/text?{query}")).await.status, status, "{query}");
     }
     let collections = api.get(&tenant.key, "/v1/collections").await.ok();
-    assert_eq!((&collections["collections"][0]["name"], &collections["collections"][0]["searchable"]), (&json!("default"), &json!(1)));
+    assert_eq!(
+        (&collections["collections"][0]["name"], &collections["collections"][0]["searchable"]),
+        (&json!("default"), &json!(1))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +67,11 @@ async fn results_that_are_not_there_yet_say_so() {
     let tenant = api.tenant().await;
     let path = format!("/v1/documents/{}", api.upload(&tenant.key, "a.txt", b"some bytes").await);
     for what in ["text", "summary", "extraction", "chunks"] {
-        assert_eq!(api.get(&tenant.key, &format!("{path}/{what}")).await.error(), (409, "NOT_READY".to_owned()), "{what}");
+        assert_eq!(
+            api.get(&tenant.key, &format!("{path}/{what}")).await.error(),
+            (409, "NOT_READY".to_owned()),
+            "{what}"
+        );
     }
 }
 
@@ -74,7 +93,10 @@ async fn operators_steer_runs_dead_letters_and_pauses() {
     let id: uuid::Uuid = job.parse().unwrap();
     let kill = api.world.database.write(tenant.id, move |connection| {
         Box::pin(async move {
-            sqlx::query("UPDATE jobs SET state = 'dead', code = 'PDF_MALFORMED' WHERE id = $1").bind(id).execute(connection).await?;
+            sqlx::query("UPDATE jobs SET state = 'dead', code = 'PDF_MALFORMED' WHERE id = $1")
+                .bind(id)
+                .execute(connection)
+                .await?;
             Ok(())
         })
     });
@@ -83,7 +105,10 @@ async fn operators_steer_runs_dead_letters_and_pauses() {
     let shown = api.get(&tenant.key, &format!("/v1/operate/dead/{job}")).await.ok();
     assert!(shown["help"].as_str().unwrap().contains("damaged"));
     let retried = api.post(&tenant.key, &format!("/v1/operate/dead/{job}/retry"), &Value::Null).await.ok();
-    assert_eq!(api.get(&tenant.key, &format!("/v1/operate/runs/{}", retried["run_id"].as_str().unwrap())).await.ok()["cause"], "operator");
+    assert_eq!(
+        api.get(&tenant.key, &format!("/v1/operate/runs/{}", retried["run_id"].as_str().unwrap())).await.ok()["cause"],
+        "operator"
+    );
     assert_eq!(api.post(&tenant.key, &format!("/v1/operate/dead/{job}/discard"), &Value::Null).await.status, 409);
 
     assert_eq!(api.post(&tenant.key, "/v1/operate/pauses", &json!({"kind": "tenant"})).await.status, 204);
@@ -97,7 +122,10 @@ async fn operators_steer_runs_dead_letters_and_pauses() {
         .iter()
         .map(|entry| entry["action"].clone())
         .collect();
-    assert_eq!(actions, ["pause.delete", "pause.create", "dead.retry", "run.cancel", "document.complete", "document.create"]);
+    assert_eq!(
+        actions,
+        ["pause.delete", "pause.create", "dead.retry", "run.cancel", "document.complete", "document.create"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,9 +133,9 @@ async fn replays_are_planned_started_and_stopped() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
     publish(&api, &tenant, "a.txt", &["Some words."]).await;
-    let plan = api.post(&tenant.key, "/v1/operate/replays/plan", &json!({"stage": "ingest"})).await.ok();
+    let plan = api.post(&tenant.key, "/v1/operate/replays/plan", &json!({"select": {"stage": "ingest"}})).await.ok();
     assert_eq!(plan["documents"], 1);
-    let unknown = api.post(&tenant.key, "/v1/operate/replays/plan", &json!({"stage": "nosuch"})).await;
+    let unknown = api.post(&tenant.key, "/v1/operate/replays/plan", &json!({"select": {"stage": "nosuch"}})).await;
     assert_eq!(unknown.error(), (422, "FIELD_INVALID".to_owned()));
     let started = api.post(&tenant.key, "/v1/operate/replays", &json!({"select": {"stage": "ingest"}})).await.ok();
     let path = format!("/v1/operate/replays/{}", started["id"].as_str().unwrap());
@@ -135,7 +163,11 @@ async fn the_operator_tenant_examines_and_stops_the_installation() {
     let stage = json!({"kind": "stage", "subject": "ingest"});
     assert_eq!(api.post(&operator.key, "/v1/operate/pauses", &stage).await.status, 204);
     let other = api.tenant().await;
-    assert_eq!(api.get(&other.key, "/v1/operate/pauses").await.ok()["pauses"][0]["subject"], "ingest", "whom it stops may know");
+    assert_eq!(
+        api.get(&other.key, "/v1/operate/pauses").await.ok()["pauses"][0]["subject"],
+        "ingest",
+        "whom it stops may know"
+    );
     assert_eq!(api.delete(&other.key, "/v1/operate/pauses/stage/ingest").await.status, 403);
     assert_eq!(api.delete(&operator.key, "/v1/operate/pauses/stage/ingest").await.status, 204);
     assert_eq!(api.delete(&operator.key, "/v1/operate/pauses/stage/ingest").await.status, 404);
@@ -179,7 +211,8 @@ async fn every_answer_carries_its_headers() {
     assert_eq!(reply.headers["x-content-type-options"], "nosniff");
     assert_eq!(reply.headers[header::CACHE_CONTROL], "no-store");
     assert_eq!(reply.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://console.example");
-    let reply = get("/v1/keys", &[("x-request-id", "spoofed id\twith blanks"), ("origin", "https://evil.example")]).await;
+    let reply =
+        get("/v1/keys", &[("x-request-id", "spoofed id\twith blanks"), ("origin", "https://evil.example")]).await;
     assert_eq!(reply.headers["x-request-id"].len(), 36, "an odd id is replaced");
     assert!(!reply.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN), "only configured origins may call");
     assert_eq!((reply.status.as_u16(), &reply.headers[header::WWW_AUTHENTICATE]), (401, &"Bearer".parse().unwrap()));

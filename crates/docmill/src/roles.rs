@@ -111,14 +111,16 @@ async fn adopt(config: &mut Config, root: &Path) -> Result<Home, Failure> {
     Ok(home)
 }
 
-async fn run(config: Config, roles: Roles, home: Option<Home>) -> Result<(), Failure> {
+async fn run(mut config: Config, roles: Roles, home: Option<Home>) -> Result<(), Failure> {
     logging::start(&config.log)?;
     let metrics = docmill_api::telemetry::install();
     let stop = on_signal()?;
     let assembly = Assembly::build(&config, &roles).await?;
     let listener = listen(&config, home.as_ref()).await?;
     if let Some(home) = &home {
-        access::provide_key(&assembly, &config, home).await?;
+        // Whoever runs the embedded stack is its operator.
+        let tenant = access::provide_key(&assembly, &config, home).await?;
+        config.api.operator_tenant.get_or_insert(tenant);
     }
     let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
     let engine = &assembly.engine;

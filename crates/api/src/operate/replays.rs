@@ -67,6 +67,14 @@ pub struct StartReplay {
     pub confirm: Option<i64>,
 }
 
+/// A replay to look at first.
+#[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanReplay {
+    /// Which documents.
+    pub select: Selection,
+}
+
 /// What a replay would do.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct PlanView {
@@ -155,15 +163,15 @@ pub struct SetReplay {
 }
 
 /// Says what a replay would do; changes nothing.
-#[utoipa::path(post, path = "/v1/operate/replays/plan", tag = "operate", request_body = Selection,
+#[utoipa::path(post, path = "/v1/operate/replays/plan", tag = "operate", request_body = PlanReplay,
     responses((status = 200, body = PlanView), (status = 422, body = ProblemBody)))]
 pub async fn plan(
     State(state): State<ApiState>,
     Operator(principal): Operator,
-    JsonBody(selection): JsonBody<Selection>,
+    JsonBody(request): JsonBody<PlanReplay>,
 ) -> Result<Json<PlanView>, Problem> {
     let (database, registry, pipelines) = (&state.database, &state.registry, &state.pipelines);
-    let plan = replay::plan(database, registry, pipelines, principal.tenant_id, &selection.into()).await?;
+    let plan = replay::plan(database, registry, pipelines, principal.tenant_id, &request.select.into()).await?;
     Ok(Json(plan.into()))
 }
 

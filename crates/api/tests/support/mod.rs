@@ -179,7 +179,9 @@ impl Api {
 pub fn request(method: Method, path: &str, key: &str, body: Option<&Value>) -> Request<Body> {
     let builder = Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {key}"));
     match body {
-        Some(body) => builder.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())).unwrap(),
+        Some(body) => {
+            builder.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())).unwrap()
+        }
         None => builder.body(Body::empty()).unwrap(),
     }
 }

@@ -79,16 +79,16 @@ pub fn embedded_address(home: &Home) -> Result<SocketAddr, Failure> {
 ///
 /// # Errors
 /// Database failures, or the file cannot be written.
-pub async fn provide_key(assembly: &Assembly, config: &Config, home: &Home) -> Result<(), Failure> {
+pub async fn provide_key(assembly: &Assembly, config: &Config, home: &Home) -> Result<TenantId, Failure> {
     let pepper = Config::need(&config.pepper, "DOCMILL_PEPPER")?;
     let path = key_path(home);
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    if known(assembly, pepper, kept.trim()).await? {
-        return Ok(());
-    }
     let tenant = keys::ensure_tenant(&assembly.database, TENANT).await?;
-    let key = create(assembly, pepper, tenant).await?;
-    replace(&path, key.expose_secret().as_bytes(), 0o600)
+    if !known(assembly, pepper, kept.trim()).await? {
+        let key = create(assembly, pepper, tenant).await?;
+        replace(&path, key.expose_secret().as_bytes(), 0o600)?;
+    }
+    Ok(tenant)
 }
 
 async fn known(assembly: &Assembly, pepper: &SecretString, key: &str) -> Result<bool, Failure> {
