@@ -3,8 +3,10 @@
 //! Deleted and moved-away text, the fallback of alternate content and phonetic guides are skipped; text boxes are
 //! read where they are anchored; hidden runs are flagged.
 
+mod changes;
+
 use super::fields::{Field, link_target};
-use super::notes::{Kind, Notes};
+use super::notes::Notes;
 use super::numbering::Numbering;
 use super::package::Relations;
 use super::styles::{self, Styles};
@@ -43,9 +45,6 @@ impl Piece {
         out
     }
 }
-
-/// Font size in half points below which no reader sees text (2 pt).
-const TINY_HALF_POINTS: u32 = 4;
 
 /// Elements whose content is no text of the document.
 const SKIPPED: [&str; 15] = [
@@ -221,32 +220,6 @@ impl<'a> Story<'a> {
         Open::Plain
     }
 
-    /// Elements that change something and hold no text of their own.
-    fn property_or_sign(&mut self, name: &str, tag: &Tag) {
-        match name {
-            "tab" | "ptab" if !self.inside_properties() => self.push("\t"),
-            "br" | "cr" => self.push("\n"),
-            "noBreakHyphen" => self.push("-"),
-            "sym" => self.symbol(tag),
-            "vanish" | "specVanish" if tag.is_on() => self.hide_run(),
-            "rStyle" if tag.attr("val").is_some_and(|style| self.resources.styles.is_hidden(&style)) => self.hide_run(),
-            "sz" if tag.number().is_some_and(|half_points| half_points < TINY_HALF_POINTS) => self.hide_run(),
-            "pStyle" => self.paragraph(|p| p.style = tag.attr("val")),
-            "outlineLvl" => self.paragraph(|p| p.outline = tag.number()),
-            "numPr" => self.paragraph(|p| p.numbering = Some((None, None))),
-            "numId" => self.paragraph(|p| p.numbering = p.numbering.map(|(_, level)| (tag.number(), level))),
-            "ilvl" => self.paragraph(|p| p.numbering = p.numbering.map(|(number, _)| (number, tag.number()))),
-            "gridSpan" => self.shape(|shape| shape.columns = tag.number().unwrap_or(1)),
-            "vMerge" => self.shape(|shape| shape.continues = tag.attr("val").is_none_or(|val| val == "continue")),
-            "gridBefore" => self.table(|table| table.skip(tag.number().unwrap_or(0))),
-            "tblHeader" if tag.is_on() => self.table(TableState::mark_header),
-            "footnoteReference" => self.reference(Kind::Footnote, tag),
-            "endnoteReference" => self.reference(Kind::Endnote, tag),
-            "fldChar" => self.field(tag.attr("fldCharType").as_deref()),
-            _ => {}
-        }
-    }
-
     fn end(&mut self, open: Open) {
         match open {
             Open::Paragraph => self.end_paragraph(),
@@ -327,88 +300,5 @@ impl<'a> Story<'a> {
             return None;
         }
         self.resources.numbering.label(number, level)
-    }
-
-    fn push(&mut self, words: &str) {
-        self.paragraph(|p| p.inline.push(words));
-    }
-
-    fn symbol(&mut self, tag: &Tag) {
-        let code = tag.attr("char").and_then(|hex| u32::from_str_radix(hex.trim(), 16).ok());
-        if let Some(c) = code.and_then(char::from_u32).filter(|c| !('\u{e000}'..='\u{f8ff}').contains(c)) {
-            self.push(c.encode_utf8(&mut [0; 4]));
-        }
-    }
-
-    fn reference(&mut self, kind: Kind, tag: &Tag) {
-        if let Some(id) = tag.attr("id") {
-            let number = self.resources.notes.refer(kind, &id);
-            self.push(&format!("[{number}]"));
-        }
-    }
-
-    fn inside_properties(&self) -> bool {
-        self.open
-            .iter()
-            .rev()
-            .take_while(|o| !matches!(o, Open::Paragraph))
-            .any(|o| matches!(o, Open::ParagraphProperties))
-    }
-
-    fn hide_run(&mut self) {
-        let mark = self.paragraphs.last().map(|p| p.inline.mark());
-        // The innermost element is the run's property list; a paragraph mark's properties hide no text.
-        if !self.inside_properties()
-            && let Some(Open::Run { hidden_from }) = self.open.iter_mut().rev().find(|o| !matches!(o, Open::Plain))
-        {
-            *hidden_from = mark;
-        }
-    }
-
-    fn open_link(&mut self, target: Option<String>) -> Open {
-        match (target, self.paragraphs.last()) {
-            (Some(target), Some(paragraph)) => Open::Link { mark: paragraph.inline.mark(), target },
-            _ => Open::Plain,
-        }
-    }
-
-    fn field(&mut self, kind: Option<&str>) {
-        let depth = self.paragraphs.len();
-        match kind {
-            Some("begin") => self.fields.push(Field::default()),
-            Some("separate") => {
-                let mark = self.paragraphs.last().map(|p| p.inline.mark());
-                if let Some(field) = self.fields.last_mut() {
-                    field.has_result = true;
-                    field.place = mark.map(|mark| (depth, mark));
-                }
-            }
-            Some("end") => {
-                let Some(field) = self.fields.pop() else { return };
-                let target = link_target(&field.instruction).filter(|_| field.has_result);
-                if let (Some(target), Some((_, mark))) = (target, field.place.filter(|place| place.0 == depth)) {
-                    self.paragraph(|p| p.inline.link(mark.min(p.inline.mark()), &target));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn paragraph(&mut self, change: impl FnOnce(&mut Paragraph)) {
-        if let Some(paragraph) = self.paragraphs.last_mut() {
-            change(paragraph);
-        }
-    }
-
-    fn table(&mut self, change: impl FnOnce(&mut TableState)) {
-        if let Some(table) = self.tables.last_mut() {
-            change(table);
-        }
-    }
-
-    fn shape(&mut self, change: impl FnOnce(&mut table::CellShape)) {
-        if let Some(shape) = self.tables.last_mut().and_then(TableState::shape) {
-            change(shape);
-        }
     }
 }

@@ -148,19 +148,8 @@ async fn converse(
     let limits = request.options.limits.clone();
     let header = frames::message(request).map_err(|_| Failure::new(Code::Internal, "the request cannot be written"))?;
     let stdin = running.stdin.take();
-    let (replies, mut queue) = mpsc::unbounded_channel::<Vec<u8>>();
-    // A child that stops reading has ended or will be ended: errors of the pipe say nothing new.
-    let write = async move {
-        let Some(mut stdin) = stdin else { return };
-        if stdin.write_all(&header).await.is_err() || stdin.write_all(bytes).await.is_err() {
-            return;
-        }
-        while let Some(reply) = queue.recv().await {
-            if stdin.write_all(&reply).await.is_err() {
-                return;
-            }
-        }
-    };
+    let (replies, queue) = mpsc::unbounded_channel::<Vec<u8>>();
+    let write = feed(stdin, header, bytes, queue);
     let mut recognitions: JoinSet<OcrReply> = JoinSet::new();
     let mut ticks = tokio::time::interval(TICK);
     let mut output: Vec<u8> = Vec::new();
@@ -172,25 +161,10 @@ async fn converse(
             tokio::select! {
                 read = &mut frame => {
                     let Some((kind, payload)) = read? else { return Ok(Conversation::Broken) };
-                    match kind {
-                        Kind::Chunk => {
-                            let total = (output.len() + payload.len()) as u64;
-                            if total > limits.output_bytes {
-                                return Err(Failure::limit(Code::OutputLimit, "the result is larger than it may be", limits.output_bytes, total));
-                            }
-                            output.extend_from_slice(&payload);
-                        }
-                        Kind::Done => {
-                            let done: Done = serde_json::from_slice(&payload).unwrap_or_default();
-                            let output = std::mem::take(&mut output);
-                            return Ok(Conversation::Done(Finished { output, peak_rss_bytes: done.peak_rss_bytes }));
-                        }
-                        Kind::Failed => {
-                            let failed = serde_json::from_slice(&payload);
-                            return Ok(failed.map_or(Conversation::Broken, Conversation::Failed));
-                        }
-                        Kind::Ocr => recognise(&mut recognitions, payload, recogniser.clone(), &limits, watch)?,
-                        Kind::Ready => {}
+                    if kind == Kind::Ocr {
+                        recognise(&mut recognitions, payload, recogniser.clone(), &limits, watch)?;
+                    } else if let Some(end) = take(kind, &payload, &mut output, limits.output_bytes)? {
+                        return Ok(end);
                     }
                     drop(frame);
                     frame = Box::pin(read_frame(&mut running.stdout, frame_limit));
@@ -213,6 +187,42 @@ async fn converse(
             () = &mut write, if !written => written = true,
             outcome = &mut reading => return outcome,
         }
+    }
+}
+
+/// Writes the request, the file and then every reply, until there are no more.
+///
+/// A child that stops reading has ended or will be ended: errors of the pipe say nothing new.
+async fn feed(stdin: Option<ChildStdin>, header: Vec<u8>, bytes: &[u8], mut replies: mpsc::UnboundedReceiver<Vec<u8>>) {
+    let Some(mut stdin) = stdin else { return };
+    if stdin.write_all(&header).await.is_err() || stdin.write_all(bytes).await.is_err() {
+        return;
+    }
+    while let Some(reply) = replies.recv().await {
+        if stdin.write_all(&reply).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes one frame; the conversation's end, if it was the last one.
+fn take(kind: Kind, payload: &[u8], output: &mut Vec<u8>, limit: u64) -> Result<Option<Conversation>, Failure> {
+    match kind {
+        Kind::Chunk => {
+            let total = (output.len() + payload.len()) as u64;
+            if total > limit {
+                return Err(Failure::limit(Code::OutputLimit, "the result is larger than it may be", limit, total));
+            }
+            output.extend_from_slice(payload);
+            Ok(None)
+        }
+        Kind::Done => {
+            let done: Done = serde_json::from_slice(payload).unwrap_or_default();
+            let output = std::mem::take(output);
+            Ok(Some(Conversation::Done(Finished { output, peak_rss_bytes: done.peak_rss_bytes })))
+        }
+        Kind::Failed => Ok(Some(serde_json::from_slice(payload).map_or(Conversation::Broken, Conversation::Failed))),
+        Kind::Ocr | Kind::Ready => Ok(None),
     }
 }
 
