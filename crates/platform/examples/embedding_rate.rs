@@ -30,7 +30,7 @@ async fn main() -> Result<(), Failure> {
     rate("questions", &embedder, &questions, 1).await
 }
 
-/// Prose of 60 to 180 words in a fixed order of lengths, about 190 tokens on average.
+/// Prose of 60 to 180 words in a fixed order of lengths, about 125 tokens on average.
 fn chunk(number: usize) -> String {
     let words = [
         "the",
