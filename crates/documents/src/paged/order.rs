@@ -218,10 +218,10 @@ mod tests {
         for (row, (left, right)) in texts.iter().enumerate() {
             let y = 100.0 + 14.0 * row as f32;
             for column in 0..5 {
-                words.push((left.as_str(), 50.0 + 40.0 * column as f32, y, column == 0));
+                words.push((left.as_str(), 50.0 + 30.0 * column as f32, y, column == 0));
             }
             for column in 0..5 {
-                words.push((right.as_str(), 320.0 + 40.0 * column as f32, y, false));
+                words.push((right.as_str(), 320.0 + 30.0 * column as f32, y, false));
             }
         }
         let read = read(&page(&words));
