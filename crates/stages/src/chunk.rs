@@ -83,9 +83,10 @@ impl Stage for ChunkStage {
     async fn run(&self, job: &JobContext, config: &ChunkConfig) -> Result<Manifest, StageError> {
         let document: ParsedDocument = job.load(kind::PARSED).await?;
         let (tokens, config) = (self.tokens.clone(), config.clone());
-        let list: ChunkList = tokio::task::spawn_blocking(move || ChunkList { chunks: chunk_document(&document, &tokens, &config) })
-            .await
-            .map_err(|_| Failure::new(Code::Internal, "chunking failed"))?;
+        let list: ChunkList =
+            tokio::task::spawn_blocking(move || ChunkList { chunks: chunk_document(&document, &tokens, &config) })
+                .await
+                .map_err(|_| Failure::new(Code::Internal, "chunking failed"))?;
         if list.chunks.is_empty() {
             return Err(Failure::new(Code::EmptyText, "the file holds no text a reader would see").into());
         }

@@ -120,7 +120,13 @@ impl Stage for Embed {
     }
 
     /// Completes the ledger row: what this job did not have to embed.
-    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, tokens: i64) -> Result<(), StageError> {
+    async fn commit(
+        &self,
+        connection: &mut PgConnection,
+        job: &JobContext,
+        _: &Manifest,
+        tokens: i64,
+    ) -> Result<(), StageError> {
         charge(connection, job, 0, 0).await?;
         sqlx::query(
             "UPDATE ledger SET tokens_cached = greatest($2 - tokens_in, 0)
@@ -139,9 +145,14 @@ impl Embed {
         let texts: Vec<String> = batch.iter().map(|passage| passage.text.clone()).collect();
         let vectors = self.embedder.embed(&texts).await?;
         let dimensions = self.embedder.dimensions();
-        let is_usable = |vector: &Vec<f32>| vector.len() == dimensions && vector.iter().all(|x| x.is_finite()) && vector.iter().any(|x| *x != 0.0);
+        let is_usable = |vector: &Vec<f32>| {
+            vector.len() == dimensions && vector.iter().all(|x| x.is_finite()) && vector.iter().any(|x| *x != 0.0)
+        };
         if vectors.len() != texts.len() || !vectors.iter().all(is_usable) {
-            return Err(Failure::new(Code::EmbeddingInvalid, "the embedding model returned vectors of a wrong count or shape"));
+            return Err(Failure::new(
+                Code::EmbeddingInvalid,
+                "the embedding model returned vectors of a wrong count or shape",
+            ));
         }
         metrics::counter!("docmill_embedded_texts_total").increment(texts.len() as u64);
         Ok(vectors)
@@ -150,7 +161,8 @@ impl Embed {
 
 fn distinct(chunks: &[Chunk]) -> Vec<Passage> {
     let passage = |chunk: &Chunk| Passage { hash: embed_hash(chunk), text: chunk.embed_text(), tokens: chunk.tokens };
-    let by_hash: BTreeMap<[u8; 32], Passage> = chunks.iter().map(passage).map(|passage| (passage.hash, passage)).collect();
+    let by_hash: BTreeMap<[u8; 32], Passage> =
+        chunks.iter().map(passage).map(|passage| (passage.hash, passage)).collect();
     by_hash.into_values().collect()
 }
 

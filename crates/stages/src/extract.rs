@@ -89,13 +89,24 @@ impl Stage for Extract {
         Ok(manifest)
     }
 
-    async fn prepare(&self, job: &JobContext, _: &ExtractConfig, manifest: &Manifest) -> Result<Extraction, StageError> {
+    async fn prepare(
+        &self,
+        job: &JobContext,
+        _: &ExtractConfig,
+        manifest: &Manifest,
+    ) -> Result<Extraction, StageError> {
         let missing = || Failure::new(Code::Internal, "the manifest of extract names no extraction");
         let reference = manifest.artifacts.get(kind::EXTRACTION).ok_or_else(missing)?;
         Ok(job.load_ref(reference).await?)
     }
 
-    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, found: Extraction) -> Result<(), StageError> {
+    async fn commit(
+        &self,
+        connection: &mut PgConnection,
+        job: &JobContext,
+        _: &Manifest,
+        found: Extraction,
+    ) -> Result<(), StageError> {
         sqlx::query(
             "INSERT INTO extractions (tenant_id, version_id, document_id, run_id, schema_name, fields, data, engine)
              VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7)

@@ -68,7 +68,13 @@ impl Stage for Index {
         Ok(job.generation_id()?)
     }
 
-    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, new: GenerationId) -> Result<(), StageError> {
+    async fn commit(
+        &self,
+        connection: &mut PgConnection,
+        job: &JobContext,
+        _: &Manifest,
+        new: GenerationId,
+    ) -> Result<(), StageError> {
         if !turn_to(connection, job, new).await? {
             return Ok(retire(connection, &[new.0]).await?);
         }
@@ -134,7 +140,12 @@ async fn store(job: &JobContext, generation: GenerationId, chunks: Vec<Chunk>) -
     Ok(stored.await?)
 }
 
-async fn insert(connection: &mut PgConnection, generation: GenerationId, document: uuid::Uuid, chunk: &Chunk) -> Result<(), sqlx::Error> {
+async fn insert(
+    connection: &mut PgConnection,
+    generation: GenerationId,
+    document: uuid::Uuid,
+    chunk: &Chunk,
+) -> Result<(), sqlx::Error> {
     let page = |page: Option<u32>| page.map(|page| page as i32);
     sqlx::query(
         "INSERT INTO chunks (tenant_id, id, generation_id, document_id, ordinal, embed_hash, char_start, char_end, text, heading_path,

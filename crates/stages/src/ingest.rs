@@ -82,10 +82,13 @@ impl Stage for Ingest {
 
     async fn run(&self, job: &JobContext, config: &IngestConfig) -> Result<Manifest, StageError> {
         let upload = Upload::find(job).await?;
-        let bytes = job.artifacts.blobs().get_verified(&upload.key, &upload.sha256).await.map_err(|error| match error {
-            BlobError::HashMismatch => Failure::new(Code::HashMismatch, "the stored bytes differ from the declared sha256"),
-            other => other.into(),
-        })?;
+        let bytes =
+            job.artifacts.blobs().get_verified(&upload.key, &upload.sha256).await.map_err(|error| match error {
+                BlobError::HashMismatch => {
+                    Failure::new(Code::HashMismatch, "the stored bytes differ from the declared sha256")
+                }
+                other => other.into(),
+            })?;
         let options = ParseOptions {
             pdf_engine: config.pdf_engine,
             ocr: config.ocr,
@@ -121,7 +124,13 @@ impl Stage for Ingest {
         })
     }
 
-    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, outline: Outline) -> Result<(), StageError> {
+    async fn commit(
+        &self,
+        connection: &mut PgConnection,
+        job: &JobContext,
+        _: &Manifest,
+        outline: Outline,
+    ) -> Result<(), StageError> {
         sqlx::query(
             "UPDATE document_versions SET format = $2, language = $3, page_count = $4, char_count = $5, parsed_sha256 = $6, title = $7
              WHERE tenant_id = current_tenant() AND id = $1",
@@ -166,7 +175,8 @@ impl Upload {
             })
             .await?;
         let (key, sha256, content_type, name) = row.ok_or(StageError::Cancelled)?;
-        let key = key.ok_or_else(|| Failure::new(Code::ObjectMissing, "the upload of this version was never accepted"))?;
+        let key =
+            key.ok_or_else(|| Failure::new(Code::ObjectMissing, "the upload of this version was never accepted"))?;
         let sha256 = sha256.parse().map_err(|_| Failure::new(Code::Internal, "the declared sha256 cannot be read"))?;
         Ok(Self { key, sha256, content_type, name })
     }

@@ -43,7 +43,13 @@ impl Stage for Notify {
         Ok(())
     }
 
-    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, (): ()) -> Result<(), StageError> {
+    async fn commit(
+        &self,
+        connection: &mut PgConnection,
+        job: &JobContext,
+        _: &Manifest,
+        (): (),
+    ) -> Result<(), StageError> {
         let endpoints: Vec<uuid::Uuid> = sqlx::query_scalar(
             "SELECT id FROM webhook_endpoints WHERE tenant_id = current_tenant() AND disabled_at IS NULL AND $1 = ANY (events) ORDER BY id",
         )
@@ -61,7 +67,12 @@ impl Stage for Notify {
     }
 }
 
-async fn deliver(connection: &mut PgConnection, job: &JobContext, endpoint: uuid::Uuid, payload: &Value) -> Result<(), DbError> {
+async fn deliver(
+    connection: &mut PgConnection,
+    job: &JobContext,
+    endpoint: uuid::Uuid,
+    payload: &Value,
+) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO deliveries (tenant_id, id, endpoint_id, document_id, run_id, payload)
          VALUES (current_tenant(), $1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",

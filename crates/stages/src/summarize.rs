@@ -115,7 +115,13 @@ impl Stage for Summarize {
         Ok(job.load_ref(reference).await?)
     }
 
-    async fn commit(&self, connection: &mut PgConnection, job: &JobContext, _: &Manifest, summary: Summary) -> Result<(), StageError> {
+    async fn commit(
+        &self,
+        connection: &mut PgConnection,
+        job: &JobContext,
+        _: &Manifest,
+        summary: Summary,
+    ) -> Result<(), StageError> {
         sqlx::query(
             "INSERT INTO summaries (tenant_id, version_id, document_id, run_id, sentences, engine)
              VALUES (current_tenant(), $1, $2, $3, $4, $5)

@@ -53,12 +53,17 @@ async fn twice_is_once(bench: &Bench) {
         assert_eq!(once, lost, "{}: equal work, equal manifest", stage.name);
         assert_eq!((&once, &once), (&again, &repeated), "{}: a repetition changes nothing", stage.name);
         assert_eq!(bench.rows(calm).await, bench.rows(rough).await, "{}: rows after crash and repetition", stage.name);
-        assert!(!serde_json::to_string(&once.facts).unwrap().contains("slipway"), "{}: facts hold document text", stage.name);
+        assert!(
+            !serde_json::to_string(&once.facts).unwrap().contains("slipway"),
+            "{}: facts hold document text",
+            stage.name
+        );
         inputs.push((stage.name.clone(), once));
         others.push((stage.name.clone(), again));
     }
     let rows = bench.rows(calm).await;
-    for table in ["version", "generation", "chunk", "vector", "extraction", "summary", "delivery", "ledger", "visible"] {
+    for table in ["version", "generation", "chunk", "vector", "extraction", "summary", "delivery", "ledger", "visible"]
+    {
         assert!(rows.iter().any(|row| row.starts_with(table)), "no row in {table}: {rows:#?}");
     }
     println!("test twice_is_once ... ok ({} stages, {} rows)", bench.pipeline.stages.len(), rows.len());
@@ -71,7 +76,9 @@ async fn failures_are_typed(bench: &Bench) {
     bench.world.blobs.delete(&document.accepted_key).await.unwrap();
     for stage in bench.pipeline.stages.iter().filter(|stage| !stage.on_settled) {
         match bench.run(&document, &stage.name, &[]).await {
-            Err(StageError::Failed(failure)) => assert_eq!(failure.code.kind(), ErrorKind::Permanent, "{}: {failure}", stage.name),
+            Err(StageError::Failed(failure)) => {
+                assert_eq!(failure.code.kind(), ErrorKind::Permanent, "{}: {failure}", stage.name)
+            }
             other => panic!("{}: {other:?}", stage.name),
         }
     }
@@ -84,7 +91,10 @@ async fn a_tampered_object_is_refused(bench: &Bench) {
     let other = docmill_model::Sha256Hex::of(b"other words");
     bench.world.blobs.put(&document.accepted_key, bytes::Bytes::from_static(b"other words"), &other).await.unwrap();
     let refused = bench.run(&document, "ingest", &[]).await;
-    assert!(matches!(&refused, Err(StageError::Failed(failure)) if failure.code == docmill_model::Code::HashMismatch), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(StageError::Failed(failure)) if failure.code == docmill_model::Code::HashMismatch),
+        "{refused:?}"
+    );
     println!("test a_tampered_object_is_refused ... ok");
 }
 
@@ -108,15 +118,19 @@ async fn a_cancelled_job_stops(bench: &Bench) {
 async fn an_older_version_never_replaces_a_newer_one(bench: &Bench) {
     let tenant = bench.tenant().await;
     let ids = Document::fresh();
-    let first = bench.document(tenant, &ids, 1, "a.txt", "text/plain", b"The first version of these words stands here.").await;
+    let first =
+        bench.document(tenant, &ids, 1, "a.txt", "text/plain", b"The first version of these words stands here.").await;
     let newer = Document { document: ids.document, ..Document::fresh() };
-    let second = bench.document(tenant, &newer, 2, "a.txt", "text/plain", b"The second version of these words stands here.").await;
+    let second = bench
+        .document(tenant, &newer, 2, "a.txt", "text/plain", b"The second version of these words stands here.")
+        .await;
     bench.until(&second, "index").await;
     let visible = bench.visible(tenant).await;
     assert_eq!(visible.map(|(_, version)| version), Some(second.ids.version));
     bench.until(&first, "index").await;
     assert_eq!(bench.visible(tenant).await, visible, "the late run of the older version changes nothing");
-    let states: Vec<String> = bench.rows(tenant).await.into_iter().filter(|row| row.starts_with("generation")).collect();
+    let states: Vec<String> =
+        bench.rows(tenant).await.into_iter().filter(|row| row.starts_with("generation")).collect();
     assert_eq!(states.iter().filter(|row| row.contains("retired")).count(), 1, "{states:?}");
     println!("test an_older_version_never_replaces_a_newer_one ... ok");
 }
@@ -141,7 +155,10 @@ fn settings_are_strict(bench: &Bench) {
         let name = stage.name();
         let defaults = stage.check_settings(&serde_json::json!({})).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(stage.check_settings(&defaults).as_ref(), Ok(&defaults), "{name}: defaults are stable");
-        assert!(stage.check_settings(&serde_json::json!({"no_such_setting": 1})).is_err(), "{name}: unknown settings are refused");
+        assert!(
+            stage.check_settings(&serde_json::json!({"no_such_setting": 1})).is_err(),
+            "{name}: unknown settings are refused"
+        );
         assert_eq!(stage.settings_schema()["additionalProperties"], false, "{name}: the schema refuses them too");
         assert!(stage.policy().concurrency >= 1 && stage.policy().timeout >= Duration::from_secs(1), "{name}: policy");
     }

@@ -1,9 +1,9 @@
 //! Groups atoms into chunks and fills in what is known about each.
 
+use super::ChunkConfig;
 use super::atoms::{Atom, runs};
 use super::boundaries::{Bounds, pieces};
 use super::headings::fit;
-use super::ChunkConfig;
 use crate::visible::page_at;
 use docmill_model::chunk::{Chunk, ChunkKind};
 use docmill_model::document::ParsedDocument;
@@ -86,7 +86,8 @@ impl Assembler<'_> {
 
 /// What most tokens of the chunk belong to.
 fn kind(atoms: &[Atom]) -> ChunkKind {
-    let share = |kind: ChunkKind| atoms.iter().filter(|atom| atom.kind == kind).map(|atom| atom.weight.tokens).sum::<u32>();
+    let share =
+        |kind: ChunkKind| atoms.iter().filter(|atom| atom.kind == kind).map(|atom| atom.weight.tokens).sum::<u32>();
     let kinds = [ChunkKind::List, ChunkKind::Code, ChunkKind::Table, ChunkKind::Text];
     kinds.into_iter().max_by_key(|&kind| share(kind)).unwrap_or(ChunkKind::Text)
 }

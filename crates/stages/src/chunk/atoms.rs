@@ -30,8 +30,14 @@ pub(super) struct Atom {
 }
 
 /// The visible, non-furniture text of a document as runs of atoms; no atom has more than `max_tokens`.
-pub(super) fn runs(document: &ParsedDocument, text: &CanonicalText, tokens: &TokenCounter, max_tokens: u32) -> Vec<Vec<Atom>> {
-    let mut walk = Walk { document, text, tokens, max_tokens, runs: Vec::new(), headings: Headings::default(), last: None };
+pub(super) fn runs(
+    document: &ParsedDocument,
+    text: &CanonicalText,
+    tokens: &TokenCounter,
+    max_tokens: u32,
+) -> Vec<Vec<Atom>> {
+    let mut walk =
+        Walk { document, text, tokens, max_tokens, runs: Vec::new(), headings: Headings::default(), last: None };
     let mut covered = 0;
     for block in &document.blocks {
         walk.uncovered(Span::new(covered, block.span.start));
@@ -93,7 +99,8 @@ impl Walk<'_> {
 
     fn enter(&mut self, block: &Block) -> Arc<Vec<String>> {
         let BlockKind::Heading { level } = block.role else { return Arc::new(self.headings.path()) };
-        let title: Vec<&str> = visible(block.span, &self.document.hidden).filter_map(|span| self.text.slice(span)).collect();
+        let title: Vec<&str> =
+            visible(block.span, &self.document.hidden).filter_map(|span| self.text.slice(span)).collect();
         let above = self.headings.above(level);
         self.headings.enter(level, &title.join(" "));
         Arc::new(above)
@@ -111,7 +118,9 @@ impl Walk<'_> {
 
     fn push(&mut self, span: Span, words: &str, seam: Seam, block: &Block, path: Arc<Vec<String>>) {
         let digest = Sha256::digest(words.as_bytes());
-        let hash = u64::from_be_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]]);
+        let hash = u64::from_be_bytes([
+            digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7],
+        ]);
         let weight = Weight { tokens: own_tokens(words, self.tokens), seam, hash };
         let language = block.language.as_deref().map(Arc::from);
         let atom = Atom { span, weight, kind: kind_of(block.role), path, language };
@@ -218,7 +227,9 @@ fn short_words(sentence: &str) -> Vec<Range<usize>> {
             if range.len() <= PIECE_CHARS {
                 out.push(range);
             } else {
-                out.extend(splitter.chunk_indices(&sentence[range]).map(|(at, piece)| base + at..base + at + piece.len()));
+                out.extend(
+                    splitter.chunk_indices(&sentence[range]).map(|(at, piece)| base + at..base + at + piece.len()),
+                );
             }
         }
         start += word.len();

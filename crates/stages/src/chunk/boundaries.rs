@@ -82,7 +82,9 @@ impl<'a> Places<'a> {
 
     fn is_candidate(&self, at: usize, bounds: Bounds) -> bool {
         let total = self.before[self.atoms.len()];
-        self.atoms[at].seam < Seam::AfterHeading && self.before[at] >= bounds.min && total - self.before[at] >= bounds.min
+        self.atoms[at].seam < Seam::AfterHeading
+            && self.before[at] >= bounds.min
+            && total - self.before[at] >= bounds.min
     }
 
     fn is_cut(&self, at: usize, bounds: Bounds) -> bool {
@@ -117,7 +119,9 @@ impl<'a> Places<'a> {
         let least = if size <= 2 * bounds.max { (size - bounds.max).max(size / 4) } else { size / 4 };
         let offset = |at: usize| self.before[at] - self.before[range.start];
         let inner = range.start + 1..range.end;
-        let allowed = |at: &usize| offset(*at) >= least && size - offset(*at) >= least && self.atoms[*at].seam < Seam::AfterHeading;
+        let allowed = |at: &usize| {
+            offset(*at) >= least && size - offset(*at) >= least && self.atoms[*at].seam < Seam::AfterHeading
+        };
         let best = inner.clone().filter(allowed).min_by_key(|&at| self.rank(at));
         best.or_else(|| inner.min_by_key(|&at| offset(at).abs_diff(size / 2))).unwrap_or(range.start + 1)
     }
@@ -130,7 +134,9 @@ mod tests {
     const BOUNDS: Bounds = Bounds { window: 90, min: 40, max: 214 };
 
     fn atoms(count: usize, tokens: u32) -> Vec<Weight> {
-        let hash = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let hash = |i: usize| {
+            (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        };
         (0..count).map(|i| Weight { tokens, seam: Seam::Sentence, hash: hash(i) }).collect()
     }
 

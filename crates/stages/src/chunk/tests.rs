@@ -34,8 +34,30 @@ fn document(blocks: &[(BlockKind, String)]) -> ParsedDocument {
 }
 
 const WORDS: [&str; 24] = [
-    "harbour", "pump", "seal", "is", "the", "of", "inspected", "after", "winter", "pressure", "rises", "in", "valve", "members", "agree", "to",
-    "repair", "it", "before", "spring", "costs", "are", "shared", "by",
+    "harbour",
+    "pump",
+    "seal",
+    "is",
+    "the",
+    "of",
+    "inspected",
+    "after",
+    "winter",
+    "pressure",
+    "rises",
+    "in",
+    "valve",
+    "members",
+    "agree",
+    "to",
+    "repair",
+    "it",
+    "before",
+    "spring",
+    "costs",
+    "are",
+    "shared",
+    "by",
 ];
 
 /// A sentence that differs for every seed.
@@ -66,7 +88,8 @@ fn article(sentences: &[u64], paragraph: usize) -> ParsedDocument {
 /// Characters of visible, non-furniture text that no chunk covers.
 fn uncovered(document: &ParsedDocument, spans: &[Span]) -> usize {
     let inside = |at: u32, spans: &[Span]| spans.iter().any(|span| span.start <= at && at < span.end);
-    let furniture: Vec<Span> = document.blocks.iter().filter(|b| b.role == BlockKind::Furniture).map(|b| b.span).collect();
+    let furniture: Vec<Span> =
+        document.blocks.iter().filter(|b| b.role == BlockKind::Furniture).map(|b| b.span).collect();
     let missed = |(at, c): &(usize, char)| {
         let at = *at as u32;
         !c.is_whitespace() && !inside(at, spans) && !inside(at, &furniture) && !inside(at, &document.hidden)
@@ -180,12 +203,24 @@ fn rows_of_a_long_table_carry_its_header() {
     let rows: Vec<String> = (0..200).map(|row| format!("valve {row} | {row} | {row}.50 EUR")).collect();
     let text = format!("{header}\n{}", rows.join("\n"));
     let mut document = document(&[(BlockKind::Table { table: 0 }, text)]);
-    let cell = |column: u32, start: u32, end: u32| Cell { row: 0, column, row_span: 1, column_span: 1, header: true, span: Span::new(start, end) };
-    document.tables = vec![Table { rows: 201, columns: 3, cells: vec![cell(0, 0, 4), cell(1, 7, 12), cell(2, 15, 20)] }];
+    let cell = |column: u32, start: u32, end: u32| Cell {
+        row: 0,
+        column,
+        row_span: 1,
+        column_span: 1,
+        header: true,
+        span: Span::new(start, end),
+    };
+    document.tables =
+        vec![Table { rows: 201, columns: 3, cells: vec![cell(0, 0, 4), cell(1, 7, 12), cell(2, 15, 20)] }];
     let chunks = check(&document);
     assert!(chunks.len() > 3);
     assert!(chunks[0].heading_path.is_empty());
-    assert!(chunks[1..].iter().all(|chunk| chunk.heading_path == [header] && chunk.kind == docmill_model::chunk::ChunkKind::Table));
+    assert!(
+        chunks[1..]
+            .iter()
+            .all(|chunk| chunk.heading_path == [header] && chunk.kind == docmill_model::chunk::ChunkKind::Table)
+    );
     assert!(chunks.iter().all(|chunk| chunk.text.starts_with(header) || chunk.text.starts_with("valve")));
 }
 

@@ -1,6 +1,6 @@
 //! Which of the recognised values belong to each field of a schema.
 
-use super::labels::{Label, beside, nearness, occurrences};
+use super::labels::{Label, beside, cell_below, nearness, occurrences};
 use super::reading::{Found, Reading};
 use super::scan::{addresses, amounts, contacts, dates, lines, measures, parties};
 use super::schema::{ExtractSchema, FieldKind, FieldSpec, Pick};
@@ -10,6 +10,8 @@ use std::collections::HashMap;
 
 /// Most values of one array property.
 const MAX_VALUES: usize = 200;
+/// Bytes at the head of a document in which its sender is looked for.
+const HEAD: usize = 300;
 /// Confidence of a value that no label vouches for, when the field would rather have one.
 const UNLABELLED: f32 = 0.5;
 
@@ -51,9 +53,15 @@ impl Scans<'_> {
             return self.scan(field, false).iter().map(|found| (found.clone(), 1.0)).collect();
         }
         let values = self.scan(field, true);
-        let scored: Vec<(Found, f32)> = beside(text, labels, values).into_iter().map(|(at, score)| (values[at].clone(), score)).collect();
+        let mut scored: Vec<(Found, f32)> =
+            beside(text, labels, values).into_iter().map(|(at, score)| (values[at].clone(), score)).collect();
         if scored.is_empty() && field.kind == FieldKind::Party {
-            return self.after_labels(field, labels);
+            scored = self.after_labels(field, labels);
+        }
+        if scored.is_empty() && field.anywhere && field.kind == FieldKind::Party {
+            let heads = self.scan(field, false).iter().filter(|found| found.range.start < HEAD).cloned();
+            let heads: Vec<Found> = heads.chain(lines::letterhead(text)).take(1).collect();
+            return heads.into_iter().map(|found| (found, UNLABELLED)).collect();
         }
         if scored.is_empty() && field.anywhere {
             return self.scan(field, false).iter().map(|found| (found.clone(), UNLABELLED)).collect();
@@ -72,6 +80,10 @@ impl Scans<'_> {
         for label in labels {
             let line_end = text[label.range.end..].find('\n').map_or(text.len(), |at| label.range.end + at);
             let below_end = text[line_end..].match_indices('\n').nth(2).map_or(text.len(), |(at, _)| line_end + at);
+            if let Some(found) = cell_below(text, label).and_then(|cell| read(cell.start, cell.end)) {
+                scored.push((found, 0.93 - 0.02 * label.rank as f32));
+                continue;
+            }
             let found = read(label.range.end, line_end).or_else(|| {
                 let rest = text[label.range.end..line_end].trim_matches(|c: char| !c.is_alphanumeric());
                 let skipped = text[line_end..below_end].len() - text[line_end..below_end].trim_start().len();
@@ -94,7 +106,9 @@ impl Scans<'_> {
     fn scan(&mut self, field: &FieldSpec, labelled: bool) -> &[Found] {
         let labelled = labelled && field.kind == FieldKind::Amount;
         let reading = self.reading;
-        self.found.entry((field.kind, labelled, field.calling_code.clone())).or_insert_with(|| recognise(reading, field, labelled))
+        self.found
+            .entry((field.kind, labelled, field.calling_code.clone()))
+            .or_insert_with(|| recognise(reading, field, labelled))
     }
 }
 
@@ -105,7 +119,9 @@ fn recognise(reading: &Reading<'_>, field: &FieldSpec, labelled: bool) -> Vec<Fo
         FieldKind::Amount if labelled => {
             let mut found = amounts::amounts(text);
             let bare = amounts::bare_amounts(text, amounts::only_currency(&found));
-            let apart = |bare: &Found| found.iter().all(|other| other.range.end <= bare.range.start || bare.range.end <= other.range.start);
+            let apart = |bare: &Found| {
+                found.iter().all(|other| other.range.end <= bare.range.start || bare.range.end <= other.range.start)
+            };
             let bare: Vec<Found> = bare.into_iter().filter(|bare| apart(bare)).collect();
             found.extend(bare);
             found.sort_by_key(|found| found.range.start);
@@ -113,6 +129,7 @@ fn recognise(reading: &Reading<'_>, field: &FieldSpec, labelled: bool) -> Vec<Fo
         }
         FieldKind::Amount => amounts::amounts(text),
         FieldKind::Party => parties::parties(text),
+        FieldKind::ContractParty => parties::sides(text),
         FieldKind::Email => contacts::emails(text),
         FieldKind::Phone => contacts::phones(text, field.calling_code.as_deref()),
         FieldKind::Url => contacts::urls(text),
@@ -139,7 +156,9 @@ fn best(scored: Vec<(Found, f32)>, pick: Pick) -> Option<(Found, f32)> {
     match pick {
         Pick::First => tied.min_by_key(|(found, _)| found.range.start),
         Pick::Last => tied.max_by_key(|(found, _)| found.range.start),
-        Pick::Largest => tied.max_by(|(a, _), (b, _)| size(&a.normalized).total_cmp(&size(&b.normalized)).then(b.range.start.cmp(&a.range.start))),
+        Pick::Largest => tied.max_by(|(a, _), (b, _)| {
+            size(&a.normalized).total_cmp(&size(&b.normalized)).then(b.range.start.cmp(&a.range.start))
+        }),
     }
 }
 

@@ -23,7 +23,9 @@ pub(super) fn occurrences(text: &str, labels: &[String]) -> Vec<Label> {
     let mut found: Vec<Label> = Vec::new();
     for (rank, label) in labels.iter().enumerate() {
         let Some(expression) = expression(label) else { continue };
-        found.extend(expression.captures_iter(text).filter_map(|groups| Some(Label { range: groups.get(1)?.range(), rank })));
+        found.extend(
+            expression.captures_iter(text).filter_map(|groups| Some(Label { range: groups.get(1)?.range(), rank })),
+        );
     }
     found.sort_by_key(|label| (label.range.start, usize::MAX - label.range.end));
     let mut end = 0;
@@ -59,8 +61,43 @@ pub(super) fn nearness(text: &str, label: &Label, value: &Range<usize>) -> f32 {
     if lines > LINES_BELOW {
         return 0.0;
     }
+    if lines == 1
+        && let (Some(above), Some(below)) = (Cell::at(text, label.range.start), Cell::at(text, value.start))
+        && above.of == below.of
+    {
+        return if above.number == below.number { 0.93 } else { 0.3 };
+    }
     // Directly below is nearly as good as beside; anything written in between makes it doubtful.
     (0.85 - 0.1 * (lines - 1) as f32 - 0.01 * words.min(40) as f32).max(0.0)
+}
+
+/// The cell of a table row (cells stand apart by ` | `) that a byte of the text is in.
+struct Cell {
+    number: usize,
+    of: usize,
+}
+
+impl Cell {
+    /// `None` on a line that is no row.
+    fn at(text: &str, at: usize) -> Option<Self> {
+        let start = text[..at].rfind('\n').map_or(0, |before| before + 1);
+        let end = text[at..].find('\n').map_or(text.len(), |after| at + after);
+        let of = text[start..end].matches(" | ").count() + 1;
+        (of > 1).then(|| Self { number: text[start..at].matches(" | ").count(), of })
+    }
+}
+
+/// The cell right below a label that heads a column; `None` where the two lines are not rows of one shape.
+pub(super) fn cell_below(text: &str, label: &Label) -> Option<Range<usize>> {
+    let head = Cell::at(text, label.range.start)?;
+    let start = text[label.range.end..].find('\n').map(|after| label.range.end + after + 1)?;
+    if Cell::at(text, start)?.of != head.of {
+        return None;
+    }
+    let end = text[start..].find('\n').map_or(text.len(), |after| start + after);
+    let cells: Vec<&str> = text[start..end].split(" | ").collect();
+    let from = start + cells[..head.number].iter().map(|cell| cell.len() + 3).sum::<usize>();
+    Some(from..from + cells[head.number].len())
 }
 
 /// The value that best belongs to one of the labels: `(index of the value, score)` for every value that belongs to any.
@@ -70,7 +107,9 @@ pub(super) fn beside(text: &str, labels: &[Label], values: &[Found]) -> Vec<(usi
         let first = values.partition_point(|value| value.range.start < label.range.end);
         let near = (first..values.len()).map(|at| (at, nearness(text, label, &values[at].range))).take(4);
         // The nearest value takes the label.
-        let Some((at, nearness)) = near.filter(|(_, nearness)| *nearness > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))) else {
+        let Some((at, nearness)) =
+            near.filter(|(_, nearness)| *nearness > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
+        else {
             continue;
         };
         let score = nearness - 0.02 * label.rank as f32;
@@ -94,6 +133,14 @@ mod tests {
     fn longer_labels_hide_shorter_ones() {
         let found = occurrences("Subtotal 1\nTotal amount  due: 2\ntotalled", &labels(&["Total", "Total amount due"]));
         assert_eq!(found.iter().map(|label| label.rank).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn the_cell_below_belongs_to_a_column_head() {
+        let text = "Invoice | Due date\nVF-77 | 9 May\n";
+        let label = occurrences(text, &labels(&["Due date"]));
+        assert_eq!(super::cell_below(text, &label[0]).map(|cell| &text[cell]), Some("9 May"));
+        assert!(super::nearness(text, &label[0], &(27..32)) > super::nearness(text, &label[0], &(19..24)));
     }
 
     #[test]

@@ -58,7 +58,12 @@ impl<'a> Reading<'a> {
         let place = Place { span, page: page_at(&self.document.pages, span.start) };
         let recognised = self.recognition(span);
         let confidence = (confidence * found.confidence * recognised).clamp(0.0, 1.0);
-        Some(FieldValue { raw: raw.to_owned(), normalized: found.normalized.clone(), place, confidence: (confidence * 100.0).round() / 100.0 })
+        Some(FieldValue {
+            raw: raw.to_owned(),
+            normalized: found.normalized.clone(),
+            place,
+            confidence: (confidence * 100.0).round() / 100.0,
+        })
     }
 
     /// How sure text recognition was of the words of a span; 1 for a text layer and formats without pages.

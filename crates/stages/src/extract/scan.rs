@@ -11,13 +11,17 @@ pub(super) mod parties;
 /// A regular expression of this crate; a broken one fails every test.
 macro_rules! pattern {
     ($text:expr) => {{
-        static PATTERN: std::sync::LazyLock<Option<regex::Regex>> = std::sync::LazyLock::new(|| regex::Regex::new($text).ok());
+        static PATTERN: std::sync::LazyLock<Option<regex::Regex>> =
+            std::sync::LazyLock::new(|| regex::Regex::new($text).ok());
         PATTERN.as_ref()
     }};
 }
 pub(super) use pattern;
 
 /// All matches of an optional expression.
-pub(super) fn captures<'t>(pattern: Option<&'static regex::Regex>, text: &'t str) -> impl Iterator<Item = regex::Captures<'t>> {
+pub(super) fn captures<'t>(
+    pattern: Option<&'static regex::Regex>,
+    text: &'t str,
+) -> impl Iterator<Item = regex::Captures<'t>> {
     pattern.into_iter().flat_map(move |pattern| pattern.captures_iter(text))
 }

@@ -20,6 +20,8 @@ pub enum FieldKind {
     Amount,
     /// An organisation or person.
     Party,
+    /// A side of the agreement the document is.
+    ContractParty,
     /// A number or code beside a label.
     Identifier,
     /// An email address.
@@ -126,7 +128,10 @@ impl ExtractSchema {
             let Some(keyword) = property.get("x-docmill") else { continue };
             let keyword: Keyword = serde_json::from_value(keyword.clone())
                 .map_err(|error| invalid(format!("`x-docmill` of property `{name}`: {error}")))?;
-            fields.push(FieldSpec::of(name, property, keyword).map_err(|error| invalid(format!("property `{name}`: {error}")))?);
+            fields.push(
+                FieldSpec::of(name, property, keyword)
+                    .map_err(|error| invalid(format!("property `{name}`: {error}")))?,
+            );
         }
         Ok(Self { fields, validator })
     }

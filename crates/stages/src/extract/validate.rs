@@ -9,14 +9,16 @@ use std::collections::BTreeMap;
 
 /// Builds and validates; every pass drops the values that are refused, until only missing ones are left to complain of.
 pub(super) fn outcome(name: &str, schema: &ExtractSchema, found: Vec<(FieldSpec, Vec<FieldValue>)>) -> Outcome {
-    let mut fields: Vec<(FieldSpec, Vec<FieldValue>)> = found.into_iter().filter(|(_, values)| !values.is_empty()).collect();
+    let mut fields: Vec<(FieldSpec, Vec<FieldValue>)> =
+        found.into_iter().filter(|(_, values)| !values.is_empty()).collect();
     let mut dropped = 0;
     loop {
         let data = object(&fields);
         let refused = refused(schema, &data);
         if refused.is_empty() {
             let missing = schema.validator.iter_errors(&data).count();
-            let values: BTreeMap<String, Vec<FieldValue>> = fields.into_iter().map(|(field, values)| (field.name, values)).collect();
+            let values: BTreeMap<String, Vec<FieldValue>> =
+                fields.into_iter().map(|(field, values)| (field.name, values)).collect();
             let extraction = Extraction { schema: name.to_owned(), engine: "rules".to_owned(), fields: values, data };
             return Outcome { extraction, dropped, missing };
         }

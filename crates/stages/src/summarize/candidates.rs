@@ -34,7 +34,9 @@ pub fn candidates(document: &ParsedDocument, most: usize) -> Vec<Candidate> {
     let mut found = gather(document, &text, prose, is_sentence);
     if found.is_empty() {
         let any = |role: BlockKind| role != BlockKind::Furniture;
-        found = gather(document, &text, any, |words| words.chars().any(char::is_alphanumeric) && words.chars().count() <= MAX_CHARS);
+        found = gather(document, &text, any, |words| {
+            words.chars().any(char::is_alphanumeric) && words.chars().count() <= MAX_CHARS
+        });
         found.truncate(FIRST_LINES);
     }
     let last = found.len().saturating_sub(1).max(1) as f32;
@@ -73,10 +75,13 @@ fn gather(
 fn is_sentence(words: &str) -> bool {
     let length = words.chars().count();
     let letters = words.chars().filter(|c| c.is_alphabetic()).count();
-    let is_dense = words.chars().any(|c| ('\u{2e80}'..'\u{fb00}').contains(&c) || ('\u{0e00}'..'\u{0f00}').contains(&c));
+    let is_dense =
+        words.chars().any(|c| ('\u{2e80}'..'\u{fb00}').contains(&c) || ('\u{0e00}'..'\u{0f00}').contains(&c));
     let min = if is_dense { MIN_CHARS / 3 } else { MIN_CHARS };
     let several_words = is_dense || words.split_whitespace().count() >= 5;
-    let ends = words.trim_end_matches(['"', '\'', '”', '’', ')', ']', '»', '“']).ends_with(['.', '!', '?', '…', ':', ';', '。', '!', '?', '؟', '।', '۔']);
+    let ends = words
+        .trim_end_matches(['"', '\'', '”', '’', ')', ']', '»', '“'])
+        .ends_with(['.', '!', '?', '…', ':', ';', '。', '!', '?', '؟', '।', '۔']);
     (min..=MAX_CHARS).contains(&length) && letters * 10 >= length * 6 && several_words && (ends || is_dense)
 }
 
@@ -85,7 +90,8 @@ fn sample(found: Vec<Candidate>, most: usize) -> Vec<Candidate> {
     if found.len() <= most {
         return found;
     }
-    let (openings, others): (Vec<Candidate>, Vec<Candidate>) = found.into_iter().partition(|candidate| candidate.opens_paragraph);
+    let (openings, others): (Vec<Candidate>, Vec<Candidate>) =
+        found.into_iter().partition(|candidate| candidate.opens_paragraph);
     let mut kept = evenly(openings, most);
     let room = most - kept.len();
     kept.extend(evenly(others, room));

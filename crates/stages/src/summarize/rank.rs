@@ -22,7 +22,7 @@ impl Choice {
     /// Up to `most` sentences, with the weights that did best on scientific abstracts and stories.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { most, threshold: 0.2, own_weight: 0.7, lead_weight: 0.5 }
+        Self { most, threshold: 0.3, own_weight: 0.6, lead_weight: 0.1 }
     }
 }
 
@@ -89,7 +89,8 @@ impl Similarity {
         let totals: Vec<f32> = (0..n).map(|a| (0..n).map(|b| vote(a, b)).sum()).collect();
         let mut ranks = vec![1.0 / n.max(1) as f32; n];
         for _ in 0..50 {
-            let received = |b: usize| (0..n).filter(|&a| totals[a] > 0.0).map(|a| ranks[a] * vote(a, b) / totals[a]).sum::<f32>();
+            let received =
+                |b: usize| (0..n).filter(|&a| totals[a] > 0.0).map(|a| ranks[a] * vote(a, b) / totals[a]).sum::<f32>();
             let next: Vec<f32> = (0..n).map(|b| 0.15 / n as f32 + 0.85 * received(b)).collect();
             let moved: f32 = next.iter().zip(&ranks).map(|(new, old)| (new - old).abs()).sum();
             ranks = next;
@@ -124,8 +125,14 @@ mod tests {
             vec![x / norm, y / norm, z / norm]
         };
         // 0 and 1 say the same and are central; 2 and 3 are another theme; 4 and 5 stand alone.
-        let vectors =
-            [unit(1.0, 0.5, 0.0), unit(1.0, 0.5, 0.0), unit(0.3, 1.0, 0.0), unit(0.2, 1.0, 0.1), unit(0.0, 0.0, 1.0), unit(0.0, 0.1, -1.0)];
+        let vectors = [
+            unit(1.0, 0.5, 0.0),
+            unit(1.0, 0.5, 0.0),
+            unit(0.3, 1.0, 0.0),
+            unit(0.2, 1.0, 0.1),
+            unit(0.0, 0.0, 1.0),
+            unit(0.0, 0.1, -1.0),
+        ];
         let chosen = choose(&sentences, &vectors, &Choice::new(2));
         assert_eq!(chosen.len(), 2);
         assert!(chosen[0] < 2 && (chosen[1] == 2 || chosen[1] == 3), "{chosen:?}");

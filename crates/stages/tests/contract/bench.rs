@@ -87,7 +87,15 @@ impl Bench {
     }
 
     /// A document as `complete` leaves it, with a run and its jobs.
-    pub async fn document(&self, tenant: TenantId, ids: &Document, number: i32, name: &str, content_type: &str, bytes: &[u8]) -> Prepared {
+    pub async fn document(
+        &self,
+        tenant: TenantId,
+        ids: &Document,
+        number: i32,
+        name: &str,
+        content_type: &str,
+        bytes: &[u8],
+    ) -> Prepared {
         let (sha256, key) = (Sha256Hex::of(bytes), format!("{tenant}/accepted/{}", Sha256Hex::of(bytes)));
         self.world.blobs.put(&key, bytes::Bytes::copy_from_slice(bytes), &sha256).await.unwrap();
         let (ids, name, content_type, accepted_key) = (*ids, name.to_owned(), content_type.to_owned(), key.clone());
@@ -180,7 +188,12 @@ impl Bench {
     }
 
     /// The slow part alone: what a worker has done that dies before its commit.
-    pub async fn run(&self, document: &Prepared, stage: &str, inputs: &[(String, Manifest)]) -> Result<Manifest, StageError> {
+    pub async fn run(
+        &self,
+        document: &Prepared,
+        stage: &str,
+        inputs: &[(String, Manifest)],
+    ) -> Result<Manifest, StageError> {
         self.run_with(&self.context(document, stage, inputs), stage).await
     }
 
@@ -190,7 +203,12 @@ impl Bench {
     }
 
     /// Run, prepare, commit.
-    pub async fn step(&self, document: &Prepared, stage: &str, inputs: &[(String, Manifest)]) -> Result<Manifest, StageError> {
+    pub async fn step(
+        &self,
+        document: &Prepared,
+        stage: &str,
+        inputs: &[(String, Manifest)],
+    ) -> Result<Manifest, StageError> {
         let job = self.context(document, stage, inputs);
         let (erased, settings) = self.stage(stage);
         let manifest = erased.run(&job, &settings).await?;
@@ -212,7 +230,9 @@ impl Bench {
     pub async fn until(&self, document: &Prepared, last: &str) -> Vec<(String, Manifest)> {
         let mut inputs = Vec::new();
         let wanted = self.pipeline.ancestors(last);
-        for stage in self.pipeline.stages.iter().filter(|stage| stage.name == last || wanted.contains(stage.name.as_str())) {
+        for stage in
+            self.pipeline.stages.iter().filter(|stage| stage.name == last || wanted.contains(stage.name.as_str()))
+        {
             inputs.push((stage.name.clone(), self.step(document, &stage.name, &inputs).await.unwrap()));
         }
         inputs
@@ -221,9 +241,11 @@ impl Bench {
     pub async fn visible(&self, tenant: TenantId) -> Option<(uuid::Uuid, VersionId)> {
         let read = self.world.database.read(tenant, |connection| {
             Box::pin(async move {
-                Ok(sqlx::query_as("SELECT visible_generation, visible_version FROM documents WHERE visible_generation IS NOT NULL")
-                    .fetch_optional(connection)
-                    .await?)
+                Ok(sqlx::query_as(
+                    "SELECT visible_generation, visible_version FROM documents WHERE visible_generation IS NOT NULL",
+                )
+                .fetch_optional(connection)
+                .await?)
             })
         });
         let row: Option<(uuid::Uuid, uuid::Uuid)> = read.await.unwrap();

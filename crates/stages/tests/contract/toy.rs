@@ -41,7 +41,10 @@ pub fn a_new_stage_is_one_file_and_one_line(bench: &Bench) {
     let file = "name: noisy\nstages:\n  ingest: {}\n  toy: {after: [ingest], settings: {volume: 11}}\n";
     let parsed = pipeline::parse("noisy.yaml", file, &registry, &|name| Err(format!("no schema {name}"))).unwrap();
     assert_eq!(parsed.stage("toy").unwrap().settings["volume"], 11);
-    assert!(registry.schema()["properties"]["stages"]["properties"]["toy"].is_object(), "the published schema knows it");
+    assert!(
+        registry.schema()["properties"]["stages"]["properties"]["toy"].is_object(),
+        "the published schema knows it"
+    );
     assert!(bench.registry.get("toy").is_none());
     println!("test a_new_stage_is_one_file_and_one_line ... ok");
 }

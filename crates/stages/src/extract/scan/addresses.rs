@@ -35,7 +35,9 @@ pub(in crate::extract) fn addresses(text: &str) -> Vec<Found> {
 
 /// A house number at either end, or a box number.
 fn is_street(line: &str) -> bool {
-    let expression = pattern!(r"(?i)^\s*(?:\d{1,5}[a-z]?[ ,]+\p{L}|\p{L}[\p{L}.'’ -]{2,50} \d{1,5} ?[a-z]?\b|p\.? ?o\.? box|postfach)");
+    let expression = pattern!(
+        r"(?i)^\s*(?:\d{1,5}[a-z]?[ ,]+\p{L}|\p{L}[\p{L}.'’ -]{2,50} \d{1,5} ?[a-z]?\b|p\.? ?o\.? box|postfach)"
+    );
     line.chars().count() <= 90 && expression.is_some_and(|expression| expression.is_match(line))
 }
 
@@ -46,7 +48,8 @@ mod tests {
     #[test]
     fn street_and_town() {
         let text = "Müller GmbH\nHafenstraße 12a\n20457 Hamburg\n\n42 Harbour Road\nSpringfield, IL 62701\nTel 5";
-        let found: Vec<String> = addresses(text).iter().map(|f| f.normalized.as_str().unwrap_or_default().to_owned()).collect();
+        let found: Vec<String> =
+            addresses(text).iter().map(|f| f.normalized.as_str().unwrap_or_default().to_owned()).collect();
         assert_eq!(found, ["Hafenstraße 12a, 20457 Hamburg", "42 Harbour Road, Springfield, IL 62701"]);
         assert!(addresses("In 2024 Members voted.\nRoom 12345 Anything").is_empty());
     }

@@ -40,7 +40,9 @@ pub(in crate::extract) fn amounts(text: &str) -> Vec<Found> {
 
 /// Numbers with two decimals and no currency; `currency` is what the rest of the document is in, if that is clear.
 pub(in crate::extract) fn bare_amounts(text: &str, currency: Option<&str>) -> Vec<Found> {
-    let expression = pattern!(r"(?:^|[^\p{L}\p{N}.,/:-])(-?(?:\d{1,3}(?:[.,'’ ]\d{3})+|\d+)[.,]\d{2})(?:$|[^\p{N}.,/%:-]|[.,](?:\s|$))");
+    let expression = pattern!(
+        r"(?:^|[^\p{L}\p{N}.,/:-])(-?(?:\d{1,3}(?:[.,'’ ]\d{3})+|\d+)[.,]\d{2})(?:$|[^\p{N}.,/%:-]|[.,](?:\s|$))"
+    );
     let mut found = Vec::new();
     let mut from = 0;
     // Neighbouring numbers share the blank between them, so matching goes on at the end of each number.
@@ -117,7 +119,9 @@ mod tests {
     use super::{amounts, bare_amounts, decimal};
 
     fn read(text: &str) -> Vec<String> {
-        let show = |value: &serde_json::Value| format!("{} {}", value["amount"].as_str().unwrap_or("?"), value["currency"].as_str().unwrap_or("?"));
+        let show = |value: &serde_json::Value| {
+            format!("{} {}", value["amount"].as_str().unwrap_or("?"), value["currency"].as_str().unwrap_or("?"))
+        };
         amounts(text).iter().map(|found| show(&found.normalized)).collect()
     }
 
@@ -146,8 +150,10 @@ mod tests {
     #[test]
     fn numbers_without_currency_are_not_money_by_themselves() {
         assert!(read("Room 1234, 56 people, 3.50 m").is_empty());
-        let bare: Vec<String> =
-            bare_amounts("3 12.50 37.50", Some("EUR")).iter().map(|found| found.normalized["amount"].as_str().unwrap_or("?").to_owned()).collect();
+        let bare: Vec<String> = bare_amounts("3 12.50 37.50", Some("EUR"))
+            .iter()
+            .map(|found| found.normalized["amount"].as_str().unwrap_or("?").to_owned())
+            .collect();
         assert_eq!(bare, ["12.50", "37.50"]);
     }
 }

@@ -23,7 +23,8 @@ pub(in crate::extract) fn urls(text: &str) -> Vec<Found> {
         if !host.contains('.') {
             return None;
         }
-        let normal = if trimmed.to_lowercase().starts_with("www.") { format!("https://{trimmed}") } else { trimmed.to_owned() };
+        let normal =
+            if trimmed.to_lowercase().starts_with("www.") { format!("https://{trimmed}") } else { trimmed.to_owned() };
         Some(Found::new(whole.start()..whole.start() + trimmed.len(), normal, 0.97))
     };
     captures(expression, text).filter_map(one).collect()
@@ -45,8 +46,9 @@ pub(in crate::extract) fn phones(text: &str, calling_code: Option<&str>) -> Vec<
         }
     }
     let Some(code) = calling_code else { return found };
-    let labelled =
-        pattern!(r"(?i)\b(?:tel(?:efon|ephone)?|phone|fax|mobile?|mobil|cell|handy|tél|fon)\.?(?: ?no\.?| number)?[ :.]*(\(?0?\d[\d ()./-]{5,18}\d)");
+    let labelled = pattern!(
+        r"(?i)\b(?:tel(?:efon|ephone)?|phone|fax|mobile?|mobil|cell|handy|tél|fon)\.?(?: ?no\.?| number)?[ :.]*(\(?0?\d[\d ()./-]{5,18}\d)"
+    );
     for groups in captures(labelled, text) {
         let Some(number) = groups.get(1).filter(|number| !number.as_str().starts_with("00")) else { continue };
         let digits: String = number.as_str().chars().filter(char::is_ascii_digit).collect();
@@ -124,12 +126,18 @@ mod tests {
     #[test]
     fn addresses_on_the_net() {
         assert_eq!(normal(emails("Write to Jane.Doe@Example.ORG, or not@.")), ["Jane.Doe@example.org"]);
-        assert_eq!(normal(urls("See (https://a.example/x?y=1). Or www.b.example, http://nodots")), ["https://a.example/x?y=1", "https://www.b.example"]);
+        assert_eq!(
+            normal(urls("See (https://a.example/x?y=1). Or www.b.example, http://nodots")),
+            ["https://a.example/x?y=1", "https://www.b.example"]
+        );
     }
 
     #[test]
     fn telephone_numbers_become_e164() {
-        assert_eq!(normal(phones("Tel. +49 (0)30 123 456-78, 0043 1 5330 100", None)), ["+493012345678", "+4315330100"]);
+        assert_eq!(
+            normal(phones("Tel. +49 (0)30 123 456-78, 0043 1 5330 100", None)),
+            ["+493012345678", "+4315330100"]
+        );
         assert_eq!(normal(phones("Telefon: 030 / 123456 78", Some("49"))), ["+493012345678"]);
         assert!(phones("Order 4711 0815 2342", Some("49")).is_empty());
     }

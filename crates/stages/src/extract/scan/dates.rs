@@ -53,7 +53,8 @@ struct Numeric {
 
 /// `3.5.2024`, `03/05/24`, `3-5-2024`.
 fn numeric(text: &str) -> Vec<Numeric> {
-    let expression = pattern!(r"(?:^|[^\p{L}\d./:-])((\d{1,2}) ?([./-]) ?(\d{1,2}) ?([./-]) ?(\d{4}|\d{2}))(?:$|[^\d%/-])");
+    let expression =
+        pattern!(r"(?:^|[^\p{L}\d./:-])((\d{1,2}) ?([./-]) ?(\d{1,2}) ?([./-]) ?(\d{4}|\d{2}))(?:$|[^\d%/-])");
     let mut found = Vec::new();
     for groups in captures(expression, text) {
         let (Some(whole), Some(separator)) = (groups.get(1), groups.get(3)) else { continue };
@@ -80,7 +81,8 @@ fn month_first(numeric: &[Numeric], text: &str, language: Option<&str>) -> bool 
         return month > day;
     }
     let is_english = matches!(language, None | Some("eng"));
-    let is_american = text.contains("USD") || (text.contains('$') && !["A$", "C$", "NZ$", "S$", "HK$"].iter().any(|other| text.contains(other)));
+    let is_american = text.contains("USD")
+        || (text.contains('$') && !["A$", "C$", "NZ$", "S$", "HK$"].iter().any(|other| text.contains(other)));
     is_english && is_american && !text.contains('€') && !text.contains('£') && !text.contains("GST")
 }
 
@@ -103,12 +105,15 @@ fn named(text: &str, found: &mut Vec<Found>) {
         let (Some(whole), Some(month)) = (groups.get(1), month_named(&groups[3])) else { continue };
         push(found, whole.range(), full_year(&groups[4]), month, number(&groups[2]), 1.0);
     }
-    let spelled = pattern!(r"(?i)(?:^|[^\p{L}\d])((\d{1,2})(?:st|nd|rd|th)?\s+day\s+of\s+(\p{L}{3,12}),?\s+(\d{4}))(?:$|\D)");
+    let spelled =
+        pattern!(r"(?i)(?:^|[^\p{L}\d])((\d{1,2})(?:st|nd|rd|th)?\s+day\s+of\s+(\p{L}{3,12})\s*,?\s+(\d{4}))(?:$|\D)");
     for groups in captures(spelled, text) {
         let (Some(whole), Some(month)) = (groups.get(1), month_named(&groups[3])) else { continue };
         push(found, whole.range(), full_year(&groups[4]), month, number(&groups[2]), 1.0);
     }
-    let month_first = pattern!(r"(?i)(?:^|[^\p{L}\d])((\p{L}{3,12})\.?[\s-]+(\d{1,2})(?:st|nd|rd|th)?[\s,-]+['’]?(\d{4}|\d{2}))(?:$|[^\d:])");
+    let month_first = pattern!(
+        r"(?i)(?:^|[^\p{L}\d])((\p{L}{3,12})\.?[\s-]+(\d{1,2})(?:st|nd|rd|th)?[\s,-]+['’]?(\d{4}|\d{2}))(?:$|[^\d:])"
+    );
     for groups in captures(month_first, text) {
         let (Some(whole), Some(month)) = (groups.get(1), month_named(&groups[2])) else { continue };
         push(found, whole.range(), full_year(&groups[4]), month, number(&groups[3]), 1.0);
@@ -117,7 +122,8 @@ fn named(text: &str, found: &mut Vec<Found>) {
 
 fn push(found: &mut Vec<Found>, range: std::ops::Range<usize>, year: i32, month: u32, day: u32, confidence: f32) {
     let month = u8::try_from(month).ok().and_then(|month| Month::try_from(month).ok());
-    let date = month.zip(u8::try_from(day).ok()).and_then(|(month, day)| Date::from_calendar_date(year, month, day).ok());
+    let date =
+        month.zip(u8::try_from(day).ok()).and_then(|(month, day)| Date::from_calendar_date(year, month, day).ok());
     if let Some(date) = date.filter(|_| (1800..2200).contains(&year)) {
         let iso = format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day());
         found.push(Found::new(range, iso, confidence));
@@ -172,9 +178,25 @@ mod tests {
     #[test]
     fn many_spellings_have_one_normal_form() {
         let spellings = [
-            "2024-05-03", "3.5.2024", "03.05.24", "May 3, 2024", "May 3rd 2024", "3 May 2024", "3rd of May 2024", "3. Mai 2024", "3 mai 2024",
-            "3 de mayo de 2024", "3 maggio 2024", "3 de maio de 2024", "3 mei 2024", "3 maja 2024", "03-MAY-2024", "3/May/24", "2024年5月3日",
-            "the 3rd day of May, 2024", "2024/05/03",
+            "2024-05-03",
+            "3.5.2024",
+            "03.05.24",
+            "May 3, 2024",
+            "May 3rd 2024",
+            "3 May 2024",
+            "3rd of May 2024",
+            "3. Mai 2024",
+            "3 mai 2024",
+            "3 de mayo de 2024",
+            "3 maggio 2024",
+            "3 de maio de 2024",
+            "3 mei 2024",
+            "3 maja 2024",
+            "03-MAY-2024",
+            "3/May/24",
+            "2024年5月3日",
+            "the 3rd day of May, 2024",
+            "2024/05/03",
         ];
         for spelling in spellings {
             assert_eq!(read(&format!("on {spelling} at")), ["2024-05-03"], "{spelling}");
@@ -191,7 +213,9 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_left_alone() {
-        for text in ["31.02.2024", "13/13/2024", "version 1.2.3", "10.0.0.12", "99/99/99", "page 3 of 20", "3 apples 2024"] {
+        for text in
+            ["31.02.2024", "13/13/2024", "version 1.2.3", "10.0.0.12", "99/99/99", "page 3 of 20", "3 apples 2024"]
+        {
             assert!(read(text).is_empty(), "{text}");
         }
     }

@@ -11,19 +11,25 @@ const MAX_VALUE_CHARS: usize = 200;
 
 /// `Label: value` lines and two-cell table rows as `{key, value}`; the place is the value's.
 pub(in crate::extract) fn key_values(text: &str) -> Vec<Found> {
-    let expression = pattern!(r"(?m)^[ \t•*-]*(?P<key>\p{L}[\p{L}\p{N} .()/&'’#-]{0,48}?)[ \t]*(?:[::][ \t]+|[ \t]\|[ \t])(?P<value>\S[^\n|]*?)[ \t]*$");
+    let expression = pattern!(
+        r"(?m)^[ \t•*-]*(?P<key>\p{L}[\p{L}\p{N} .()/&'’#-]{0,48}?)[ \t]*(?:[::][ \t]+|[ \t]\|[ \t])(?P<value>\S[^\n|]*?)[ \t]*$"
+    );
     let one = |groups: regex::Captures<'_>| {
         let (key, value) = (groups.name("key")?, groups.name("value")?);
         let words = key.as_str().split_whitespace().count();
         let fits = words <= 6 && value.as_str().chars().count() <= MAX_VALUE_CHARS;
-        fits.then(|| Found::new(value.range(), json!({ "key": key.as_str().trim(), "value": tidy(value.as_str()) }), 0.8))
+        fits.then(|| {
+            Found::new(value.range(), json!({ "key": key.as_str().trim(), "value": tidy(value.as_str()) }), 0.8)
+        })
     };
     captures(expression, text).filter_map(one).collect()
 }
 
 /// A number or code that starts within `after`, the rest of a labelled line or a line below it.
 pub(in crate::extract) fn identifier(text: &str, after: Range<usize>, wanted: Option<&Regex>) -> Option<Found> {
-    let expression = pattern!(r"^[\s:#№.=|-]*(?:(?:no|nr|num|number|nummer)\b[.:# ]*)?(?P<code>[\p{Lu}\p{Ll}\p{N}][\p{L}\p{N}./_-]{1,39}(?: \d[\d./-]*)?)")?;
+    let expression = pattern!(
+        r"^[\s:#№.=|-]*(?:(?:no|nr|num|number|nummer)\b[.:# ]*)?(?P<code>[\p{Lu}\p{Ll}\p{N}][\p{L}\p{N}./_-]{1,39}(?: \d[\d./-]*)?)"
+    )?;
     let groups = expression.captures(&text[after.clone()])?;
     let code = groups.name("code")?;
     let mut words = code.as_str().trim_end_matches(['.', '/', '-', '_']);
@@ -62,6 +68,26 @@ pub(in crate::extract) fn rest_of_line(text: &str, after: Range<usize>) -> Optio
     fits.then(|| Found::new(start..start + value.len(), tidy(value.as_str()), 0.85))
 }
 
+/// The first line that could be a name: what stands at the head of a letter or receipt.
+pub(in crate::extract) fn letterhead(text: &str) -> Option<Found> {
+    const TITLES: [&str; 14] = [
+        "invoice", "tax invoice", "receipt", "cash bill", "cash receipt", "official receipt", "bill", "rechnung", "quittung", "facture", "reçu", "factura",
+        "fattura", "faktura",
+    ];
+    let mut start = 0;
+    for line in text.split_inclusive('\n').take(12) {
+        let words = line.trim();
+        let letters = words.chars().filter(|c| c.is_alphabetic()).count();
+        let marks = words.chars().filter(|c| !c.is_whitespace()).count();
+        if letters >= 5 && letters * 10 >= marks * 7 && words.chars().count() <= 80 && !TITLES.contains(&words.to_lowercase().as_str()) {
+            let from = start + line.len() - line.trim_start().len();
+            return Some(Found::new(from..from + words.len(), tidy(words), 0.6));
+        }
+        start += line.len();
+    }
+    None
+}
+
 fn tidy(words: &str) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -72,7 +98,8 @@ mod tests {
 
     #[test]
     fn lines_of_label_and_value() {
-        let found = key_values("Order no: 4711\nA sentence with a colon in the middle of it: no.\nWeight | 3 kg\nhttp://x\n");
+        let found =
+            key_values("Order no: 4711\nA sentence with a colon in the middle of it: no.\nWeight | 3 kg\nhttp://x\n");
         let shown: Vec<String> = found.iter().map(|found| found.normalized.to_string()).collect();
         assert_eq!(shown, [r#"{"key":"Order no","value":"4711"}"#, r#"{"key":"Weight","value":"3 kg"}"#]);
     }
@@ -84,6 +111,9 @@ mod tests {
         assert_eq!(code(" # 000342").as_deref(), Some("\"000342\""));
         assert_eq!(code(" RE 2024-17").as_deref(), Some("\"RE 2024-17\""));
         assert_eq!(code(": pending"), None);
-        assert_eq!(rest_of_line(": Jane Doe \n next", 0..17).map(|f| f.normalized.to_string()).as_deref(), Some("\"Jane Doe\""));
+        assert_eq!(
+            rest_of_line(": Jane Doe \n next", 0..17).map(|f| f.normalized.to_string()).as_deref(),
+            Some("\"Jane Doe\"")
+        );
     }
 }

@@ -1,14 +1,42 @@
-//! Organisations by their legal form, the parties a contract names, the place whose law governs.
+//! Organisations by their legal form, the sides a contract names, the place whose law governs.
+//!
+//! Names may run over a wrapped line: the text is read with such breaks as spaces, byte for byte.
 
 use super::{captures, pattern};
 use crate::extract::reading::Found;
+use crate::sentences::flow;
 use regex::Match;
 use std::ops::Range;
 
-/// Organisations that carry a legal form, and names between "between … and …", in order, without overlaps.
+/// Organisations that carry a legal form and the sides of agreements, in order, without overlaps.
 pub(in crate::extract) fn parties(text: &str) -> Vec<Found> {
+    let text = &flow(text);
     let mut found = between(text);
     found.extend(organisations(text));
+    without_parts(apart(found))
+}
+
+/// The sides of the agreement a document is: those its opening names, else the first organisations it mentions.
+pub(in crate::extract) fn sides(text: &str) -> Vec<Found> {
+    let text = &flow(text);
+    let mut found = between(text);
+    let opening = found.first().map_or(0, |first| first.range.start + OPENING);
+    found.retain(|side| side.range.start < opening);
+    let mut found = without_parts(apart(found));
+    if found.len() < 2 {
+        let mentioned = without_parts(apart(organisations(text)));
+        let known = |name: &Found| found.iter().any(|side| shares_name(side, name));
+        let missing: Vec<Found> = mentioned.into_iter().filter(|name| name.range.start < OPENING && !known(name)).collect();
+        let room = 2 - found.len();
+        found.extend(missing.into_iter().take(room));
+    }
+    found
+}
+
+/// How far the opening of an agreement reaches, in bytes.
+const OPENING: usize = 4_000;
+
+fn apart(mut found: Vec<Found>) -> Vec<Found> {
     found.sort_by(|a, b| a.range.start.cmp(&b.range.start).then(b.confidence.total_cmp(&a.confidence)));
     let mut kept: Vec<Found> = Vec::with_capacity(found.len());
     for party in found {
@@ -24,18 +52,36 @@ pub(in crate::extract) fn parties(text: &str) -> Vec<Found> {
     kept
 }
 
+/// Drops names that are part of a longer one: `Coulter, Inc.` beside `Beckman Coulter, Inc.`.
+fn without_parts(found: Vec<Found>) -> Vec<Found> {
+    let letters = |party: &Found| compact(party.normalized.as_str().unwrap_or_default());
+    let all: Vec<String> = found.iter().map(letters).collect();
+    let is_part = |name: &String| all.iter().any(|other| other.len() > name.len() && (other.ends_with(name.as_str()) || other.starts_with(name.as_str())));
+    let parts: Vec<bool> = all.iter().map(is_part).collect();
+    found.into_iter().zip(parts).filter(|(_, is_part)| !is_part).map(|(party, _)| party).collect()
+}
+
+fn shares_name(a: &Found, b: &Found) -> bool {
+    let (a, b) = (compact(a.normalized.as_str().unwrap_or_default()), compact(b.normalized.as_str().unwrap_or_default()));
+    a.starts_with(&b) || b.starts_with(&a)
+}
+
+fn compact(name: &str) -> String {
+    name.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect()
+}
+
 /// `Acme Widgets, Inc.`, `Müller & Söhne GmbH`, `Fondation Example`.
 fn organisations(text: &str) -> Vec<Found> {
     let expression = pattern!(
         r"(?x)
         (?: ^ | [^\p{L}\p{N}&.'’-] )
         (?P<name>
-          (?: \p{Lu}[\p{L}\p{N}&.'’/-]* | \d{1,4}\p{L}* | & )
+          \p{Lu}[\p{L}\p{N}&.'’/-]*
           (?: [\ \x{a0}]{1,2} (?: \p{Lu}[\p{L}\p{N}&.'’/-]* | & | of | and | the | for | und | für | et | de | du | des | y | e | \(\p{L}+\) ) ){0,7}
           ,? [\ \x{a0}\n]
           (?: Inc | INC | Incorporated | INCORPORATED | L\.?L\.?C | L\.?L\.?P | L\.?P | Ltd | LTD | Limited | LIMITED | Corp | CORP | Corporation | CORPORATION
             | Company | COMPANY | Co | CO | P\.?L\.?C | plc | GmbH(?:[\ ]&[\ ]Co\.?[\ ]KG)? | AG | KG | OHG | UG | e\.\ ?V | eG | SE | S\.A\.R\.L | SARL | SAS | S\.A\.S
-            | S\.A | SA | N\.V | NV | B\.V | BV | S\.p\.A | SpA | S\.r\.l | Srl | S\.L | SL | Sp\.[\ ]z[\ ]o\.o | Oy | AB | ApS | A/S | AS | Pty[\ ]Ltd
+            | S\.A | SA | N\.V | NV | B\.V | BV | S\.p\.A | SpA | S\.r\.l | Srl | S\.L | SL | Sp\.[\ ]z[\ ]o\.o | Oy | AB | ApS | A/S | Pty[\ ]Ltd
             | Pte\.?[\ ]Ltd | PTY[\ ]LTD | SDN\.?[\ ]BHD | Sdn\.?[\ ]Bhd | Bank | BANK | Trust | Foundation | Association | Cooperative | University | Partners | Holdings | Group )
           \.?
         )
@@ -48,18 +94,22 @@ fn organisations(text: &str) -> Vec<Found> {
 fn between(text: &str) -> Vec<Found> {
     let expression = pattern!(
         r"(?isx) \b(?:between|zwischen|entre|tra|fra)\b [:\s]+ (?:the\s+parties[:\s]+)?
-        (?P<first> [^;]{3,500}? ) [,)\s]+ (?:and|und|et|y|e)\s+ (?P<second> \p{L}[^;]{2,200}? ) (?: \s*[,(;] | \.\s | \n\n | $ )"
+        (?P<first> [^;]{3,500}? ) [,)\s]+ (?:and|und|et|y|e)\s+ (?P<second> \p{L}[^;,(]{2,160} )"
     );
     let mut found = Vec::new();
     for groups in captures(expression, text) {
-        for side in ["first", "second"] {
-            let Some(side) = groups.name(side) else { continue };
-            let end = side.as_str().find([',', '(', '\n', '"', '“', ';']).unwrap_or(side.len());
-            let name = side.as_str()[..end].trim_end();
-            let starts_name = name.chars().next().is_some_and(char::is_uppercase);
-            let is_short = (1..=9).contains(&name.split_whitespace().count());
-            let capitals = name.split_whitespace().filter(|word| word.starts_with(char::is_uppercase)).count();
-            if starts_name && is_short && capitals * 2 >= name.split_whitespace().count() && !is_role(name) {
+        if !groups.get(0).is_some_and(|whole| is_agreed(text, whole.start())) {
+            continue;
+        }
+        for side in [groups.name("first"), groups.name("second")].into_iter().flatten() {
+            let name = first_name(side.as_str());
+            let words: Vec<&str> = name.split_whitespace().collect();
+            let capitals = words.iter().filter(|word| word.starts_with(|c: char| c.is_uppercase() || c == '&')).count();
+            if (1..=9).contains(&words.len())
+                && name.starts_with(char::is_uppercase)
+                && capitals * 2 >= words.len()
+                && !is_role(name)
+            {
                 let range = with_form(text, side.start()..side.start() + name.len());
                 found.push(Found::new(range.clone(), tidy(&text[range]), 0.9));
             }
@@ -68,9 +118,31 @@ fn between(text: &str) -> Vec<Found> {
     found
 }
 
+/// True when an agreement is made in the words before: other things lie between two things as well.
+fn is_agreed(text: &str, at: usize) -> bool {
+    let mut from = at.saturating_sub(300);
+    while !text.is_char_boundary(from) {
+        from -= 1;
+    }
+    let before = text[from..at].to_lowercase();
+    let signs = ["agreement", "contract", "lease", "entered into", "made", "vertrag", "vereinbarung", "contrat", "accord", "contrato", "acuerdo"];
+    signs.iter().any(|sign| before.contains(sign))
+}
+
+/// The words up to the first comma, bracket, quotation mark, paragraph or end of sentence.
+fn first_name(words: &str) -> &str {
+    let mark = words.find([',', '(', '"', '“', ';']).unwrap_or(words.len());
+    let paragraph = words.find("\n\n").unwrap_or(words.len());
+    let ends = |(at, _): &(usize, &str)| words[..*at].chars().rev().take_while(|c| c.is_alphabetic()).count() > 3;
+    let sentence = words.match_indices(". ").find(ends).map_or(words.len(), |(at, _)| at);
+    let alias = [" d/b/a", " dba ", " (", "\n("].iter().filter_map(|mark| words.find(mark)).min().unwrap_or(words.len());
+    words[..mark.min(paragraph).min(sentence).min(alias)].trim_end()
+}
+
 /// Takes in a legal form that follows a comma: `Acme` → `Acme, Inc.`.
 fn with_form(text: &str, range: Range<usize>) -> Range<usize> {
-    let expression = pattern!(r"(?i)^,? ?(?:inc|llc|l\.l\.c|ltd|limited|corp|corporation|l\.?p|llp|plc|s\.a|n\.v|b\.v|co)\b\.?");
+    let expression =
+        pattern!(r"(?i)^,? ?(?:inc|llc|l\.l\.c|ltd|limited|corp|corporation|l\.?p|llp|plc|s\.a|n\.v|b\.v|co)\b\.?");
     let follows = expression.and_then(|expression| expression.find(&text[range.end..]));
     range.start..range.end + follows.map_or(0, |form| form.len())
 }
@@ -78,10 +150,10 @@ fn with_form(text: &str, range: Range<usize>) -> Range<usize> {
 fn named(text: &str, name: &Match<'_>, confidence: f32) -> Option<Found> {
     // Leading words that begin a sentence or a clause are not part of the name.
     const LEADS: [&str; 22] = [
-        "The", "This", "Between", "By", "And", "To", "From", "For", "At", "In", "Of", "With", "Dear", "Die", "Der", "Das", "Zwischen", "Firma",
-        "Le", "La", "Entre", "If",
+        "The", "This", "Between", "By", "And", "To", "From", "For", "At", "In", "Of", "With", "Dear", "Die", "Der",
+        "Das", "Zwischen", "Firma", "Le", "La", "Entre", "If",
     ];
-    let mut start = name.start();
+    let mut start = name.start() + sentence_end(name.as_str());
     loop {
         let rest = &text[start..name.end()];
         let Some((first, after)) = rest.split_once([' ', '\u{a0}', '\n']) else { return None };
@@ -91,19 +163,71 @@ fn named(text: &str, name: &Match<'_>, confidence: f32) -> Option<Found> {
             break;
         }
     }
-    let words = text[start..name.end()].split_whitespace().count();
+    let words: Vec<&str> = text[start..name.end()].split_whitespace().collect();
+    let [.., before, form] = words.as_slice() else { return None };
     let normalized = tidy(&text[start..name.end()]);
-    (words >= 2 && !is_role(&normalized)).then(|| Found::new(start..name.end(), normalized, confidence))
+    let follows_name = !is_weak(form) || (before.starts_with(char::is_uppercase) && !is_filler(before) && !is_role(before));
+    (follows_name && !is_role(&normalized)).then(|| Found::new(start..name.end(), normalized, confidence))
+}
+
+/// Where the last sentence inside `words` begins: `Bank. Acme Inc.` is one name, the second.
+fn sentence_end(words: &str) -> usize {
+    let ends = |(at, _): &(usize, &str)| words[..*at].chars().rev().take_while(|c| c.is_alphabetic()).count() > 3;
+    words.match_indices(". ").filter(ends).last().map_or(0, |(at, _)| at + 2)
+}
+
+/// Words that form a name only behind a proper one: "the Company" is none.
+fn is_weak(form: &str) -> bool {
+    const WEAK: [&str; 13] = [
+        "company", "corporation", "bank", "trust", "group", "partners", "foundation", "association", "cooperative", "university", "holdings", "co", "limited",
+    ];
+    WEAK.contains(&form.trim_end_matches('.').to_lowercase().as_str())
+}
+
+fn is_filler(word: &str) -> bool {
+    const FILLERS: [&str; 26] = [
+        "the", "of", "and", "or", "if", "that", "each", "neither", "none", "executive", "employee", "you", "any", "a", "by", "to", "for", "with", "internal",
+        "name", "because", "public", "private", "general", "without", "no",
+    ];
+    FILLERS.contains(&word.to_lowercase().as_str())
 }
 
 /// "the Company", "Disclosing Party": roles a contract defines, not names.
 fn is_role(name: &str) -> bool {
     const ROLES: [&str; 30] = [
-        "company", "corporation", "party", "parties", "recipient", "discloser", "receiving", "disclosing", "provider", "seller", "buyer", "tenant",
-        "landlord", "lessor", "lessee", "employee", "employer", "consultant", "contractor", "holding", "partners", "group", "bank", "limited", "each",
-        "such", "any", "other", "both", "trust",
+        "company",
+        "corporation",
+        "party",
+        "parties",
+        "recipient",
+        "discloser",
+        "receiving",
+        "disclosing",
+        "provider",
+        "seller",
+        "buyer",
+        "tenant",
+        "landlord",
+        "lessor",
+        "lessee",
+        "employee",
+        "employer",
+        "consultant",
+        "contractor",
+        "holding",
+        "partners",
+        "group",
+        "bank",
+        "limited",
+        "each",
+        "such",
+        "any",
+        "other",
+        "both",
+        "trust",
     ];
-    name.split_whitespace().all(|word| ROLES.contains(&word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase().as_str()))
+    name.split_whitespace()
+        .all(|word| ROLES.contains(&word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase().as_str()))
 }
 
 fn tidy(name: &str) -> String {
@@ -112,27 +236,69 @@ fn tidy(name: &str) -> String {
 
 /// The place in "governed by the laws of the State of New York".
 pub(in crate::extract) fn jurisdictions(text: &str) -> Vec<Found> {
-    let english = pattern!(
-        r"(?x) (?i:\blaws?\s+(?:and\s+regulations\s+)?(?:of|in)\s+(?:the\s+)?(?:(?:State|Commonwealth|Province|Republic|Kingdom)\s+of\s+(?:the\s+)?)?)
-        (?P<place> \p{Lu}[\p{L}.]+ (?: [\ \n] (?: of[\ ] )? \p{Lu}[\p{L}.]+ ){0,3} )"
+    let text = &flow(text);
+    let simple = pattern!(
+        r"(?x) (?i:\blaws?\s+(?:and\s+regulations\s+)?(?:of|in)\s+(?:the\s+)?(?:(?:state|commonwealth|province|republic|kingdom)\s+of\s+(?:the\s+)?)?)
+        (?P<place> \p{Lu}\p{L}+ (?: [\ \n] (?: of[\ ] )? \p{Lu}\p{L}+ ){0,3} )"
+    );
+    let distant = pattern!(
+        r"(?x) (?i:\blaws?\b [^.;]{0,80}? \b(?:of|in)\s+(?:the\s+)?(?:state|commonwealth|province|republic|kingdom)\s+of\s+(?:the\s+)?)
+        (?P<place> \p{Lu}\p{L}+ (?: [\ \n] \p{Lu}\p{L}+ ){0,3} )"
     );
     let adjective = pattern!(r"(?i:\bgoverned\s+by\s+(?:and\s+construed\s+in\s+accordance\s+with\s+)?(?:the\s+)?)(?P<place>\p{Lu}\p{L}+(?: \p{Lu}\p{L}+)?)\s+(?i:law)");
     let court = pattern!(r"(?i:\bgerichtsstand\s+(?:für\s+[^.]{0,80}?\s)?ist\s+)(?P<place>\p{Lu}\p{L}+(?:[ -]\p{Lu}\p{L}+)?)");
-    let mut found = Vec::new();
-    for (expression, confidence) in [(english, 0.9), (adjective, 0.85), (court, 0.8)] {
+    let mut found: Vec<Found> = Vec::new();
+    for (expression, confidence) in [(simple, 0.9), (distant, 0.85), (adjective, 0.85), (court, 0.8)] {
         for groups in captures(expression, text) {
-            let Some(place) = groups.name("place") else { continue };
-            let words = place.as_str().trim_end_matches('.');
-            let sentence = text[..place.start()].rfind(". ").map_or(0, |at| at + 2).max(place.start().saturating_sub(300));
-            let sentence = text.get(sentence..place.start()).unwrap_or_default().to_lowercase();
-            let governs = ["govern", "constru", "interpret", "subject to", "in accordance with", "gerichtsstand"].iter().any(|word| sentence.contains(word));
-            if governs && words != "United" {
-                found.push(Found::new(place.start()..place.start() + words.len(), tidy(words), confidence));
+            let (Some(whole), Some(place)) = (groups.get(0), groups.name("place")) else { continue };
+            let words = place_name(place.as_str());
+            let is_known = found.iter().any(|other| other.range.start == place.start());
+            if !words.is_empty() && !is_known && governs(text, &whole) {
+                found.push(Found::new(place.start()..place.start() + words.len(), capitalised(words), confidence));
             }
         }
     }
     found.sort_by_key(|found| found.range.start);
     found
+}
+
+/// The words of a place name; in capitals throughout, what follows it looks alike and is cut off.
+fn place_name(words: &str) -> &str {
+    const FIRST_OF_TWO: [&str; 10] = ["NEW", "NORTH", "SOUTH", "WEST", "RHODE", "UNITED", "BRITISH", "HONG", "NOVA", "PUERTO"];
+    const AFTER: [&str; 12] = ["without", "applicable", "and", "the", "if", "unless", "except", "state", "as", "to", "in", "law"];
+    let mut end = 0;
+    for (number, word) in words.split([' ', '\n']).enumerate() {
+        let first = words.split([' ', '\n']).next().unwrap_or_default();
+        let is_shouted = first.chars().all(char::is_uppercase);
+        let is_more = !is_shouted || number == 0 || (number == 1 && FIRST_OF_TWO.contains(&first));
+        if AFTER.contains(&word.to_lowercase().as_str()) || !is_more {
+            break;
+        }
+        end += word.len() + usize::from(number > 0);
+    }
+    &words[..end]
+}
+
+/// True when the sentence is about which law applies.
+fn governs(text: &str, whole: &Match<'_>) -> bool {
+    let mut from = text[..whole.start()].rfind(". ").map_or(0, |at| at + 2).max(whole.start().saturating_sub(300));
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    let before = text[from..whole.end()].to_lowercase();
+    let after = text[whole.end()..].chars().take(60).collect::<String>().to_lowercase();
+    let signs = ["govern", "constru", "interpret", "subject to", "in accordance with", "gerichtsstand", "choice of law"];
+    signs.iter().any(|sign| before.contains(sign)) || after.contains("applies") || after.contains("shall apply") || after.contains("govern")
+}
+
+/// `NEW YORK` as `New York`; other spellings stay.
+fn capitalised(words: &str) -> String {
+    let tidied = tidy(words);
+    if tidied.chars().any(char::is_lowercase) {
+        return tidied;
+    }
+    let word = |word: &str| word.chars().take(1).chain(word.chars().skip(1).flat_map(char::to_lowercase)).collect::<String>();
+    tidied.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -145,7 +311,10 @@ mod tests {
 
     #[test]
     fn names_with_legal_forms() {
-        assert_eq!(names("Invoice of Müller & Söhne GmbH to the Deepwell Divers Ltd. today"), ["Müller & Söhne GmbH", "Deepwell Divers Ltd."]);
+        assert_eq!(
+            names("Invoice from Müller & Söhne GmbH to the Deepwell Divers Ltd. today"),
+            ["Müller & Söhne GmbH", "Deepwell Divers Ltd."]
+        );
         assert_eq!(names("shipped by Acme Widgets, Inc. on Monday"), ["Acme Widgets, Inc."]);
         assert!(names("The Company shall pay the Bank. This Limited licence").is_empty());
     }
@@ -159,7 +328,9 @@ mod tests {
 
     #[test]
     fn governing_law() {
-        let place = |text: &str| jurisdictions(text).iter().map(|f| f.normalized.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+        let place = |text: &str| {
+            jurisdictions(text).iter().map(|f| f.normalized.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
         assert_eq!(place("shall be governed by the laws of the State of New York, without regard"), ["New York"]);
         assert_eq!(place("governed by and construed in accordance with the laws of England and nothing"), ["England"]);
         assert_eq!(place("Gerichtsstand ist Hamburg."), ["Hamburg"]);
