@@ -211,7 +211,7 @@ async fn store(job: &JobContext, rows: Vec<(Passage, Vec<f32>)>) -> Result<(), S
             .fetch_all(&mut *connection)
             .await?;
             let spent = inserted.iter().filter_map(|hash| tokens.get(hash)).map(|&tokens| i64::from(tokens)).sum();
-            Ok(charge(connection, &context, inserted.len() as i64, spent).await?)
+            charge(connection, &context, inserted.len() as i64, spent).await
         })
     });
     Ok(stored.await?)

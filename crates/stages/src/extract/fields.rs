@@ -2,7 +2,7 @@
 
 use super::labels::{Label, beside, cell_below, nearness, occurrences};
 use super::reading::{Found, Reading};
-use super::scan::{addresses, amounts, contacts, dates, lines, measures, parties};
+use super::scan::{addresses, amounts, contacts, dates, jurisdictions, lines, measures, parties};
 use super::schema::{ExtractSchema, FieldKind, FieldSpec, Pick};
 use docmill_model::results::FieldValue;
 use serde_json::Value;
@@ -138,7 +138,7 @@ fn recognise(reading: &Reading<'_>, field: &FieldSpec, labelled: bool) -> Vec<Fo
         FieldKind::KeyValue => lines::key_values(text),
         FieldKind::Percentage => measures::percentages(text),
         FieldKind::Duration => measures::durations(text),
-        FieldKind::Jurisdiction => parties::jurisdictions(text),
+        FieldKind::Jurisdiction => jurisdictions::jurisdictions(text),
         FieldKind::Identifier | FieldKind::Text => Vec::new(),
     }
 }

@@ -90,6 +90,12 @@ impl Cell {
 /// The cell right below a label that heads a column; `None` where the two lines are not rows of one shape.
 pub(super) fn cell_below(text: &str, label: &Label) -> Option<Range<usize>> {
     let head = Cell::at(text, label.range.start)?;
+    // "Invoice date" is no head of a column of invoices.
+    let rest = &text[label.range.end..];
+    let rest = &rest[..rest.find(" | ").unwrap_or(rest.len()).min(rest.find('\n').unwrap_or(rest.len()))];
+    if rest.contains(char::is_alphanumeric) {
+        return None;
+    }
     let start = text[label.range.end..].find('\n').map(|after| label.range.end + after + 1)?;
     if Cell::at(text, start)?.of != head.of {
         return None;

@@ -4,6 +4,7 @@ pub(super) mod addresses;
 pub(super) mod amounts;
 pub(super) mod contacts;
 pub(super) mod dates;
+pub(super) mod jurisdictions;
 pub(super) mod lines;
 pub(super) mod measures;
 pub(super) mod parties;

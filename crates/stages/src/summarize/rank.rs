@@ -22,7 +22,7 @@ impl Choice {
     /// Up to `most` sentences, with the weights that did best on scientific abstracts and stories.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { most, threshold: 0.3, own_weight: 0.6, lead_weight: 0.1 }
+        Self { most, threshold: 0.2, own_weight: 0.7, lead_weight: 0.0 }
     }
 }
 

@@ -85,12 +85,12 @@ pub(in crate::extract) fn ibans(text: &str) -> Vec<Found> {
 }
 
 fn checksum_holds(iban: &str) -> bool {
-    let rearranged = iban[4..].chars().chain(iban[..4].chars());
+    let mut rearranged = iban[4..].chars().chain(iban[..4].chars());
     let digit = |remainder: u32, c: char| {
         let value = c.to_digit(36)?;
         Some(if value < 10 { (remainder * 10 + value) % 97 } else { (remainder * 100 + value) % 97 })
     };
-    rearranged.fold(Some(0), |remainder, c| digit(remainder?, c)) == Some(1)
+    rearranged.try_fold(0, digit) == Some(1)
 }
 
 fn iban_length(country: &str) -> Option<usize> {

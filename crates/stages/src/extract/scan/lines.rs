@@ -71,15 +71,31 @@ pub(in crate::extract) fn rest_of_line(text: &str, after: Range<usize>) -> Optio
 /// The first line that could be a name: what stands at the head of a letter or receipt.
 pub(in crate::extract) fn letterhead(text: &str) -> Option<Found> {
     const TITLES: [&str; 14] = [
-        "invoice", "tax invoice", "receipt", "cash bill", "cash receipt", "official receipt", "bill", "rechnung", "quittung", "facture", "reçu", "factura",
-        "fattura", "faktura",
+        "invoice",
+        "tax invoice",
+        "receipt",
+        "cash bill",
+        "cash receipt",
+        "official receipt",
+        "bill",
+        "rechnung",
+        "quittung",
+        "facture",
+        "reçu",
+        "factura",
+        "fattura",
+        "faktura",
     ];
     let mut start = 0;
     for line in text.split_inclusive('\n').take(12) {
         let words = line.trim();
         let letters = words.chars().filter(|c| c.is_alphabetic()).count();
         let marks = words.chars().filter(|c| !c.is_whitespace()).count();
-        if letters >= 5 && letters * 10 >= marks * 7 && words.chars().count() <= 80 && !TITLES.contains(&words.to_lowercase().as_str()) {
+        if letters >= 5
+            && letters * 10 >= marks * 7
+            && words.chars().count() <= 80
+            && !TITLES.contains(&words.to_lowercase().as_str())
+        {
             let from = start + line.len() - line.trim_start().len();
             return Some(Found::new(from..from + words.len(), tidy(words), 0.6));
         }

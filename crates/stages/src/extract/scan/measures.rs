@@ -60,7 +60,8 @@ pub(in crate::extract) fn durations(text: &str) -> Vec<Found> {
 
 /// `until the third anniversary` is three years long.
 fn anniversaries(text: &str) -> impl Iterator<Item = Found> {
-    const ORDINALS: [&str; 10] = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"];
+    const ORDINALS: [&str; 10] =
+        ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"];
     let expression = pattern!(r"(?i)\b(\p{L}{5,7})\s+anniversary\b");
     captures(expression, text).filter_map(|groups| {
         let years = ORDINALS.iter().position(|ordinal| groups[1].eq_ignore_ascii_case(ordinal))? + 1;

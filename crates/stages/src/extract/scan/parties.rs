@@ -1,4 +1,4 @@
-//! Organisations by their legal form, the sides a contract names, the place whose law governs.
+//! Organisations by their legal form, and the sides an agreement names.
 //!
 //! Names may run over a wrapped line: the text is read with such breaks as spaces, byte for byte.
 
@@ -26,7 +26,8 @@ pub(in crate::extract) fn sides(text: &str) -> Vec<Found> {
     if found.len() < 2 {
         let mentioned = without_parts(apart(organisations(text)));
         let known = |name: &Found| found.iter().any(|side| shares_name(side, name));
-        let missing: Vec<Found> = mentioned.into_iter().filter(|name| name.range.start < OPENING && !known(name)).collect();
+        let missing: Vec<Found> =
+            mentioned.into_iter().filter(|name| name.range.start < OPENING && !known(name)).collect();
         let room = 2 - found.len();
         found.extend(missing.into_iter().take(room));
     }
@@ -56,13 +57,18 @@ fn apart(mut found: Vec<Found>) -> Vec<Found> {
 fn without_parts(found: Vec<Found>) -> Vec<Found> {
     let letters = |party: &Found| compact(party.normalized.as_str().unwrap_or_default());
     let all: Vec<String> = found.iter().map(letters).collect();
-    let is_part = |name: &String| all.iter().any(|other| other.len() > name.len() && (other.ends_with(name.as_str()) || other.starts_with(name.as_str())));
+    let is_part = |name: &String| {
+        all.iter().any(|other| {
+            other.len() > name.len() && (other.ends_with(name.as_str()) || other.starts_with(name.as_str()))
+        })
+    };
     let parts: Vec<bool> = all.iter().map(is_part).collect();
     found.into_iter().zip(parts).filter(|(_, is_part)| !is_part).map(|(party, _)| party).collect()
 }
 
 fn shares_name(a: &Found, b: &Found) -> bool {
-    let (a, b) = (compact(a.normalized.as_str().unwrap_or_default()), compact(b.normalized.as_str().unwrap_or_default()));
+    let (a, b) =
+        (compact(a.normalized.as_str().unwrap_or_default()), compact(b.normalized.as_str().unwrap_or_default()));
     a.starts_with(&b) || b.starts_with(&a)
 }
 
@@ -125,7 +131,19 @@ fn is_agreed(text: &str, at: usize) -> bool {
         from -= 1;
     }
     let before = text[from..at].to_lowercase();
-    let signs = ["agreement", "contract", "lease", "entered into", "made", "vertrag", "vereinbarung", "contrat", "accord", "contrato", "acuerdo"];
+    let signs = [
+        "agreement",
+        "contract",
+        "lease",
+        "entered into",
+        "made",
+        "vertrag",
+        "vereinbarung",
+        "contrat",
+        "accord",
+        "contrato",
+        "acuerdo",
+    ];
     signs.iter().any(|sign| before.contains(sign))
 }
 
@@ -135,7 +153,8 @@ fn first_name(words: &str) -> &str {
     let paragraph = words.find("\n\n").unwrap_or(words.len());
     let ends = |(at, _): &(usize, &str)| words[..*at].chars().rev().take_while(|c| c.is_alphabetic()).count() > 3;
     let sentence = words.match_indices(". ").find(ends).map_or(words.len(), |(at, _)| at);
-    let alias = [" d/b/a", " dba ", " (", "\n("].iter().filter_map(|mark| words.find(mark)).min().unwrap_or(words.len());
+    let alias =
+        [" d/b/a", " dba ", " (", "\n("].iter().filter_map(|mark| words.find(mark)).min().unwrap_or(words.len());
     words[..mark.min(paragraph).min(sentence).min(alias)].trim_end()
 }
 
@@ -156,7 +175,7 @@ fn named(text: &str, name: &Match<'_>, confidence: f32) -> Option<Found> {
     let mut start = name.start() + sentence_end(name.as_str());
     loop {
         let rest = &text[start..name.end()];
-        let Some((first, after)) = rest.split_once([' ', '\u{a0}', '\n']) else { return None };
+        let (first, after) = rest.split_once([' ', '\u{a0}', '\n'])?;
         if LEADS.contains(&first) || ["of", "and", "the", "for", "&"].contains(&first) {
             start = name.end() - after.len();
         } else {
@@ -166,7 +185,8 @@ fn named(text: &str, name: &Match<'_>, confidence: f32) -> Option<Found> {
     let words: Vec<&str> = text[start..name.end()].split_whitespace().collect();
     let [.., before, form] = words.as_slice() else { return None };
     let normalized = tidy(&text[start..name.end()]);
-    let follows_name = !is_weak(form) || (before.starts_with(char::is_uppercase) && !is_filler(before) && !is_role(before));
+    let follows_name =
+        !is_weak(form) || (before.starts_with(char::is_uppercase) && !is_filler(before) && !is_role(before));
     (follows_name && !is_role(&normalized)).then(|| Found::new(start..name.end(), normalized, confidence))
 }
 
@@ -179,15 +199,51 @@ fn sentence_end(words: &str) -> usize {
 /// Words that form a name only behind a proper one: "the Company" is none.
 fn is_weak(form: &str) -> bool {
     const WEAK: [&str; 13] = [
-        "company", "corporation", "bank", "trust", "group", "partners", "foundation", "association", "cooperative", "university", "holdings", "co", "limited",
+        "company",
+        "corporation",
+        "bank",
+        "trust",
+        "group",
+        "partners",
+        "foundation",
+        "association",
+        "cooperative",
+        "university",
+        "holdings",
+        "co",
+        "limited",
     ];
     WEAK.contains(&form.trim_end_matches('.').to_lowercase().as_str())
 }
 
 fn is_filler(word: &str) -> bool {
     const FILLERS: [&str; 26] = [
-        "the", "of", "and", "or", "if", "that", "each", "neither", "none", "executive", "employee", "you", "any", "a", "by", "to", "for", "with", "internal",
-        "name", "because", "public", "private", "general", "without", "no",
+        "the",
+        "of",
+        "and",
+        "or",
+        "if",
+        "that",
+        "each",
+        "neither",
+        "none",
+        "executive",
+        "employee",
+        "you",
+        "any",
+        "a",
+        "by",
+        "to",
+        "for",
+        "with",
+        "internal",
+        "name",
+        "because",
+        "public",
+        "private",
+        "general",
+        "without",
+        "no",
     ];
     FILLERS.contains(&word.to_lowercase().as_str())
 }
@@ -230,80 +286,13 @@ fn is_role(name: &str) -> bool {
         .all(|word| ROLES.contains(&word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase().as_str()))
 }
 
-fn tidy(name: &str) -> String {
+pub(super) fn tidy(name: &str) -> String {
     name.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches([',', ';', ':']).to_owned()
-}
-
-/// The place in "governed by the laws of the State of New York".
-pub(in crate::extract) fn jurisdictions(text: &str) -> Vec<Found> {
-    let text = &flow(text);
-    let simple = pattern!(
-        r"(?x) (?i:\blaws?\s+(?:and\s+regulations\s+)?(?:of|in)\s+(?:the\s+)?(?:(?:state|commonwealth|province|republic|kingdom)\s+of\s+(?:the\s+)?)?)
-        (?P<place> \p{Lu}\p{L}+ (?: [\ \n] (?: of[\ ] )? \p{Lu}\p{L}+ ){0,3} )"
-    );
-    let distant = pattern!(
-        r"(?x) (?i:\blaws?\b [^.;]{0,80}? \b(?:of|in)\s+(?:the\s+)?(?:state|commonwealth|province|republic|kingdom)\s+of\s+(?:the\s+)?)
-        (?P<place> \p{Lu}\p{L}+ (?: [\ \n] \p{Lu}\p{L}+ ){0,3} )"
-    );
-    let adjective = pattern!(r"(?i:\bgoverned\s+by\s+(?:and\s+construed\s+in\s+accordance\s+with\s+)?(?:the\s+)?)(?P<place>\p{Lu}\p{L}+(?: \p{Lu}\p{L}+)?)\s+(?i:law)");
-    let court = pattern!(r"(?i:\bgerichtsstand\s+(?:für\s+[^.]{0,80}?\s)?ist\s+)(?P<place>\p{Lu}\p{L}+(?:[ -]\p{Lu}\p{L}+)?)");
-    let mut found: Vec<Found> = Vec::new();
-    for (expression, confidence) in [(simple, 0.9), (distant, 0.85), (adjective, 0.85), (court, 0.8)] {
-        for groups in captures(expression, text) {
-            let (Some(whole), Some(place)) = (groups.get(0), groups.name("place")) else { continue };
-            let words = place_name(place.as_str());
-            let is_known = found.iter().any(|other| other.range.start == place.start());
-            if !words.is_empty() && !is_known && governs(text, &whole) {
-                found.push(Found::new(place.start()..place.start() + words.len(), capitalised(words), confidence));
-            }
-        }
-    }
-    found.sort_by_key(|found| found.range.start);
-    found
-}
-
-/// The words of a place name; in capitals throughout, what follows it looks alike and is cut off.
-fn place_name(words: &str) -> &str {
-    const FIRST_OF_TWO: [&str; 10] = ["NEW", "NORTH", "SOUTH", "WEST", "RHODE", "UNITED", "BRITISH", "HONG", "NOVA", "PUERTO"];
-    const AFTER: [&str; 12] = ["without", "applicable", "and", "the", "if", "unless", "except", "state", "as", "to", "in", "law"];
-    let mut end = 0;
-    for (number, word) in words.split([' ', '\n']).enumerate() {
-        let first = words.split([' ', '\n']).next().unwrap_or_default();
-        let is_shouted = first.chars().all(char::is_uppercase);
-        let is_more = !is_shouted || number == 0 || (number == 1 && FIRST_OF_TWO.contains(&first));
-        if AFTER.contains(&word.to_lowercase().as_str()) || !is_more {
-            break;
-        }
-        end += word.len() + usize::from(number > 0);
-    }
-    &words[..end]
-}
-
-/// True when the sentence is about which law applies.
-fn governs(text: &str, whole: &Match<'_>) -> bool {
-    let mut from = text[..whole.start()].rfind(". ").map_or(0, |at| at + 2).max(whole.start().saturating_sub(300));
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    let before = text[from..whole.end()].to_lowercase();
-    let after = text[whole.end()..].chars().take(60).collect::<String>().to_lowercase();
-    let signs = ["govern", "constru", "interpret", "subject to", "in accordance with", "gerichtsstand", "choice of law"];
-    signs.iter().any(|sign| before.contains(sign)) || after.contains("applies") || after.contains("shall apply") || after.contains("govern")
-}
-
-/// `NEW YORK` as `New York`; other spellings stay.
-fn capitalised(words: &str) -> String {
-    let tidied = tidy(words);
-    if tidied.chars().any(char::is_lowercase) {
-        return tidied;
-    }
-    let word = |word: &str| word.chars().take(1).chain(word.chars().skip(1).flat_map(char::to_lowercase)).collect::<String>();
-    tidied.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{jurisdictions, parties};
+    use super::parties;
 
     fn names(text: &str) -> Vec<String> {
         parties(text).iter().map(|found| found.normalized.as_str().unwrap_or_default().to_owned()).collect()
@@ -324,16 +313,5 @@ mod tests {
         let text = "This Agreement is made by and between Blue Heron Labs, Inc., a Delaware corporation (\"Discloser\"), and Jane Q. Public (the \"Recipient\").";
         assert_eq!(names(text), ["Blue Heron Labs, Inc.", "Jane Q. Public"]);
         assert_eq!(names("zwischen der Gemeinde\nund niemandem."), Vec::<String>::new());
-    }
-
-    #[test]
-    fn governing_law() {
-        let place = |text: &str| {
-            jurisdictions(text).iter().map(|f| f.normalized.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(place("shall be governed by the laws of the State of New York, without regard"), ["New York"]);
-        assert_eq!(place("governed by and construed in accordance with the laws of England and nothing"), ["England"]);
-        assert_eq!(place("Gerichtsstand ist Hamburg."), ["Hamburg"]);
-        assert!(place("under the laws of Delaware corporations are formed").is_empty());
     }
 }
