@@ -10,6 +10,7 @@ mod hints;
 mod rank;
 mod sentences;
 mod snapshot;
+mod vectors;
 pub mod wire;
 
 pub use generate::Generator;
@@ -25,6 +26,7 @@ use rank::{Candidate, Question};
 use snapshot::{CitedVersion, StoredCitation};
 use std::collections::HashMap;
 use std::sync::Arc;
+use vectors::SentenceVectors;
 
 /// Constants of answers.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,7 @@ pub struct AnswersConfig {
 pub struct Answers {
     search: Search,
     texts: Arc<CanonicalTexts>,
+    vectors: Arc<SentenceVectors>,
     generator: Option<Arc<dyn Generator>>,
     config: Arc<AnswersConfig>,
 }
@@ -54,7 +57,8 @@ impl Answers {
         generator: Option<Arc<dyn Generator>>,
         config: AnswersConfig,
     ) -> Self {
-        Self { search, texts: Arc::new(CanonicalTexts::new(artifacts)), generator, config: Arc::new(config) }
+        let (texts, vectors) = (Arc::new(CanonicalTexts::new(artifacts)), Arc::default());
+        Self { search, texts, vectors, generator, config: Arc::new(config) }
     }
 
     /// Answers `request` for `caller` and stores the snapshot.
@@ -177,12 +181,10 @@ impl Answers {
         let question_read = Question::new(question, words);
         let known = self.search.known_languages();
         let mut candidates = rank::candidates(&self.config.rank, &question_read, evidence.hits, known);
-        let mut texts = vec![question.to_owned()];
-        texts.extend(candidates.iter().map(|candidate| candidate.sentence.text.clone()));
+        let sentences: Vec<&str> = candidates.iter().map(|candidate| candidate.sentence.text.as_str()).collect();
+        let embedder = self.search.embedder().as_ref();
         // Without the embedding model the words alone decide.
-        let vectors = self.search.embedder().embed(&texts).await.unwrap_or_default();
-        let cosines =
-            vectors.split_first().map(|(asked, told)| told.iter().map(|vector| cosine(asked, vector)).collect());
+        let cosines = self.vectors.cosines(embedder, evidence.caller.tenant_id, question, &sentences).await.ok();
         rank::rank(&self.config.rank, &mut candidates, cosines);
         Ok(rank::choose(&self.config.rank, &candidates))
     }
@@ -221,10 +223,4 @@ struct Evidence<'e> {
     caller: &'e Caller,
     hits: &'e [Hit],
     versions: &'e HashMap<VersionId, CitedVersion>,
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    let norms = (dot(a, a) * dot(b, b)).sqrt();
-    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }

@@ -5,14 +5,16 @@
 //! transaction, so that both halves of a search see one snapshot.
 
 use crate::search::scope::SearchScope;
-use docmill_model::ChunkId;
+use docmill_model::{ChunkId, TenantId};
 use pgvector::Vector;
 use sqlx::{PgConnection, Row};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 /// When to scan exactly and how hard the index tries.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseConfig {
-    /// Up to this many matching rows every distance is computed; about 1 ms for each thousand.
+    /// Up to this many matching rows every distance is computed; about 2 ms for each thousand.
     pub exact_rows: i64,
     /// Candidates HNSW keeps while it walks (`hnsw.ef_search`), 1–1000.
     pub ef_search: u32,
@@ -22,7 +24,7 @@ pub struct DenseConfig {
 
 impl Default for DenseConfig {
     fn default() -> Self {
-        Self { exact_rows: 5_000, ef_search: 120, max_scan_tuples: 40_000 }
+        Self { exact_rows: 2_000, ef_search: 120, max_scan_tuples: 40_000 }
     }
 }
 
@@ -39,43 +41,70 @@ pub struct DenseHit {
     pub cosine: f64,
 }
 
-/// The `limit` nearest visible chunks in `scope`, nearest first; ties go by chunk id.
-///
-/// # Errors
-/// The driver's.
-pub async fn nearest(
-    connection: &mut PgConnection,
-    config: &DenseConfig,
-    scope: &SearchScope,
-    query: &[f32],
-    limit: i64,
-) -> Result<Vec<DenseHit>, sqlx::Error> {
-    let query = Vector::from(query.to_vec());
-    if is_small(connection, config, scope).await? {
-        return exact(connection, scope, &query, limit).await;
-    }
-    let found = approximate(connection, config, scope, &query, limit).await?;
-    if (found.len() as i64) < limit {
-        return exact(connection, scope, &query, limit).await;
-    }
-    Ok(found)
+/// The dense half: its constants, and which tenants are known to be large.
+#[derive(Debug)]
+pub struct Dense {
+    config: DenseConfig,
+    /// Tenants with more vectors than are scanned exactly. One that shrank is only searched less directly.
+    large: Mutex<HashSet<TenantId>>,
 }
 
-/// True when few enough rows match to compute every distance.
-async fn is_small(
+impl Dense {
+    /// With these constants.
+    #[must_use]
+    pub fn new(config: DenseConfig) -> Self {
+        Self { config, large: Mutex::default() }
+    }
+
+    /// The `limit` nearest visible chunks of `tenant` (the transaction's) in `scope`, nearest first; ties go by chunk id.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn nearest(
+        &self,
+        connection: &mut PgConnection,
+        tenant: TenantId,
+        scope: &SearchScope,
+        query: &[f32],
+        limit: i64,
+    ) -> Result<Vec<DenseHit>, sqlx::Error> {
+        let query = Vector::from(query.to_vec());
+        if !self.is_large(connection, tenant).await? || is_narrow(connection, &self.config, scope).await? {
+            return exact(connection, scope, &query, limit).await;
+        }
+        let found = approximate(connection, &self.config, scope, &query, limit).await?;
+        if (found.len() as i64) < limit {
+            return exact(connection, scope, &query, limit).await;
+        }
+        Ok(found)
+    }
+
+    /// True when the tenant owns more vectors than are scanned exactly. Counting so many costs as much as a search:
+    /// the answer is kept.
+    async fn is_large(&self, connection: &mut PgConnection, tenant: TenantId) -> Result<bool, sqlx::Error> {
+        if self.large.lock().unwrap_or_else(PoisonError::into_inner).contains(&tenant) {
+            return Ok(true);
+        }
+        let owned: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE tenant_id = current_tenant() AND space_id = 1 LIMIT $1) AS few",
+        )
+        .bind(self.config.exact_rows + 1)
+        .fetch_one(connection)
+        .await?;
+        let is_large = owned > self.config.exact_rows;
+        if is_large {
+            self.large.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant);
+        }
+        Ok(is_large)
+    }
+}
+
+/// True when filters leave few enough rows to compute every distance.
+async fn is_narrow(
     connection: &mut PgConnection,
     config: &DenseConfig,
     scope: &SearchScope,
 ) -> Result<bool, sqlx::Error> {
-    let owned: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE tenant_id = current_tenant() AND space_id = 1 LIMIT $1) AS few",
-    )
-    .bind(config.exact_rows + 1)
-    .fetch_one(&mut *connection)
-    .await?;
-    if owned <= config.exact_rows {
-        return Ok(true);
-    }
     if !scope.is_narrowed() {
         return Ok(false);
     }
@@ -158,12 +187,14 @@ async fn approximate(
     Ok(hits)
 }
 
-/// Leaves the planner one way: walk the index in order and look each candidate up. Ends with the transaction.
+/// Leaves the planner one way: walk the index in order and look each candidate up, joins as written. Ends with the
+/// transaction.
 async fn plan_in_distance_order(connection: &mut PgConnection, config: &DenseConfig) -> Result<(), sqlx::Error> {
     sqlx::query(
         "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', $1, true),
                 set_config('hnsw.max_scan_tuples', $2, true), set_config('enable_sort', 'off', true),
-                set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)",
+                set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+                set_config('enable_material', 'off', true), set_config('join_collapse_limit', '1', true)",
     )
     .bind(config.ef_search.to_string())
     .bind(config.max_scan_tuples.to_string())
@@ -175,7 +206,8 @@ async fn plan_in_distance_order(connection: &mut PgConnection, config: &DenseCon
 async fn plan_freely(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "SELECT set_config('enable_sort', 'on', true), set_config('enable_hashjoin', 'on', true),
-                set_config('enable_mergejoin', 'on', true)",
+                set_config('enable_mergejoin', 'on', true), set_config('enable_material', 'on', true),
+                set_config('join_collapse_limit', '8', true)",
     )
     .execute(connection)
     .await

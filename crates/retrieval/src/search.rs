@@ -13,7 +13,7 @@ pub use fusion::FusionConfig;
 pub use wire::{Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
 
 use crate::Caller;
-use crate::dense::{self, DenseConfig};
+use crate::dense::{Dense, DenseConfig};
 use crate::lexical::analysis::{analyse, detect_language};
 use crate::lexical::{LexicalHit, LexicalIndexes, WeightedWord};
 use docmill_model::{DocumentId, Failure, TenantId};
@@ -53,6 +53,7 @@ pub struct Search {
     database: Database,
     embedder: Arc<dyn Embedder>,
     lexical: Arc<LexicalIndexes>,
+    dense: Arc<Dense>,
     config: Arc<SearchConfig>,
 }
 
@@ -65,7 +66,8 @@ impl Search {
         lexical: Arc<LexicalIndexes>,
         config: SearchConfig,
     ) -> Self {
-        Self { database, embedder, lexical, config: Arc::new(config) }
+        let dense = Arc::new(Dense::new(config.dense));
+        Self { database, embedder, lexical, dense, config: Arc::new(config) }
     }
 
     pub(crate) fn database(&self) -> &Database {
@@ -117,6 +119,7 @@ impl Search {
             };
             let plan = Plan {
                 search: self.clone(),
+                tenant: caller.tenant_id,
                 request: request.clone(),
                 scope: scope.clone(),
                 depth: reach.depth,
@@ -217,6 +220,7 @@ struct Reach {
 /// What one snapshot has to answer.
 struct Plan {
     search: Search,
+    tenant: TenantId,
     request: SearchRequest,
     scope: SearchScope,
     depth: usize,
@@ -236,10 +240,10 @@ impl Plan {
         let k = self.request.k as usize;
         let (config, mut dense, mut lexical, mut is_short) = (&self.search.config, Vec::new(), Vec::new(), false);
         if let Some(vector) = &self.vector {
-            dense = dense::nearest(connection, &config.dense, &self.scope, vector, self.depth as i64).await?;
+            dense = self.search.dense.nearest(connection, self.tenant, &self.scope, vector, self.depth as i64).await?;
         }
         if let Some(words) = &self.words {
-            lexical = rows::visible_candidates(connection, &self.scope, words).await?;
+            lexical = rows::visible_candidates(connection, &self.scope, words, self.vector.as_deref()).await?;
             is_short = lexical.len() < k && words.len() >= self.depth;
         }
         let mut fused = fusion::fuse(&config.fusion, &lexical, &dense);

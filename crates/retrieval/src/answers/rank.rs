@@ -25,6 +25,8 @@ pub struct RankConfig {
     pub min_support: f64,
     /// The same for other languages, where only words count.
     pub min_word_support: f64,
+    /// Support below which a single sentence is left out of an answer that is otherwise supported.
+    pub min_sentence_support: f64,
     /// Sentences compared by cosine, at most; the best by words go first.
     pub embedded: usize,
 }
@@ -39,6 +41,7 @@ impl Default for RankConfig {
             kind: 0.3,
             min_support: 0.45,
             min_word_support: 0.35,
+            min_sentence_support: 0.25,
             embedded: 32,
         }
     }
@@ -132,13 +135,13 @@ pub(crate) fn rank(config: &RankConfig, candidates: &mut [Candidate], cosines: O
     candidates.sort_by(|a, b| b.score(config).total_cmp(&a.score(config)));
 }
 
-/// Best first without near repetitions; empty when even the best is weakly supported.
+/// Best first without near repetitions and without what is hardly supported itself; empty when even the best is weakly supported.
 pub(crate) fn choose(config: &RankConfig, ranked: &[Candidate]) -> Vec<Candidate> {
     if !ranked.iter().take(3).any(|candidate| candidate.is_supported(config)) {
         return Vec::new();
     }
     let mut chosen: Vec<Candidate> = Vec::new();
-    for candidate in ranked {
+    for candidate in ranked.iter().filter(|candidate| candidate.support() >= config.min_sentence_support) {
         if !chosen.iter().any(|other| similarity(&other.stems, &candidate.stems) > 0.8) {
             chosen.push(candidate.clone());
         }
@@ -157,7 +160,7 @@ impl Candidate {
     }
 
     /// How far sentence and passage speak of what is asked, 0–1.
-    pub fn support(&self) -> f64 {
+    fn support(&self) -> f64 {
         let words = 0.5 * self.overlap + 0.5 * self.passage_overlap;
         if self.is_known_language { 0.5 * self.cosine + 0.5 * words } else { words }
     }

@@ -5,6 +5,7 @@ use super::scope::SearchScope;
 use super::wire::Hit;
 use crate::lexical::LexicalHit;
 use docmill_model::{ChunkId, DocumentId, VersionId};
+use pgvector::Vector;
 use sqlx::{PgConnection, Row};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -32,17 +33,19 @@ pub(super) async fn visible_documents(
     Ok(ids.into_iter().map(DocumentId).collect())
 }
 
-/// Those of `hits` that are visible in `scope`, in their order.
+/// Those of `hits` that are visible in `scope`, in their order, with their cosine where there is a `query` vector.
 pub(super) async fn visible_candidates(
     connection: &mut PgConnection,
     scope: &SearchScope,
     hits: &[LexicalHit],
+    query: Option<&[f32]>,
 ) -> Result<Vec<LexicalCandidate>, sqlx::Error> {
     let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).collect();
     let rows = sqlx::query(
-        "SELECT c.id, c.embed_hash
+        "SELECT c.id, c.embed_hash, c.language, 1 - ((v.embedding::vector(384)) <=> $8::vector(384)) AS cosine
          FROM chunks c
          JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
+         LEFT JOIN vectors v ON $8::vector(384) IS NOT NULL AND v.tenant_id = c.tenant_id AND v.space_id = 1 AND v.embed_hash = c.embed_hash
          WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6)",
     )
     .bind(&scope.labels)
@@ -52,16 +55,22 @@ pub(super) async fn visible_candidates(
     .bind(scope.created_after)
     .bind(scope.created_before)
     .bind(&ids)
+    .bind(query.map(|query| Vector::from(query.to_vec())))
     .fetch_all(connection)
     .await?;
-    let mut visible: HashMap<Uuid, Vec<u8>> = HashMap::with_capacity(rows.len());
+    let mut visible: HashMap<Uuid, LexicalCandidate> = HashMap::with_capacity(rows.len());
     for row in &rows {
-        visible.insert(row.try_get("id")?, row.try_get("embed_hash")?);
+        let chunk_id = row.try_get("id")?;
+        let candidate = LexicalCandidate {
+            chunk_id: ChunkId(chunk_id),
+            embed_hash: row.try_get("embed_hash")?,
+            language: row.try_get("language")?,
+            score: 0.0,
+            cosine: row.try_get("cosine")?,
+        };
+        visible.insert(chunk_id, candidate);
     }
-    let candidate = |hit: &LexicalHit| {
-        let embed_hash = visible.remove(&hit.chunk_id.0)?;
-        Some(LexicalCandidate { chunk_id: hit.chunk_id, embed_hash, score: hit.score })
-    };
+    let candidate = |hit: &LexicalHit| Some(LexicalCandidate { score: hit.score, ..visible.remove(&hit.chunk_id.0)? });
     Ok(hits.iter().filter_map(candidate).collect())
 }
 

@@ -12,7 +12,7 @@ pub const MAX_K: u32 = 100;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SearchMode {
-    /// Both, fused by reciprocal rank.
+    /// Both, their scores combined.
     #[default]
     Hybrid,
     /// BM25 alone.
