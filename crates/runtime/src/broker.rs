@@ -115,14 +115,25 @@ pub(crate) struct Broker {
 }
 
 async fn client(config: &BrokerConfig) -> Result<async_nats::Client, Failure> {
-    let connecting = async_nats::ConnectOptions::new()
+    let unreadable =
+        |_| Failure::new(Code::ConfigInvalid, "the NATS URL cannot be read; nats://user:password@host:4222");
+    let address: async_nats::ServerAddr = config.url.expose_secret().parse().map_err(unreadable)?;
+    // The client does not look at credentials in a URL by itself; a user without a password is a token.
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => {
+            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        }
+        (Some(token), None) => async_nats::ConnectOptions::with_token(token.to_owned()),
+        _ => async_nats::ConnectOptions::new(),
+    };
+    let connecting = options
         .name("docmill")
         .ping_interval(PING_INTERVAL)
         .connection_timeout(REQUEST_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .reconnect_delay_callback(|attempts| Duration::from_millis((100 * attempts as u64).min(1000)))
         .event_callback(|event| async move { tracing::debug!(%event, "broker connection") })
-        .connect(config.url.expose_secret());
+        .connect(address);
     connecting.await.map_err(|error| unavailable(&error.kind().to_string()))
 }
 

@@ -138,7 +138,7 @@ pub async fn show(database: &Database, tenant: TenantId, job: JobId) -> Result<D
             .await?;
             let inputs = sqlx::query_as(
                 "SELECT stage, manifest FROM jobs
-                 WHERE tenant_id = current_tenant() AND run_id = $1 AND state = 'done' AND manifest IS NOT NULL ORDER BY id",
+                 WHERE tenant_id = current_tenant() AND run_id = $1 AND state = 'done' AND NOT on_settled AND manifest IS NOT NULL ORDER BY id",
             )
             .bind(found.run_id)
             .fetch_all(connection)

@@ -14,8 +14,7 @@ use support::{Bench, LEASE, PATIENCE, Step, halted};
 use tokio::sync::Notify;
 
 async fn jetstream(bench: &Bench) -> async_nats::jetstream::Context {
-    use secrecy::ExposeSecret;
-    async_nats::jetstream::new(async_nats::connect(bench.world.nats_url.expose_secret()).await.unwrap())
+    async_nats::jetstream::new(bench.world.nats().await)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

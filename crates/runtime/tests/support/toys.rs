@@ -112,6 +112,8 @@ async fn play(script: &Script, stage: &str, job: &JobContext) -> Result<Manifest
     }
     let mut manifest = Manifest::default();
     manifest.facts.insert("stage".to_owned(), stage.into());
+    // As real stages, whose results differ with the bytes: otherwise all documents would share one cache entry.
+    manifest.facts.insert("of".to_owned(), job.version_id.to_string().into());
     manifest
         .facts
         .insert("inputs".to_owned(), job.inputs.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>().into());
