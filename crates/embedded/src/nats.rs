@@ -1,4 +1,4 @@
-//! The embedded NATS server: JetStream with every write synced, loopback only, token required.
+//! The embedded NATS server: JetStream with every write synced, loopback only, a password required.
 
 use crate::files::{replace, secret};
 use crate::home::Home;
@@ -14,6 +14,8 @@ use std::time::Duration;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// A port can be taken by a stranger between choosing and binding it.
 const ATTEMPTS: usize = 3;
+/// The one user.
+const USER: &str = "docmill";
 
 /// One embedded NATS server.
 #[derive(Clone, Debug)]
@@ -35,7 +37,7 @@ impl EmbeddedNats {
         self.home.data().join("nats")
     }
 
-    /// The URL with its token.
+    /// The URL with user and password: the client library sends a lone user name as a user, never as a token.
     ///
     /// # Errors
     /// `BROKER_UNAVAILABLE` when the server was never started.
@@ -43,11 +45,11 @@ impl EmbeddedNats {
         let port = self.port.get();
         let port =
             port.ok_or_else(|| Failure::new(Code::BrokerUnavailable, "the embedded NATS server was never started"))?;
-        Ok(format!("nats://{}@127.0.0.1:{port}", self.token()?))
+        Ok(format!("nats://{USER}:{}@127.0.0.1:{port}", self.password()?))
     }
 
-    fn token(&self) -> Result<String, Failure> {
-        secret(&self.home.secrets().join("nats.token"))
+    fn password(&self) -> Result<String, Failure> {
+        secret(&self.home.secrets().join("nats.password"))
     }
 
     /// Starts, or attaches to the one that runs.
@@ -56,7 +58,8 @@ impl EmbeddedNats {
     /// `PART_MISSING` or `CONFIG_INVALID` with the last lines of the log.
     pub fn start(&self, parts: &PartPaths) -> Result<(), Failure> {
         if self.pid().is_some() {
-            if self.service.wait_ready(START_PATIENCE, || self.answers()) {
+            // One that an older build started may know other credentials.
+            if self.configured_alike() && self.service.wait_ready(START_PATIENCE, || self.answers()) {
                 return Ok(());
             }
             self.stop();
@@ -76,13 +79,22 @@ impl EmbeddedNats {
         Err(Failure::new(Code::ConfigInvalid, format!("NATS did not start: {}", self.service.log_tail())))
     }
 
+    fn credentials(&self) -> Result<String, Failure> {
+        Ok(format!("authorization {{ user: {USER}, password: \"{}\" }}", self.password()?))
+    }
+
+    fn configured_alike(&self) -> bool {
+        let written = std::fs::read_to_string(config_path(&self.home)).unwrap_or_default();
+        self.credentials().is_ok_and(|credentials| written.lines().any(|line| line == credentials))
+    }
+
     fn configure(&self) -> Result<(), Failure> {
         let config = format!(
-            "listen: \"127.0.0.1:{}\"\nserver_name: \"{}\"\nauthorization {{ token: \"{}\" }}\nmax_payload: 1MB\n\
+            "listen: \"127.0.0.1:{}\"\nserver_name: \"{}\"\n{}\nmax_payload: 1MB\n\
              jetstream {{ store_dir: \"{}\", sync_interval: always, max_memory_store: 64MB, max_file_store: 4GB }}\n",
             self.port.choose()?,
             self.home.tag(),
-            self.token()?,
+            self.credentials()?,
             self.store().display()
         );
         let path = config_path(&self.home);

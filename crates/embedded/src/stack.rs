@@ -62,7 +62,7 @@ pub struct LocalParts {
 pub struct Endpoints {
     /// Postgres.
     pub database: DatabaseUrls,
-    /// NATS with its token.
+    /// NATS with user and password.
     pub nats_url: String,
     /// The object store.
     pub store: StoreAccess,
@@ -75,7 +75,7 @@ pub struct Endpoints {
 pub struct Available {
     /// Postgres.
     pub database: DatabaseUrls,
-    /// NATS with its token.
+    /// NATS with user and password.
     pub nats_url: Option<String>,
     /// The object store.
     pub store: Option<StoreAccess>,
@@ -280,7 +280,7 @@ impl Stack {
         })
     }
 
-    /// NATS with its token.
+    /// NATS with user and password.
     ///
     /// # Errors
     /// `BROKER_UNAVAILABLE` when it was never started.

@@ -97,6 +97,15 @@ pub async fn world() -> World {
 }
 
 impl World {
+    /// A connection to the broker.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub async fn nats(&self) -> async_nats::Client {
+        let connected = connect(self.nats_url.expose_secret()).await;
+        connected.unwrap_or_else(|error| panic!("no broker for the test: {error}"))
+    }
+
     /// A fresh tenant.
     ///
     /// # Panics
@@ -132,8 +141,16 @@ impl Drop for World {
     }
 }
 
+/// The client does not look at credentials in a URL by itself.
+async fn connect(nats_url: &str) -> Result<async_nats::Client, async_nats::Error> {
+    let address: async_nats::ServerAddr = nats_url.parse()?;
+    let (user, password) = (address.username().unwrap_or_default(), address.password().unwrap_or_default());
+    let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
+    Ok(options.connect(address).await?)
+}
+
 async fn remove_streams(nats_url: &str, prefix: &str) -> Result<(), async_nats::Error> {
-    let client = tokio::time::timeout(Duration::from_secs(2), async_nats::connect(nats_url)).await??;
+    let client = tokio::time::timeout(Duration::from_secs(2), connect(nats_url)).await??;
     let context = async_nats::jetstream::new(client);
     let names: Vec<String> = context.stream_names().try_collect().await?;
     for name in names.into_iter().filter(|name| name.starts_with(prefix)) {
