@@ -44,7 +44,8 @@ async fn twice_is_once(bench: &Bench) {
     let ids = Document::fresh();
     let smooth = bench.document(calm, &ids, 1, "lease.md", "text/markdown", SAMPLE.as_bytes()).await;
     let broken = bench.document(rough, &ids, 1, "lease.md", "text/markdown", SAMPLE.as_bytes()).await;
-    let (mut inputs, mut others): (Vec<(String, Manifest)>, Vec<(String, Manifest)>) = (Vec::new(), Vec::new());
+    let mut inputs: Vec<(String, Manifest)> = Vec::new();
+    let mut others: Vec<(String, Manifest)> = Vec::new();
     for stage in &bench.pipeline.stages {
         let once = bench.step(&smooth, &stage.name, &inputs).await.unwrap();
         let lost = bench.run(&broken, &stage.name, &others).await.unwrap();

@@ -122,6 +122,9 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     wanted
 }
 
+/// Top, bottom, and the words with their left edges.
+type Line = (i32, i32, Vec<(i32, String)>);
+
 /// Boxes (`x0,y0,…,words`) as lines from top to bottom.
 fn transcript(boxes: &str) -> String {
     let mut rows: Vec<(i32, i32, i32, String)> = Vec::new();
@@ -133,7 +136,7 @@ fn transcript(boxes: &str) -> String {
         }
     }
     rows.sort();
-    let mut lines: Vec<(i32, i32, Vec<(i32, String)>)> = Vec::new();
+    let mut lines: Vec<Line> = Vec::new();
     for (top, bottom, left, words) in rows {
         let middle = (top + bottom) / 2;
         match lines.iter_mut().find(|(from, to, _)| *from <= middle && middle <= *to) {
