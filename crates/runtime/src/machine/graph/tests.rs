@@ -122,7 +122,7 @@ fn every_interleaving_of_the_default_pipeline_settles_once() {
     for (dead, outcome, cancelled) in table {
         World::of(DEFAULT).every_order(&|name| if dead.contains(&name) { Dead } else { Done }, &mut |world| {
             assert_eq!(world.settled, [*outcome], "{dead:?}");
-            for (_, name) in &world.names {
+            for name in world.names.values() {
                 let expected = match () {
                     () if dead.contains(name) => Dead,
                     () if cancelled.contains(name) => Cancelled,
