@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use docmill_model::{Code, Sha256Hex};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
 /// Upper bounds of the latency histograms, seconds.
@@ -47,15 +47,19 @@ pub(crate) fn record(method: &Method, path: Option<String>, status: StatusCode, 
 #[utoipa::path(get, path = "/metrics", tag = "service",
     responses((status = 200, content_type = "text/plain", body = String), (status = 401, body = crate::problem::ProblemBody)))]
 pub async fn metrics_text(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
-    if let Some(token) = &state.config.metrics_token {
-        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        // Hashes are compared, so the time it takes tells nothing about the token.
-        if Sha256Hex::of(shown.as_bytes()) != Sha256Hex::of(token.expose_secret().as_bytes()) {
-            return Err(Problem::new(Code::KeyMissing, "metrics need the configured bearer token"));
-        }
+    if !may_read(state.config.metrics_token.as_ref(), &headers) {
+        return Err(Problem::new(Code::KeyMissing, "metrics need the configured bearer token"));
     }
     let handle = state.metrics.as_ref().ok_or_else(Problem::not_found)?;
     handle.run_upkeep();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
+}
+
+/// Whether a request shows the configured token, if there is one.
+pub(crate) fn may_read(token: Option<&SecretString>, headers: &HeaderMap) -> bool {
+    let Some(token) = token else { return true };
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    // Hashes are compared, so the time it takes tells nothing about the token.
+    Sha256Hex::of(shown.as_bytes()) == Sha256Hex::of(token.expose_secret().as_bytes())
 }

@@ -152,11 +152,11 @@ async fn replays_are_planned_started_and_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_tenant_examines_and_stops_the_installation() {
-    let world_less = Api::start().await;
-    let operator = world_less.tenant().await;
-    let mut state = world_less.state.clone();
+    let mut api = Api::start().await;
+    let operator = api.tenant().await;
+    let mut state = api.state.clone();
     state.config = std::sync::Arc::new(ApiConfig { operator_tenant: Some(operator.id), ..config() });
-    let api = Api { router: docmill_api::router(state), ..world_less };
+    api.router = docmill_api::router(state);
     let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
     assert_eq!(report["healthy"], true, "{report}");
     assert!(report["invariants"].as_array().unwrap().len() >= 10);

@@ -5,7 +5,6 @@ use docmill_model::chunk::{Chunk, ChunkKind, ChunkList};
 use docmill_model::document::{Format, ParsedDocument};
 use docmill_model::manifest::{Manifest, kind};
 use docmill_model::{Sha256Hex, Span};
-use docmill_platform::embedder::Embedder;
 use serde_json::json;
 use uuid::Uuid;
 

@@ -1,5 +1,5 @@
 //! The API over a world of its own: the router that production serves, real Postgres and a real object store.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 mod corpus;
 
