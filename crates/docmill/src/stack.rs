@@ -64,7 +64,9 @@ pub async fn run(cli: &Cli) -> Result<(), Ending> {
                 }
             })
             .await?;
-            show(cli, &state(&home), || describe(&home, &up));
+            let work = home.clone();
+            let state = blocking(move || Ok(state(&work))).await?;
+            show(cli, &state, || describe(&home, &up));
         }
         Command::Down => {
             let stopped = home.clone();

@@ -5,10 +5,10 @@ use crate::assembly::blocking;
 use crate::config::{Config, load};
 use crate::exit::Ending;
 use crate::roles::on_signal;
-use docmill_embedded::process::Service;
+use docmill_embedded::process::{Service, Signal};
 use docmill_embedded::{Home, Stack, Wanted};
 use docmill_model::Failure;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
@@ -119,13 +119,15 @@ impl RolesProcess {
     fn ended(&mut self, status: ExitStatus) -> bool {
         eprintln!("supervisor: the roles ended ({status}) after {:.1} s", self.started.elapsed().as_secs_f64());
         let lived = self.started.elapsed() > BACKOFF_LIMIT;
-        self.pause = if lived { Duration::ZERO } else { (self.pause * 2).clamp(TICK, BACKOFF_LIMIT) };
+        // Somebody's kill says nothing about the next start; a failure of its own does.
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        self.pause = if lived || killed { Duration::ZERO } else { (self.pause * 2).clamp(TICK, BACKOFF_LIMIT) };
         status.code() == Some(HOPELESS) && !lived
     }
 
     async fn stop(&mut self) {
         let Some(child) = &mut self.child else { return };
-        roles(&self.home).signal(docmill_embedded::process::Signal::TERM);
+        roles(&self.home).signal(Signal::TERM);
         let asked = Instant::now();
         while matches!(child.try_wait(), Ok(None)) {
             if asked.elapsed() > ROLES_GRACE {

@@ -66,20 +66,21 @@ impl Store {
 
     /// Sends a signed request with further headers and at most `cut` bytes of the body.
     async fn send(&self, signed: &PresignedRequest, more: &[(&str, &str)], body: &[u8], cut: usize) -> (u16, Vec<u8>) {
-        self.send_to(signed.method(), signed.uri(), &mut signed.headers().chain(more.iter().copied()), body, cut).await
+        let headers: Vec<(&str, &str)> = signed.headers().chain(more.iter().copied()).collect();
+        self.send_to(signed.method(), signed.uri(), &headers, body, cut).await
     }
 
     async fn send_to(
         &self,
         method: &str,
         uri: &str,
-        headers: &mut dyn Iterator<Item = (&str, &str)>,
+        headers: &[(&str, &str)],
         body: &[u8],
         cut: usize,
     ) -> (u16, Vec<u8>) {
         let path = uri.split_once(&self.address).unwrap().1;
         let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
-        for (name, value) in headers.filter(|(name, _)| !matches!(*name, "host" | "content-length")) {
+        for (name, value) in headers.iter().filter(|(name, _)| !matches!(*name, "host" | "content-length")) {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
@@ -132,7 +133,7 @@ async fn what_was_not_signed_is_refused() {
     let signed = store.put("a", false).await;
     let with = |uri: String| async {
         let uri = uri;
-        store.send_to("PUT", &uri, &mut std::iter::empty(), b"x", 9).await.0
+        store.send_to("PUT", &uri, &[], b"x", 9).await.0
     };
     assert_eq!(store.send(&signed, &[("x-amz-meta-note", "free")], b"x", 9).await.0, 403, "an unsigned x-amz header");
     assert_eq!(with(signed.uri().replace("/a?", "/b?")).await, 403, "another key");
@@ -175,15 +176,11 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 async fn keys_cannot_reach_out_of_their_bucket_and_may_nest() {
     let folder = tempfile::tempdir().unwrap();
     let store = start(&folder).await;
-    for key in ["k", "k/b", "k/b/c", "ümlaut und mehr"] {
+    for key in ["k", "k/b", "k/b/c", "ümlaut und mehr", "x/../../evil"] {
         let signed = store.put(key, false).await;
         assert_eq!(store.send(&signed, &[], key.as_bytes(), usize::MAX).await.0, 200, "{key}");
         assert_eq!(store.get(key).await, (200, key.as_bytes().to_vec()));
     }
-    let listing = store.client.list_objects_v2().bucket(BUCKET).prefix("k/").presigned(good_for(60)).await.unwrap();
-    let (status, xml) = store.send(&listing, &[], b"", 0).await;
-    let xml = String::from_utf8(xml).unwrap();
-    assert!(status == 200 && xml.matches("<Key>").count() == 2 && xml.contains("<ETag>"), "{xml}");
     assert!(!folder.path().join("evil").exists());
     store.end().await;
 }

@@ -37,11 +37,6 @@ impl Api {
         Ok(Self { client, url, key: SecretString::from(key) })
     }
 
-    /// The address.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     /// The client without a key, for signed URLs.
     pub fn bare(&self) -> &Client {
         &self.client

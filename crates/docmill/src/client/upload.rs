@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Tries of one PUT, each with a fresh URL.
-const PUT_TRIES: u32 = 4;
+const PUT_TRIES: u32 = 6;
 /// Between two looks at documents that are waited for.
 const POLL: Duration = Duration::from_millis(400);
 
@@ -160,8 +160,10 @@ pub async fn run(cli: &Cli, args: &UploadArgs, api: &Api) -> Result<(), Ending> 
             }
             Err(ending) => {
                 failed += 1;
-                let _ = bars.println(format!("{}:", path.display()));
-                ending.report();
+                bars.suspend(|| {
+                    eprintln!("{}:", path.display());
+                    ending.report();
+                });
             }
         }
     }
@@ -187,7 +189,7 @@ pub fn tell(cli: &Cli, bars: &MultiProgress, done: &Uploaded) {
         output::json(&json!(done));
     } else {
         let note = if done.deduplicated { format!("already here, {}", done.state) } else { done.state.clone() };
-        let _ = bars.println(format!("{}  {}  {note}", done.id, output::plain(&done.name)));
+        bars.suspend(|| output::line(format!("{}  {}  {note}", done.id, output::plain(&done.name))));
     }
 }
 

@@ -75,15 +75,15 @@ pub fn embedded_address(home: &Home) -> Result<SocketAddr, Failure> {
     Ok(SocketAddr::from(([127, 0, 0, 1], port(home).choose_near(USUAL_PORT)?)))
 }
 
-/// Makes sure that the key in the home's file is one that works, and that the operator may see the installation.
+/// Makes sure that the key in the home's file is one that works; returns its tenant, the only one of a laptop.
 ///
 /// # Errors
 /// Database failures, or the file cannot be written.
 pub async fn provide_key(assembly: &Assembly, config: &Config, home: &Home) -> Result<TenantId, Failure> {
     let pepper = Config::need(&config.pepper, "DOCMILL_PEPPER")?;
+    let tenant = keys::ensure_tenant(&assembly.database, TENANT).await?;
     let path = key_path(home);
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    let tenant = keys::ensure_tenant(&assembly.database, TENANT).await?;
     if !known(assembly, pepper, kept.trim()).await? {
         let key = create(assembly, pepper, tenant).await?;
         replace(&path, key.expose_secret().as_bytes(), 0o600)?;

@@ -1,3 +1,5 @@
+//! Claims and settlements, as tables.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Pipeline files: what they mean, and what is refused with place and reason.
+
 use super::*;
 use crate::stage::{JobContext, Stage, StageError};
 use docmill_model::manifest::Manifest;

@@ -1,3 +1,5 @@
+//! Joins of the run graph, over all interleavings.
+
 use super::*;
 use crate::machine::JobState::{Blocked, Cancelled, Dead, Done, Ready};
 use proptest::prelude::*;
