@@ -45,7 +45,7 @@ async fn declarations() {
         (with("metadata", json!([1])), 422, "FIELD_INVALID"),
         (with("metadata", json!({"a": "\0"})), 422, "FIELD_INVALID"),
         (with("metadata", json!({"a": "m".repeat(17_000)})), 422, "FIELD_INVALID"),
-        (with("labels", json!(["l"; 33])), 422, "FIELD_INVALID"),
+        (with("labels", json!(vec!["l"; 33])), 422, "FIELD_INVALID"),
         (with("unknown", json!(1)), 422, "FIELD_INVALID"),
         (with("metadata", json!({"deep": nested})), 400, "BODY_INVALID"),
         (json!([]), 422, "FIELD_INVALID"),
@@ -165,6 +165,7 @@ async fn questions_and_searches() {
     for ((method, path, body), status, code) in [
         (search(json!({"query": ""})), 422, "QUERY_EMPTY"),
         (search(json!({"query": " \t?!"})), 422, "QUERY_EMPTY"),
+        (search(json!({"query": "*:*"})), 422, "QUERY_EMPTY"),
         (search(json!({"query": "q".repeat(4001)})), 413, "QUERY_LIMIT"),
         (search(json!({"query": "q".repeat(1 << 20)})), 413, "BODY_LIMIT"),
         (search(json!({"query": "a", "k": 0})), 422, "FIELD_INVALID"),
@@ -187,7 +188,6 @@ async fn questions_and_searches() {
     // What looks like syntax is text, and nothing a user writes reaches the tenant filter or the database.
     for query in [
         "a AND (",
-        "*:*",
         "tenant:other",
         "text:/(a+)+$/",
         "\"unbalanced",
