@@ -71,7 +71,7 @@ pub(super) fn likely_language<'l>(text: &str, languages: &'l [String]) -> Option
     if let [one] = languages {
         return Some(one);
     }
-    let allowed: Vec<whatlang::Lang> = languages.iter().filter_map(|code| whatlang::Lang::from_code(code)).collect();
+    let allowed: Vec<whatlang::Lang> = languages.iter().filter_map(whatlang::Lang::from_code).collect();
     let code = whatlang::Detector::with_allowlist(allowed).detect_lang(text)?.code();
     languages.iter().map(String::as_str).find(|&language| language == code)
 }
