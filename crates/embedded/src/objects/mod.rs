@@ -53,7 +53,7 @@ pub struct ObjectStoreConfig {
     pub buckets: Vec<String>,
 }
 
-/// Serves until `stop` fires, then lets running requests end within [`GRACE`].
+/// Serves until `stop` fires, then lets running requests end for a few seconds.
 ///
 /// # Errors
 /// `CONFIG_INVALID` when the folder cannot be used, `CONFLICT` when another process serves it.
