@@ -121,12 +121,24 @@ fn wait_settled(whole: &Whole) {
     }
 }
 
+/// Connects; the supervisor may still be bringing Postgres back after the last kill.
+async fn connect(url: &str) -> sqlx::PgConnection {
+    let started = Instant::now();
+    loop {
+        match sqlx::PgConnection::connect(url).await {
+            Ok(connection) => return connection,
+            Err(error) => assert!(started.elapsed() < Duration::from_secs(60), "Postgres stays away: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 fn check_once(whole: &Whole) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let count = |sql: &'static str| {
         let url = whole.owner_url();
         runtime.block_on(async move {
-            let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+            let mut connection = connect(&url).await;
             sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut connection).await.unwrap()
         })
     };

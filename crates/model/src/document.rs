@@ -8,7 +8,9 @@ use crate::{CanonicalText, Failure, Span};
 use std::collections::BTreeMap;
 
 /// A rectangle in page units (points, origin top left, y down, after the page's rotation is applied).
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
 pub struct Rect {
     /// Left edge.
     pub x0: f32,
@@ -24,12 +26,30 @@ impl Rect {
     /// The smallest rectangle around both.
     #[must_use]
     pub fn union(self, other: Rect) -> Rect {
-        Rect { x0: self.x0.min(other.x0), y0: self.y0.min(other.y0), x1: self.x1.max(other.x1), y1: self.y1.max(other.y1) }
+        Rect {
+            x0: self.x0.min(other.x0),
+            y0: self.y0.min(other.y0),
+            x1: self.x1.max(other.x1),
+            y1: self.y1.max(other.y1),
+        }
     }
 }
 
 /// The input format, as detected from the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Portable Document Format.
@@ -294,7 +314,9 @@ impl ParsedDocument {
         let first = self.words.partition_point(|w| w.span.end <= span.start);
         for word in self.words[first..].iter().take_while(|w| w.span.start < span.end) {
             match lines.last_mut() {
-                Some((page, rect)) if *page == word.page && same_line(*rect, word.rect) => *rect = rect.union(word.rect),
+                Some((page, rect)) if *page == word.page && same_line(*rect, word.rect) => {
+                    *rect = rect.union(word.rect)
+                }
                 _ => lines.push((word.page, word.rect)),
             }
         }

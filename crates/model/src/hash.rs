@@ -3,7 +3,18 @@
 use sha2::{Digest, Sha256};
 
 /// A SHA-256 as 64 lower-case hex digits.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[derive(
+    Clone,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    utoipa::ToSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256Hex(String);
 

@@ -27,7 +27,9 @@ pub struct FieldValue {
 }
 
 /// The output of the extract stage.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
 pub struct Extraction {
     /// Name of the schema in the pipeline file.
     pub schema: String,
@@ -49,7 +51,9 @@ pub struct SummarySentence {
 }
 
 /// The output of the summarize stage.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
 pub struct Summary {
     /// `extractive` or `provider/model`.
     pub engine: String,

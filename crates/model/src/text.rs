@@ -6,7 +6,20 @@
 use unicode_normalization::UnicodeNormalization;
 
 /// A half-open range `[start, end)` of Unicode scalar values in one canonical text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    utoipa::ToSchema,
+)]
 pub struct Span {
     /// First character, counted from 0.
     pub start: u32,

@@ -13,7 +13,7 @@ mod store;
 mod world;
 
 pub use docmill_embedded::objects::{Fault, Faults};
-pub use shared::{Shared, shared};
+pub use shared::{Engines, Shared, engines, shared};
 pub use world::{World, world};
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The servers that all test processes share: found or started once per process, under a file lock.
 
+use docmill_embedded::ocr::{self, Tesseract};
+use docmill_embedded::parts::PartPaths;
 use docmill_embedded::{Home, Stack, Wanted, database, files::io_failure};
 use docmill_model::{Failure, Sha256Hex};
 use std::fs;
@@ -18,6 +20,32 @@ pub struct Shared {
     pub stack: Stack,
     /// Name of the template database of this build's migrations.
     pub(crate) template: String,
+}
+
+/// The pinned libraries and OCR that the test servers' home holds.
+#[derive(Clone, Debug)]
+pub struct Engines {
+    /// `libpdfium.so`, `libonnxruntime.so` and the embedding model.
+    pub parts: PartPaths,
+    /// OCR, where it could be installed.
+    pub tesseract: Option<Tesseract>,
+}
+
+/// Fetches the parts when necessary and says where they are; starts nothing. Blocks: call from a blocking thread.
+///
+/// # Panics
+/// When they cannot be fetched; the message says why.
+pub fn engines() -> &'static Engines {
+    static ENGINES: OnceLock<Result<Engines, Failure>> = OnceLock::new();
+    let fetch = || {
+        let home = home()?;
+        Stack::of(&home)?.set_up(&mut |line| eprintln!("test engines: {line}"))?;
+        Ok(Engines { parts: PartPaths::of(&home)?, tesseract: ocr::find(&home) })
+    };
+    match ENGINES.get_or_init(fetch) {
+        Ok(engines) => engines,
+        Err(failure) => panic!("the parts cannot be fetched: {failure}"),
+    }
 }
 
 /// The shared servers, started when necessary. Blocks: call from a blocking thread.

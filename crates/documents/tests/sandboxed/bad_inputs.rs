@@ -1,6 +1,6 @@
 //! The table of bad inputs: each file gets the clear answer it deserves, through the real sandbox.
 
-use crate::support::{parser, pdfium, request};
+use crate::support::{parser, request};
 use docmill_model::Code;
 use std::io::Write;
 
@@ -44,14 +44,6 @@ async fn code(name: &str, bytes: Vec<u8>) -> Result<String, Code> {
     parser().parse(request(bytes, name)).await.map(|parsed| parsed.document.text).map_err(|failure| failure.code)
 }
 
-fn have_pdfium() -> bool {
-    let found = pdfium().is_some();
-    if !found {
-        println!("skipped: no pdfium (run `docmill setup` or set DOCMILL_PDFIUM)");
-    }
-    found
-}
-
 #[tokio::test]
 async fn files_that_are_something_else() {
     assert_eq!(code("a.pdf", Vec::new()).await, Err(Code::EmptyFile));
@@ -71,9 +63,6 @@ async fn files_that_are_something_else() {
 
 #[tokio::test]
 async fn pdfs_that_are_broken_or_hostile() {
-    if !have_pdfium() {
-        return;
-    }
     let good = page("", "BT /F1 12 Tf 72 700 Td (Hello there) Tj ET", &[]);
     assert_eq!(code("a.pdf", good.clone()).await, Ok("Hello there".to_owned()));
     assert_eq!(code("a.pdf", good[..60].to_vec()).await, Err(Code::PdfMalformed));
@@ -100,9 +89,6 @@ async fn pdfs_that_are_broken_or_hostile() {
 
 #[tokio::test]
 async fn hidden_text_is_flagged() {
-    if !have_pdfium() {
-        return;
-    }
     let content = concat!(
         "BT /F1 12 Tf 72 700 Td (Visible words) Tj ET ",
         "BT /F1 12 Tf 3 Tr 72 650 Td (invisible) Tj ET ",
@@ -121,9 +107,6 @@ async fn hidden_text_is_flagged() {
 
 #[tokio::test]
 async fn pages_can_be_drawn_with_a_citation_marked() {
-    if !have_pdfium() {
-        return;
-    }
     let bytes = page("", "BT /F1 12 Tf 72 700 Td (Hello there) Tj ET", &[]);
     let parser = parser();
     let document = parser.parse(request(bytes.clone(), "a.pdf")).await.expect("parses").document;
@@ -138,9 +121,6 @@ async fn pages_can_be_drawn_with_a_citation_marked() {
 
 #[tokio::test]
 async fn a_pdf_bomb_names_its_expansion() {
-    if !have_pdfium() {
-        return;
-    }
     let mut outer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     let mut inner = flate2::write::ZlibEncoder::new(&mut outer, flate2::Compression::best());
     for _ in 0..1_000 {

@@ -1,28 +1,15 @@
-//! Parsers over the real child binary, and where the corpora, pdfium and tesseract are on this machine.
+//! Parsers over the real child binary, and where the corpora are on this machine.
 
 use docmill_documents::{ParseOptions, ParseRequest, Parser, ParserConfig, TesseractConfig};
 use std::path::{Path, PathBuf};
 
-/// pdfium by `DOCMILL_PDFIUM`, or where `docmill setup` puts it.
-pub fn pdfium() -> Option<PathBuf> {
-    let named = std::env::var_os("DOCMILL_PDFIUM").map(PathBuf::from);
-    let homes =
-        [Some(PathBuf::from("/var/lib/docmill")), std::env::home_dir().map(|home| home.join(".local/share/docmill"))];
-    let installed = || {
-        let parts = homes
-            .into_iter()
-            .flatten()
-            .flat_map(|home| std::fs::read_dir(home.join("parts")).into_iter().flatten().flatten());
-        parts.map(|part| part.path().join("pypdfium2_raw/libpdfium.so")).find(|library| library.is_file())
-    };
-    named.filter(|library| library.is_file()).or_else(installed)
-}
-
-/// An installed tesseract.
+/// OCR as the test kit provides it.
 pub fn tesseract() -> Option<TesseractConfig> {
-    let (binary, tessdata) =
-        (PathBuf::from("/usr/bin/tesseract"), PathBuf::from("/usr/share/tesseract-ocr/5/tessdata"));
-    (binary.is_file() && tessdata.is_dir()).then_some(TesseractConfig { binary, tessdata, libraries: None })
+    docmill_testkit::engines().tesseract.clone().map(|found| TesseractConfig {
+        binary: found.binary,
+        tessdata: found.tessdata,
+        libraries: found.libraries,
+    })
 }
 
 /// A parser over this crate's own child binary.
@@ -30,7 +17,7 @@ pub fn parser() -> Parser {
     Parser::new(ParserConfig {
         child: PathBuf::from(env!("CARGO_BIN_EXE_docmill-parse-child")),
         child_args: Vec::new(),
-        pdfium: pdfium(),
+        pdfium: Some(docmill_testkit::engines().parts.pdfium.clone()),
         tesseract: tesseract(),
         slots: 2,
         landlock_required: false,
