@@ -294,7 +294,7 @@ pub enum DeadCommand {
         /// Job id.
         job: String,
     },
-    /// Put one back with its counters at zero.
+    /// Run it again: a new run of the document whose finished stages come from the cache.
     Retry {
         /// Job id.
         job: String,

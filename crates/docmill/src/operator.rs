@@ -66,7 +66,13 @@ async fn doctor(cli: &Cli) -> Result<(), Ending> {
     ];
     let sandbox = assembly::parser(&config).sandbox_report().await;
     let ocr = sandbox.as_ref().map(|report| report.ocr_packs.join(", ")).unwrap_or_default();
-    checks.push(Check { name: "sandbox", result: sandbox.map(|report| format!("{:?}", report.lockdown)) });
+    let walls = sandbox.map(|report| {
+        let seccomp = if report.lockdown.seccomp { "on" } else { "off" };
+        let pdfium = if report.lockdown.pdfium { "loaded" } else { "absent" };
+        let mib = report.lockdown.address_space_bytes >> 20;
+        format!("Landlock {}, seccomp {seccomp}, address space {mib} MiB, pdfium {pdfium}", report.lockdown.landlock)
+    });
+    checks.push(Check { name: "sandbox", result: walls });
     let missing = || Failure::new(Code::OcrUnavailable, "no tesseract: scans end OCR_UNAVAILABLE");
     checks.push(Check { name: "ocr", result: if ocr.is_empty() { Err(missing()) } else { Ok(ocr) } });
     let report = match client::connect(cli) {

@@ -134,7 +134,14 @@ async fn client(config: &BrokerConfig) -> Result<async_nats::Client, Failure> {
         .reconnect_delay_callback(|attempts| Duration::from_millis((100 * attempts as u64).min(1000)))
         .event_callback(|event| async move { tracing::debug!(%event, "broker connection") })
         .connect(address);
-    connecting.await.map_err(|error| unavailable(&error.kind().to_string()))
+    let client = connecting.await.map_err(|error| unavailable(&error.kind().to_string()))?;
+    // Older servers ignore what they do not know, silently: filters of consumers, durable syncing.
+    if !client.is_server_compatible(2, 10, 0) {
+        let version = client.server_info().version;
+        let message = format!("nats-server {version} is too old; run 2.10 or newer");
+        return Err(Failure::new(Code::ConfigInvalid, message));
+    }
+    Ok(client)
 }
 
 fn unavailable(what: &str) -> Failure {

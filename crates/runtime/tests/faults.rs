@@ -116,6 +116,8 @@ async fn repeated_shuffled_and_unreadable_events_change_nothing() {
     let documents = bench.documents(bench.world.tenant().await, 8).await;
     let context = jetstream(&bench).await;
     let prefix = &bench.world.stream_prefix;
+    let stream = format!("{prefix}-jobs");
+    eventually("the stream is there", PATIENCE, || async { context.get_stream(&stream).await.is_ok() }).await;
     for round in 0..10 {
         let jobs: Vec<(uuid::Uuid, uuid::Uuid, String)> =
             sqlx::query_as("SELECT tenant_id, id, stage FROM jobs ORDER BY random()")

@@ -27,13 +27,14 @@ pub(crate) fn split(passage: &str, kind: &str) -> Vec<Sentence> {
     let mut pending = String::new();
     let mut offset = 0u32;
     let mut pending_start = 0u32;
-    for piece in bounds {
+    for (number, piece) in bounds.iter().enumerate() {
         if pending.is_empty() {
             pending_start = offset;
         }
         pending.push_str(piece);
         offset += piece.chars().count() as u32;
-        if !ends_in_abbreviation(&pending) {
+        let next = bounds.get(number + 1).copied().unwrap_or_default();
+        if !ends_in_abbreviation(&pending) && !is_within_date(&pending, next) {
             push(passage, pending_start, pending.chars().count() as u32, &mut out);
             pending.clear();
         }
@@ -83,6 +84,29 @@ fn ends_in_abbreviation(text: &str) -> bool {
     is_initial || KNOWN.contains(&bare.to_lowercase().as_str())
 }
 
+/// `am 10.` before `März`: German writes the day of a date as an ordinal number.
+fn is_within_date(text: &str, next: &str) -> bool {
+    const MONTHS: [&str; 12] = [
+        "Januar",
+        "Februar",
+        "März",
+        "April",
+        "Mai",
+        "Juni",
+        "Juli",
+        "August",
+        "September",
+        "Oktober",
+        "November",
+        "Dezember",
+    ];
+    let last = text.split_whitespace().next_back().unwrap_or_default();
+    let is_day =
+        last.strip_suffix('.').and_then(|day| day.parse::<u8>().ok()).is_some_and(|day| (1..=31).contains(&day));
+    let word: String = next.chars().take_while(|c| c.is_alphabetic()).collect();
+    is_day && !text.ends_with('\n') && MONTHS.contains(&word.as_str())
+}
+
 fn push(passage: &str, start: u32, length: u32, out: &mut Vec<Sentence>) {
     let characters: Vec<char> = passage.chars().skip(start as usize).take(length as usize).collect();
     let mut from = 0;
@@ -107,6 +131,13 @@ fn push(passage: &str, start: u32, length: u32, out: &mut Vec<Sentence>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_german_date_stays_in_its_sentence() {
+        let found = split("Das Getriebe wurde am 10. März 2026 getauscht. Am 22. April folgt die Abnahme.", "text");
+        let texts: Vec<&str> = found.iter().map(|sentence| sentence.text.as_str()).collect();
+        assert_eq!(texts, ["Das Getriebe wurde am 10. März 2026 getauscht.", "Am 22. April folgt die Abnahme."]);
+    }
 
     fn texts(passage: &str, kind: &str) -> Vec<String> {
         let sentences = split(passage, kind);
