@@ -74,10 +74,17 @@ pub async fn run(cli: &Cli, args: &DemoArgs) -> Result<(), Ending> {
 
 fn samples(args: &DemoArgs) -> Result<PathBuf, Failure> {
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-docs");
-    let candidates = [args.samples.clone(), Some(PathBuf::from("sample-docs")), Some(built_from)];
+    // A folder that was named is never replaced by another one.
+    let candidates = match &args.samples {
+        Some(named) => [Some(named.clone()), None],
+        None => [Some(PathBuf::from("sample-docs")), Some(built_from)],
+    };
     let found = candidates.into_iter().flatten().find(|folder| folder.join("questions.yaml").is_file());
     found.ok_or_else(|| {
-        Failure::new(Code::ConfigInvalid, "the sample documents are not here; name their folder with --samples")
+        Failure::new(
+            Code::ConfigInvalid,
+            "no folder with documents and a `questions.yaml` is here; name one with --samples",
+        )
     })
 }
 
