@@ -207,7 +207,7 @@ async fn settle_runs(core: &Arc<Core>) -> Result<(), DbError> {
     .await?;
     for (tenant, run) in rows {
         let settled = core.database.write(TenantId(tenant), move |connection| {
-            Box::pin(async move { runs::settle_if_over(connection, RunId(run)).await })
+            Box::pin(async move { runs::mend(connection, RunId(run)).await })
         });
         if settled.await? {
             tracing::warn!(run = %run, "a run was settled by the reconciler");

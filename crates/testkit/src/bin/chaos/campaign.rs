@@ -3,7 +3,7 @@
 use crate::documents::Documents;
 use crate::export::Export;
 use crate::faults::{self, Happened, Injector, Kind};
-use crate::plant::{PROCESSES, Plant, Settings};
+use crate::plant::{APART, Plant, Settings};
 use crate::verdict::{self, Verdict};
 use crate::work::{self, Progress};
 use crate::{Arguments, disk};
@@ -38,7 +38,7 @@ pub fn fault_free(arguments: &Arguments, settings: &Settings, documents: &Docume
     if let Some(kept) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
         return Ok(kept);
     }
-    let plant = Plant::start("chaos-free", settings, |_| Ok(()))?;
+    let plant = Plant::start("chaos-free", settings, APART, |_| Ok(()))?;
     let (progress, over) = (Progress::default(), AtomicBool::new(false));
     progress.allowed.store(usize::MAX, Ordering::Release);
     let bar = bar(documents.paths.len(), "fault-free", arguments.json);
@@ -68,7 +68,7 @@ fn kept_at(settings: &Settings, documents: &Documents) -> Result<PathBuf> {
 pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, kept: &FaultFree) -> Result<Verdict> {
     let schedule = faults::schedule(arguments.seed, arguments.kills, &arguments.faults);
     let with_disk = schedule.contains(&Kind::Disk);
-    let plant = Plant::start("chaos", settings, |home| if with_disk { disk::mount(home) } else { Ok(()) })?;
+    let plant = Plant::start("chaos", settings, APART, |home| if with_disk { disk::mount(home) } else { Ok(()) })?;
     let (progress, over) = (Progress::default(), AtomicBool::new(false));
     let bar = bar(documents.paths.len(), &format!("seed {}", arguments.seed), arguments.json);
     let peaks = Mutex::new(BTreeMap::new());
@@ -163,12 +163,12 @@ fn wait_for_work(plant: &Plant) -> Result<()> {
 
 /// Peak resident memory of each process, in MB.
 fn sample(plant: &Plant, peaks: &mut BTreeMap<String, u64>) {
-    for (name, _) in PROCESSES {
+    for (name, _) in plant.processes {
         let Some(pid) = plant.pid(name) else { continue };
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
         let kib: u64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let peak = peaks.entry(name.to_owned()).or_default();
+        let peak = peaks.entry((*name).to_owned()).or_default();
         *peak = (*peak).max(kib >> 10);
     }
 }

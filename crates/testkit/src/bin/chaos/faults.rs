@@ -1,7 +1,7 @@
 //! What can go wrong, how often, and doing it: each fault is injected, held for a while and healed before the next.
 
 use crate::disk;
-use crate::plant::{PROCESSES, Plant, SERVICES};
+use crate::plant::{Plant, SERVICES};
 use anyhow::{Context, Result, bail, ensure};
 use docmill_embedded::process::Signal;
 use docmill_testkit::proxy::{HttpFault, Proxy};
@@ -189,8 +189,7 @@ impl<'a> Injector<'a> {
     }
 
     fn stop(&mut self) -> Result<String> {
-        let targets = PROCESSES.map(|(name, _)| name);
-        let target = *targets.choose(&mut self.rng).context("no processes")?;
+        let (target, _) = *self.plant.processes.choose(&mut self.rng).context("no processes")?;
         let pid = self.plant.pid(target).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         let Some(pid) = pid else { return Ok(target.to_owned()) };
         rustix::process::kill_process(pid, Signal::STOP)?;

@@ -4,6 +4,7 @@
 //! faults follow from the seed; their exact moments do not, as the machine has a say in them.
 
 mod campaign;
+mod crash_points;
 mod disk;
 mod documents;
 mod export;
@@ -28,6 +29,7 @@ Examples:
   chaos --documents 1000 --kills 200 --seed 7 --json
   chaos --documents 100 --kills 0 --faults wipe=5,rollback=5,flip=15 --seed 3
   chaos --documents 100 --kills 20 --embedder real
+  chaos --documents 200 --crash-points --lease 1
   chaos --documents 1500 --kills 20 --faults kill --every 60s --rate 1.1       (a soak)
 Exit code: 0 clean, 1 something was lost, doubled, stuck, violated or different, 2 the campaign itself failed.
 The fault-free run is kept and used again for the same binary, documents and embedder.";
@@ -55,6 +57,9 @@ struct Arguments {
     /// Length of a lease in seconds.
     #[arg(long, default_value_t = 2)]
     lease: u64,
+    /// Instead of random faults: die once at every point a run meets, one document for each.
+    #[arg(long)]
+    crash_points: bool,
     /// Pause between two faults; a random one of about a second when absent.
     #[arg(long, value_parser = seconds, value_name = "SECONDS")]
     every: Option<Duration>,
@@ -112,6 +117,9 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
     let chosen = documents::choose(arguments.documents, &folder.data());
     let verdict = chosen.and_then(|documents| {
         let kept = campaign::fault_free(arguments, &settings, &documents)?;
+        if arguments.crash_points {
+            return crash_points::run(arguments, &settings, &documents, &kept.export);
+        }
         campaign::run(arguments, &settings, &documents, &kept)
     });
     let _ = std::fs::remove_file(folder.parts());

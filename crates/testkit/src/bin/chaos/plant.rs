@@ -15,9 +15,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// The processes of the binary: name and roles.
-pub const PROCESSES: [(&str, &str); 4] =
-    [("api", "api"), ("engine", "relay,reconciler"), ("worker-1", "worker"), ("worker-2", "worker")];
+/// Names of processes of the binary with their roles.
+pub type Processes = &'static [(&'static str, &'static str)];
+/// Each role apart, and two workers.
+pub const APART: Processes =
+    &[("api", "api"), ("engine", "relay,reconciler"), ("worker-1", "worker"), ("worker-2", "worker")];
 /// The services.
 pub const SERVICES: [&str; 3] = ["postgres", "nats", "objects"];
 /// How long anything may take to answer after it was started.
@@ -42,6 +44,7 @@ pub struct Plant {
     pub postgres: Proxy,
     pub nats: Proxy,
     pub objects: Proxy,
+    pub processes: Processes,
     settings: Settings,
     environment: Vec<(String, String)>,
     children: Mutex<Vec<Option<Child>>>,
@@ -50,7 +53,12 @@ pub struct Plant {
 
 impl Plant {
     /// Starts everything and waits until the API answers. `prepare` runs before the services start.
-    pub fn start(name: &str, settings: &Settings, prepare: impl FnOnce(&Home) -> Result<()>) -> Result<Self> {
+    pub fn start(
+        name: &str,
+        settings: &Settings,
+        processes: Processes,
+        prepare: impl FnOnce(&Home) -> Result<()>,
+    ) -> Result<Self> {
         let home = docmill_testkit::scratch_home(&format!("{name}-{}", std::process::id()))?;
         prepare(&home)?;
         let stack = Stack::of(&home)?;
@@ -60,7 +68,7 @@ impl Plant {
         let (postgres, nats, objects) = runtime.block_on(links(&home, &stack))?;
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let environment = environment(&stack, settings, (&postgres, &nats, &objects))?;
-        let children = Mutex::new(PROCESSES.iter().map(|_| None).collect());
+        let children = Mutex::new(processes.iter().map(|_| None).collect());
         let mut plant = Self {
             home,
             stack,
@@ -68,13 +76,14 @@ impl Plant {
             postgres,
             nats,
             objects,
+            processes,
             settings: settings.clone(),
             environment,
             children,
             port,
         };
         plant.provide_key()?;
-        for name in PROCESSES.map(|(name, _)| name) {
+        for (name, _) in processes {
             plant.run(name, &[])?;
         }
         plant.wait_ready()?;
@@ -105,18 +114,25 @@ impl Plant {
         command
     }
 
+    fn index(&self, name: &str) -> Result<usize> {
+        self.processes
+            .iter()
+            .position(|(known, _)| *known == name)
+            .with_context(|| format!("there is no process {name}"))
+    }
+
     fn children(&self) -> MutexGuard<'_, Vec<Option<Child>>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts one process; `extra` is added to its environment.
     pub fn run(&self, name: &str, extra: &[(String, String)]) -> Result<()> {
-        let index = index(name)?;
+        let index = self.index(name)?;
         let data = self.home.data().join(name);
         std::fs::create_dir_all(&data)?;
         let log = File::options().create(true).append(true).open(self.home.logs().join(format!("{name}.log")))?;
-        let mut command = self.command(&["serve", "--roles", PROCESSES[index].1]);
-        let listen = if name == "api" { self.port } else { 0 };
+        let mut command = self.command(&["serve", "--roles", self.processes[index].1]);
+        let listen = if self.processes[index].1.contains("api") { self.port } else { 0 };
         command.env("DOCMILL_DATA_DIR", data).env("DOCMILL_LISTEN", format!("127.0.0.1:{listen}"));
         command.env_remove("DOCMILL_API_KEY").env_remove("DOCMILL_URL").envs(extra.iter().cloned());
         command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
@@ -127,13 +143,13 @@ impl Plant {
     /// The process id, while it lives.
     pub fn pid(&self, name: &str) -> Option<u32> {
         let mut children = self.children();
-        let child = children[index(name).ok()?].as_mut()?;
+        let child = children[self.index(name).ok()?].as_mut()?;
         matches!(child.try_wait(), Ok(None)).then(|| child.id())
     }
 
     /// Kills one process of the binary and waits for its end.
     pub fn kill(&self, name: &str) -> Result<()> {
-        let child = self.children()[index(name)?].take();
+        let child = self.children()[self.index(name)?].take();
         if let Some(mut child) = child {
             let _ = child.kill();
             child.wait()?;
@@ -143,7 +159,7 @@ impl Plant {
 
     /// Starts every process that is not there: what a supervisor does.
     pub fn revive(&self, except: &[&str]) -> Result<()> {
-        for (name, _) in PROCESSES {
+        for (name, _) in self.processes {
             if !except.contains(&name) && self.pid(name).is_none() {
                 self.run(name, &[])?;
             }
@@ -228,7 +244,7 @@ impl Plant {
 
 impl Drop for Plant {
     fn drop(&mut self) {
-        for (name, _) in PROCESSES {
+        for (name, _) in self.processes {
             let _ = self.kill(name);
         }
         self.stack.stop();
@@ -240,10 +256,6 @@ impl Drop for Plant {
             let _ = std::fs::remove_dir_all(self.home.root());
         }
     }
-}
-
-fn index(name: &str) -> Result<usize> {
-    PROCESSES.iter().position(|(known, _)| *known == name).with_context(|| format!("there is no process {name}"))
 }
 
 /// The last line of a command's output as JSON.

@@ -39,6 +39,18 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Enters seconds of recovery by kind, and over all.
+    pub fn recoveries(&mut self, by_kind: BTreeMap<String, Vec<f64>>) {
+        let all: Vec<f64> = by_kind.values().flatten().copied().collect();
+        self.recovery_secs_p50 = percentile(&all, 0.5);
+        self.recovery_secs_p99 = percentile(&all, 0.99);
+        for (kind, secs) in by_kind {
+            let figures =
+                json!({"measured": secs.len(), "p50": percentile(&secs, 0.5), "p99": percentile(&secs, 0.99)});
+            self.kinds.insert(kind, figures);
+        }
+    }
+
     /// Nothing lost, doubled, stuck, violated or different.
     pub fn is_clean(&self) -> bool {
         self.lost == 0
@@ -166,24 +178,18 @@ pub fn recovery(plant: &Plant, faults: &[Happened], verdict: &mut Verdict) -> Re
         anyhow::Ok(sqlx::query_as(sql).fetch_all(&mut plant.owner().await?).await?)
     })?;
     let mut by_kind: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    let mut all = Vec::new();
     for fault in faults {
         let secs = by_kind.entry(fault.kind.name().to_owned()).or_default();
         let from = done.partition_point(|(started, _)| *started < fault.healed_at);
         // The first to start need not be the first to end, but one of the next few is.
         if let Some(first) = done[from..].iter().take(32).map(|(_, finished)| *finished).min() {
             secs.push((first - fault.healed_at).as_seconds_f64());
-            all.push((first - fault.healed_at).as_seconds_f64());
         }
     }
-    for (kind, secs) in by_kind {
-        let count = faults.iter().filter(|fault| fault.kind.name() == kind).count();
-        verdict
-            .kinds
-            .insert(kind, json!({"count": count, "p50": percentile(&secs, 0.5), "p99": percentile(&secs, 0.99)}));
+    for fault in faults {
+        by_kind.entry(fault.kind.name().to_owned()).or_default();
     }
-    verdict.recovery_secs_p50 = percentile(&all, 0.5);
-    verdict.recovery_secs_p99 = percentile(&all, 0.99);
+    verdict.recoveries(by_kind);
     Ok(())
 }
 

@@ -29,12 +29,7 @@ pub struct Progress {
     pub given_up: AtomicBool,
 }
 
-impl Progress {
-    /// How many were acknowledged.
-    pub fn accepted(&self) -> usize {
-        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
+impl Progress {}
 
 /// Uploads all files in order; a batch that fails in part is repeated, which a client may always do.
 pub fn upload(plant: &Plant, paths: &[PathBuf], progress: &Progress, rate: Option<f64>) -> Result<()> {
