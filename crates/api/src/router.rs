@@ -2,8 +2,8 @@
 
 use crate::state::ApiState;
 use crate::{
-    answers, audit, collections, documents, entry, health, keys, openapi, operate, pipelines, search, telemetry, usage,
-    webhooks,
+    answers, audit, collections, documents, entry, health, keys, lifecycle, openapi, operate, pipelines, search,
+    telemetry, usage, webhooks,
 };
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -31,6 +31,10 @@ impl Table {
 
     pub(crate) fn post<H: Handler<T, ApiState>, T: 'static>(self, path: &'static str, handler: H) -> Self {
         self.add("post", MethodFilter::POST, path, handler)
+    }
+
+    pub(crate) fn put<H: Handler<T, ApiState>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add("put", MethodFilter::PUT, path, handler)
     }
 
     pub(crate) fn delete<H: Handler<T, ApiState>, T: 'static>(self, path: &'static str, handler: H) -> Self {
@@ -66,6 +70,7 @@ pub(crate) fn table() -> Table {
         .get("/v1/documents/{id}/jobs", documents::read::jobs)
         .get("/v1/documents/{id}/versions", documents::results::versions)
         .get("/v1/documents/{id}/text", documents::text::text)
+        .get("/v1/documents/{id}/pages/{page}", documents::pages::page)
         .get("/v1/documents/{id}/summary", documents::results::summary)
         .get("/v1/documents/{id}/extraction", documents::results::extraction)
         .get("/v1/documents/{id}/chunks", documents::chunks::chunks)
@@ -87,7 +92,7 @@ pub(crate) fn table() -> Table {
         .get("/v1/webhooks/{id}/deliveries", webhooks::deliveries::list)
         .post("/v1/webhooks/{id}/deliveries/{delivery}/retry", webhooks::deliveries::retry)
         .get("/v1/usage", usage::report);
-    operate::add(table)
+    operate::add(lifecycle::add(table))
 }
 
 /// The whole HTTP side over `state`. Further routes (a console) may be merged into it.
@@ -110,7 +115,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,

@@ -8,8 +8,15 @@ use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection, Row};
 
 /// Tables of the installation rather than of a tenant.
-const SHARED: [&str; 6] =
-    ["embedding_spaces", "index_nodes", "parked_events", "pipeline_versions", "schema_migrations", "pauses"];
+const SHARED: [&str; 7] = [
+    "embedding_spaces",
+    "index_nodes",
+    "parked_events",
+    "pipeline_versions",
+    "schema_migrations",
+    "pauses",
+    "tenant_deletions",
+];
 /// Tables whose key does not lead with the tenant: a queue's order, a counter per node, the tenants themselves.
 const OTHER_KEYS: [&str; 3] = ["outbox", "index_watermarks", "tenants"];
 
@@ -106,7 +113,7 @@ async fn the_engine_role_reads_no_text() {
                                'idempotency_keys', 'audit_log', 'stage_cache', 'ledger')
                 OR (table_name, column_name) IN (('documents', 'name'), ('documents', 'metadata'), ('documents', 'external_id'),
                     ('documents', 'labels'), ('documents', 'origin_path'), ('document_versions', 'title'), ('deliveries', 'payload'),
-                    ('deletions', 'embed_hashes')))",
+                    ('deletions', 'embed_hashes'), ('deletions', 'subject')))",
     )
     .await;
     assert!(readable.is_empty(), "the engine role can read {readable:?}");

@@ -19,12 +19,17 @@ async fn possessions(api: &Api, a: &Tenant) -> BTreeMap<&'static str, String> {
     let replay = api.post(&a.key, "/v1/operate/replays", &json!({"select": {}})).await.ok();
     let delivery = delivery(api, a, &text(&webhook["id"]), &published).await;
     let dead = dead_job(api, a).await;
+    let gone = publish(api, a, "gone.txt", &["Gone."]).await.document;
+    let deletion = api.delete(&a.key, &format!("/v1/documents/{gone}")).await.ok();
     BTreeMap::from([
         ("/v1/documents/{id}", published.document),
+        ("/v1/documents/{id}/pages/{page}", "1.png".to_owned()),
         ("/v1/answers/{id}", text(&answer["id"])),
         ("/v1/keys/{id}", text(&key["id"])),
         ("/v1/webhooks/{id}", text(&webhook["id"])),
         ("/v1/webhooks/{id}/deliveries/{delivery}", delivery),
+        ("/v1/deletions/{id}", text(&deletion["id"])),
+        ("/v1/tenants/{id}", a.id.to_string()),
         ("/v1/operate/jobs/{id}", published.job),
         ("/v1/operate/runs/{id}", published.run),
         ("/v1/operate/dead/{id}", dead),
@@ -182,6 +187,7 @@ async fn labels_hide_a_document_from_callers_without_them() {
         format!("{path}/jobs"),
         format!("{path}/versions"),
         format!("{path}/text"),
+        format!("{path}/pages/1.png"),
     ] {
         assert_eq!(api.get(&outsider, &path).await.error(), (404, "NOT_FOUND".to_owned()), "{path}");
     }
