@@ -8,6 +8,7 @@ use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
+use docmill_retrieval::audit::IndexDifference;
 use docmill_runtime::doctor;
 use serde_json::json;
 
@@ -92,7 +93,8 @@ pub async fn examine(
 ) -> Result<Json<DoctorReport>, Problem> {
     require_installation(&state, &principal)?;
     let violations = doctor::examine(&state.database).await?;
-    let healthy = violations.is_empty();
+    let index = index(&state).await?;
+    let healthy = violations.is_empty() && index.violations.is_empty();
     let invariants = doctor::invariants().iter().map(|invariant| InvariantView {
         name: invariant.name.to_owned(),
         sentence: invariant.sentence.to_owned(),
@@ -102,5 +104,19 @@ pub async fn examine(
             .map(|violation| ViolationView { subject: violation.subject.clone(), detail: violation.detail.clone() })
             .collect(),
     });
-    Ok(Json(DoctorReport { healthy, invariants: invariants.collect() }))
+    Ok(Json(DoctorReport { healthy, invariants: invariants.chain([index]).collect() }))
+}
+
+/// The one invariant that is about this process: its lexical indexes.
+async fn index(state: &ApiState) -> Result<InvariantView, Problem> {
+    let differences = state.search.compare_index().await?;
+    let view = |difference: IndexDifference| ViolationView {
+        subject: format!("tenant {}", difference.tenant),
+        detail: format!("{} generations differ, {} chunks too many", difference.generations, difference.surplus),
+    };
+    Ok(InvariantView {
+        name: "index_equals_postgres".to_owned(),
+        sentence: "The lexical index of this node holds every chunk of what is visible, and nothing else.".to_owned(),
+        violations: differences.into_iter().take(doctor::SHOWN_LIMIT).map(view).collect(),
+    })
 }

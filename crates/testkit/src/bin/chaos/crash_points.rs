@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// One process with all roles: every point is in it.
@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ex
 
 /// Arms the point, sends a document, waits for the death, starts the process again; seconds from the death until all
 /// work was done. `None` when the point was not met.
-fn die_at(plant: &Plant, point: &str, path: &PathBuf) -> Result<Option<f64>> {
+fn die_at(plant: &Plant, point: &str, path: &Path) -> Result<Option<f64>> {
     plant.kill("all")?;
     plant.run("all", &[("DOCMILL_FAILPOINTS".into(), point.to_owned())])?;
     let mut client = plant.command(&["upload", "--json"]);

@@ -186,9 +186,6 @@ pub fn recovery(plant: &Plant, faults: &[Happened], verdict: &mut Verdict) -> Re
             secs.push((first - fault.healed_at).as_seconds_f64());
         }
     }
-    for fault in faults {
-        by_kind.entry(fault.kind.name().to_owned()).or_default();
-    }
     verdict.recoveries(by_kind);
     Ok(())
 }
