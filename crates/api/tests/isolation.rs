@@ -14,6 +14,7 @@ async fn possessions(api: &Api, a: &Tenant) -> BTreeMap<&'static str, String> {
     let published = publish(api, a, "secret.txt", &["The marker is Zaphod.", "Nothing else."]).await;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let answer = api.post(&a.key, "/v1/answers", &json!({"question": "What is the marker?"})).await.ok();
+    let conversation = api.post(&a.key, "/v1/conversations", &json!({})).await.ok();
     let key = api.post(&a.key, "/v1/keys", &json!({"name": "k", "scopes": ["query"]})).await.ok();
     let webhook = api.post(&a.key, "/v1/webhooks", &json!({"url": "https://example.com/hook"})).await.ok();
     let replay = api.post(&a.key, "/v1/operate/replays", &json!({"select": {}})).await.ok();
@@ -25,6 +26,7 @@ async fn possessions(api: &Api, a: &Tenant) -> BTreeMap<&'static str, String> {
         ("/v1/documents/{id}", published.document),
         ("/v1/documents/{id}/pages/{page}", "1.png".to_owned()),
         ("/v1/answers/{id}", text(&answer["id"])),
+        ("/v1/conversations/{id}", text(&conversation["id"])),
         ("/v1/keys/{id}", text(&key["id"])),
         ("/v1/webhooks/{id}", text(&webhook["id"])),
         ("/v1/webhooks/{id}/deliveries/{delivery}", delivery),
@@ -103,7 +105,12 @@ fn fill(path: &str, ids: &BTreeMap<&'static str, String>) -> Option<String> {
 
 /// A body that the route accepts.
 fn body(path: &str) -> Option<Value> {
-    path.ends_with("/state").then(|| json!({"state": "paused"}))
+    match path.rsplit('/').next().unwrap_or_default() {
+        "state" => Some(json!({"state": "paused"})),
+        "feedback" => Some(json!({"verdict": "helpful"})),
+        "messages" => Some(json!({"question": "What is the marker?"})),
+        _ => None,
+    }
 }
 
 fn comparable(reply: &Reply) -> (u16, String, HeaderMap) {

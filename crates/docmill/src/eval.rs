@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::exit::Ending;
 use crate::operator;
 use crate::output;
-use crate::roles::{Roles, access};
+use crate::roles::Roles;
 use clap::{Args, Subcommand, ValueEnum};
 use docmill_model::{Code, Failure};
 use docmill_retrieval::SearchConfig;

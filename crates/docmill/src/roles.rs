@@ -222,8 +222,12 @@ fn api_state(
     readiness: Readiness,
     metrics: Option<PrometheusHandle>,
 ) -> Result<ApiState, Failure> {
-    let answers =
-        Answers::new(search.clone(), assembly.artifacts.clone(), crate::models::generator(assembly), Default::default());
+    let answers = Answers::new(
+        search.clone(),
+        assembly.artifacts.clone(),
+        crate::models::generator(assembly),
+        Default::default(),
+    );
     let settings = ApiConfig {
         rate: docmill_api::limits::Rate { per_sec: config.api.rate_per_sec, burst: config.api.burst },
         cors_origins: config.api.cors_origins.clone(),

@@ -16,6 +16,7 @@ mod remove;
 pub mod retention;
 pub mod sweep;
 pub mod tenant;
+mod words;
 
 pub use receipt::{Counts, Receipt};
 pub use remove::UPLOAD_TTL;

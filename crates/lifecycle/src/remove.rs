@@ -102,6 +102,7 @@ pub(crate) async fn documents(
             .fetch_all(&mut *connection)
             .await?;
     let mut counts = count(connection, documents).await?;
+    crate::words::forget(connection, documents).await?;
     sqlx::query("DELETE FROM documents WHERE tenant_id = current_tenant() AND id = ANY ($1)")
         .bind(documents)
         .execute(&mut *connection)

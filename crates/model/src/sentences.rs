@@ -1,4 +1,5 @@
-//! Sentences of running text by UAX 29, corrected for abbreviations, initials and wrapped lines.
+//! Sentences of running text by UAX 29, corrected for abbreviations, initials, dates and wrapped lines: the one splitter,
+//! so that chunks, summaries and answers agree on what a sentence is.
 //!
 //! Ranges are bytes of the given text, trimmed, in order, and together cover everything but whitespace. Pure.
 
@@ -126,6 +127,8 @@ mod tests {
             "Ende.",
         ];
         assert_eq!(texts(text), expected);
+        let german = "Das Getriebe wurde am 10. März 2026 getauscht. Am 22. April folgt die Abnahme.";
+        assert_eq!(texts(german).len(), 2);
     }
 
     #[test]
