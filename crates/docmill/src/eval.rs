@@ -12,7 +12,6 @@ mod suite;
 
 use crate::assembly::Assembly;
 use crate::cli::Cli;
-use crate::config::Config;
 use crate::exit::Ending;
 use crate::operator;
 use crate::output;
@@ -95,10 +94,10 @@ pub async fn run(cli: &Cli, command: &EvalCommand) -> Result<(), Ending> {
 }
 
 /// The services of an evaluation: those of the API role.
-async fn stand(cli: &Cli) -> Result<(Stand, Config), Failure> {
+async fn stand(cli: &Cli) -> Result<Stand, Failure> {
     let config = operator::settings(cli).await?;
     let assembly = Assembly::build(&config, &Roles { api: true, ..Roles::default() }).await?;
-    let stand = Stand {
+    Ok(Stand {
         bench: Bench {
             database: assembly.database.clone(),
             embedder: assembly.embedder.clone(),
@@ -111,8 +110,7 @@ async fn stand(cli: &Cli) -> Result<(Stand, Config), Failure> {
         tokens: crate::assembly::tokens(&config, true)?,
         schemas: crate::assembly::pipelines_dir(&config, &assembly.data_dir)?.join("schemas"),
         is_quiet: cli.json,
-    };
-    Ok((stand, config))
+    })
 }
 
 async fn retrieval(cli: &Cli, args: &RetrievalArgs) -> Result<(), Ending> {
@@ -123,7 +121,7 @@ async fn retrieval(cli: &Cli, args: &RetrievalArgs) -> Result<(), Ending> {
         Some(Mode::Dense) => vec![SearchMode::Dense],
         Some(Mode::Hybrid) => vec![SearchMode::Hybrid],
     };
-    let (stand, _) = stand(cli).await?;
+    let stand = stand(cli).await?;
     let report = evaluate_retrieval(&stand.bench, &folder, &modes, &stand.progress()).await?;
     if let Some(path) = &args.run_out {
         for mode in &report.modes {
@@ -158,7 +156,7 @@ async fn suites(cli: &Cli, args: &RunArgs) -> Result<(), Ending> {
         return Err(Failure::new(Code::ConfigInvalid, message).into());
     }
     let root = args.data.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
-    let (stand, _) = stand(cli).await?;
+    let stand = stand(cli).await?;
     let kept = stand.bench.directory.join(&file.name);
     let baseline = args.against.as_deref().map(|name| Results::find(name, &kept)).transpose()?;
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(file.suites.len());
