@@ -82,7 +82,9 @@ impl Search {
         &self.database
     }
 
-    pub(crate) fn embedder(&self) -> &Arc<dyn Embedder> {
+    /// The embedding model.
+    #[must_use]
+    pub fn embedder(&self) -> &Arc<dyn Embedder> {
         &self.embedder
     }
 
