@@ -94,7 +94,8 @@ impl Failpoints {
     #[must_use]
     pub fn arm(&self, spec: &str, action: Action) -> bool {
         let (name, times) = spec.split_once('#').map_or((spec, Some(1)), |(name, n)| (name, n.parse::<u32>().ok()));
-        let (point, place) = name.split_once('@').map_or((name, None), |(point, place)| (point, Some(place.to_owned())));
+        let (point, place) =
+            name.split_once('@').map_or((name, None), |(point, place)| (point, Some(place.to_owned())));
         let (Some(times), true) = (times, POINTS.contains(&point)) else { return false };
         let armed = Armed { point: point.to_owned(), place, skip: times.saturating_sub(1), action };
         self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).push(armed);
@@ -104,7 +105,8 @@ impl Failpoints {
 
     /// From now on every point that is met is written to `path`, once for each place, as `point@place`.
     pub fn record(&self, path: PathBuf) {
-        *self.inner.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(Record { path, seen: BTreeSet::new() });
+        *self.inner.record.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Record { path, seen: BTreeSet::new() });
         self.inner.armed.store(true, Ordering::Release);
     }
 
