@@ -67,8 +67,6 @@ ids! {
     ChunkId,
     /// One stored answer.
     AnswerId,
-    /// One conversation: questions that refer to earlier ones.
-    ConversationId,
     /// One webhook endpoint.
     EndpointId,
     /// One notification to one endpoint; the stable `webhook-id`.

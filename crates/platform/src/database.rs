@@ -5,13 +5,11 @@
 //! the tenant for one transaction. `engine` crosses tenants, but the schema grants it ids and states only.
 //! Not here: migrations and set-up (the embedded supervisor's, over the sync driver).
 
-use crate::failpoints::Failpoints;
 use docmill_model::{Code, Failure, TenantId};
 use futures::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
-use std::panic::Location;
 use std::time::Duration;
 
 /// Failure of a database operation: a driver error or a typed failure of the work done inside.
@@ -79,11 +77,6 @@ fn describe(error: &sqlx::Error) -> String {
     }
 }
 
-/// Longest transaction. Twice what the server lets one statement run, so that hardly anything but a silent peer meets it.
-const TRANSACTION_LIMIT: Duration = Duration::from_secs(120);
-/// Longest wait for a connection that is given back.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
-
 /// How to connect.
 #[derive(Clone)]
 pub struct DatabaseConfig {
@@ -102,7 +95,6 @@ pub struct DatabaseConfig {
 pub struct Database {
     app: PgPool,
     engine: PgPool,
-    failpoints: Failpoints,
 }
 
 impl Database {
@@ -113,19 +105,7 @@ impl Database {
     pub async fn connect(config: &DatabaseConfig) -> Result<Self, Failure> {
         let app = pool(&config.app_url, config.max_connections, config.acquire_timeout).await?;
         let engine = pool(&config.engine_url, (config.max_connections / 4).max(4), config.acquire_timeout).await?;
-        Ok(Self { app, engine, failpoints: Failpoints::default() })
-    }
-
-    /// The same pools with points that may be armed: whatever commits dies before and after its commit if told to.
-    #[must_use]
-    pub fn with_failpoints(self, failpoints: Failpoints) -> Self {
-        Self { failpoints, ..self }
-    }
-
-    /// Armed by tests only.
-    #[must_use]
-    pub fn failpoints(&self) -> &Failpoints {
-        &self.failpoints
+        Ok(Self { app, engine })
     }
 
     /// The pool of the role that crosses tenants. Use for ids and states only; the schema grants no more.
@@ -139,40 +119,27 @@ impl Database {
     ///
     /// # Errors
     /// Whatever `work` returns (rolled back), or the driver's error.
-    #[track_caller]
-    pub fn write<T, F>(&self, tenant: TenantId, work: F) -> impl Future<Output = Result<T, DbError>> + Send + use<T, F>
+    pub async fn write<T, F>(&self, tenant: TenantId, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
-        self.clone().transact(tenant, "BEGIN", Some(Location::caller()), work)
+        self.transact(tenant, "BEGIN", work).await
     }
 
-    /// `from` is where a writing transaction was asked for: the place of its failpoints.
-    async fn transact<T, F>(
-        self,
-        tenant: TenantId,
-        begin: &'static str,
-        from: Option<&'static Location<'static>>,
-        work: F,
-    ) -> Result<T, DbError>
+    async fn transact<T, F>(&self, tenant: TenantId, begin: &'static str, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
+        let pool = self.app.clone();
         let task = tokio::spawn(async move {
-            let ended = tokio::time::timeout(TRANSACTION_LIMIT, async move {
-                let mut connection = self.app.acquire().await?;
-                let mut transaction = connection.begin_with(begin).await?;
-                set_tenant(&mut transaction, tenant).await?;
-                let value = work(&mut transaction).await?;
-                self.meet("transaction.before", from).await;
-                transaction.commit().await?;
-                self.meet("transaction.after", from).await;
-                Ok(value)
-            });
-            // A peer that vanished without a word never answers; no statement may take this long.
-            ended.await.unwrap_or(Err(DbError::Sqlx(sqlx::Error::PoolTimedOut)))
+            let mut connection = pool.acquire().await?;
+            let mut transaction = connection.begin_with(begin).await?;
+            set_tenant(&mut transaction, tenant).await?;
+            let value = work(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(value)
         });
         match task.await {
             Ok(result) => result,
@@ -193,14 +160,7 @@ impl Database {
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
         // The level is part of BEGIN: setting the tenant is a query, after which it cannot be chosen any more.
-        self.clone().transact(tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None, work).await
-    }
-
-    async fn meet(&self, point: &str, from: Option<&'static Location<'static>>) {
-        if let Some(from) = from {
-            let file = from.file().rsplit("crates/").next().unwrap_or_default();
-            self.failpoints.hit(point, &format!("{file}:{}", from.line())).await;
-        }
+        self.transact(tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", work).await
     }
 
     /// Waits for running transactions and closes both pools.
@@ -237,11 +197,7 @@ async fn pool(url: &SecretString, max_connections: u32, acquire_timeout: Duratio
         // sqlx 0.9 can leave a connection inside a transaction when `begin` is dropped mid-flight; the next borrower's
         // writes would vanish. Rolling back on release makes that harmless.
         .after_release(|connection, _| {
-            Box::pin(async move {
-                // Behind a firewall that forgot the connection nobody answers: it is given up, or the pool would shrink.
-                let rolled_back = sqlx::query("ROLLBACK").execute(connection);
-                Ok(matches!(tokio::time::timeout(RELEASE_LIMIT, rolled_back).await, Ok(Ok(_))))
-            })
+            Box::pin(async move { sqlx::query("ROLLBACK").execute(connection).await.map(|_| true).or(Ok(false)) })
         })
         .connect_with(options)
         .await

@@ -20,6 +20,7 @@ pub mod dead;
 pub mod deliveries;
 pub mod doctor;
 pub mod engine;
+pub mod failpoints;
 pub mod machine;
 pub mod pipeline;
 pub mod registry;
@@ -27,7 +28,6 @@ pub mod replay;
 pub mod runs;
 pub mod stage;
 
-pub use docmill_platform::failpoints;
-pub use engine::{BrokerStatus, Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig};
 pub use registry::Registry;
 pub use stage::{JobContext, Policy, Stage, StageError};

@@ -13,7 +13,6 @@ pub use catalog::Pipelines;
 pub use file::parse;
 
 use crate::registry::Registry;
-use docmill_model::retention::Rules;
 use docmill_model::{Code, Failure, Sha256Hex};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,8 +47,6 @@ pub struct Pipeline {
     pub stages: Vec<PipelineStage>,
     /// JSON Schemas the settings name, by name.
     pub schemas: Arc<BTreeMap<String, Value>>,
-    /// How long what went through it is kept. Policy, so not part of the version.
-    pub retention: Rules,
 }
 
 /// What is stored in `pipeline_versions.definition`.
@@ -71,8 +68,7 @@ impl Pipeline {
         stages: Vec<PipelineStage>,
         schemas: BTreeMap<String, Value>,
     ) -> Self {
-        let (version, schemas) = (String::new(), Arc::new(schemas));
-        let mut pipeline = Self { name, description, version, stages, schemas, retention: Rules::default() };
+        let mut pipeline = Self { name, description, version: String::new(), stages, schemas: Arc::new(schemas) };
         pipeline.version = hash(&pipeline.definition());
         pipeline
     }
@@ -105,7 +101,6 @@ impl Pipeline {
             version: version.to_owned(),
             stages,
             schemas: Arc::new(parsed.schemas),
-            retention: Rules::default(),
         })
     }
 

@@ -2,7 +2,6 @@
 
 use super::{Pipeline, PipelineStage, graph};
 use crate::registry::Registry;
-use docmill_model::retention::Rules;
 use docmill_model::{Code, Failure};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
@@ -21,8 +20,6 @@ struct PipelineFile {
     name: Spanned<String>,
     #[serde(default)]
     description: String,
-    #[serde(default)]
-    retention: Rules,
     stages: Entries,
 }
 
@@ -119,8 +116,7 @@ pub fn parse(file: &str, text: &str, registry: &Registry, schema: SchemaSource<'
     }
     let stages = graph::order(stages)
         .map_err(|problem| place(places.get(&problem.stage).copied().unwrap_or((1, 1)), problem.message))?;
-    let pipeline = Pipeline::assemble(parsed.name.value, parsed.description, stages, schemas);
-    Ok(Pipeline { retention: parsed.retention, ..pipeline })
+    Ok(Pipeline::assemble(parsed.name.value, parsed.description, stages, schemas))
 }
 
 fn position<T>(spanned: &Spanned<T>) -> (u64, u64) {

@@ -17,27 +17,18 @@ const UNLABELLED: f32 = 0.5;
 
 /// Values by field name, best first for single fields, in document order for arrays.
 pub(super) fn resolve(reading: &Reading<'_>, schema: &ExtractSchema) -> Vec<(FieldSpec, Vec<FieldValue>)> {
-    let mut scans = Scans::new(reading);
+    let mut scans = Scans { reading, found: HashMap::new() };
     schema.fields.iter().map(|field| (field.clone(), scans.values(field))).collect()
 }
 
 /// Each recogniser runs once per document.
-pub(super) struct Scans<'a> {
+struct Scans<'a> {
     reading: &'a Reading<'a>,
     /// By kind, whether a label vouches for the value (numbers without a currency are amounts only then), calling code.
     found: HashMap<(FieldKind, bool, Option<String>), Vec<Found>>,
 }
 
-impl<'a> Scans<'a> {
-    pub(super) fn new(reading: &'a Reading<'a>) -> Self {
-        Self { reading, found: HashMap::new() }
-    }
-
-    /// Everything that has the form of the field's kind.
-    pub(super) fn of_kind(&mut self, field: &FieldSpec) -> &[Found] {
-        self.scan(field, true)
-    }
-
+impl Scans<'_> {
     fn values(&mut self, field: &FieldSpec) -> Vec<FieldValue> {
         let labels = occurrences(self.reading.text(), &field.labels);
         let scored = match field.kind {
@@ -158,7 +149,7 @@ fn in_order(mut scored: Vec<(Found, f32)>) -> Vec<(Found, f32)> {
 }
 
 /// The value with the best score; near-ties are settled as the field picks.
-pub(super) fn best(scored: Vec<(Found, f32)>, pick: Pick) -> Option<(Found, f32)> {
+fn best(scored: Vec<(Found, f32)>, pick: Pick) -> Option<(Found, f32)> {
     const TIE: f32 = 0.06;
     let top = scored.iter().map(|(_, score)| *score).reduce(f32::max)?;
     let tied = scored.into_iter().filter(|(_, score)| *score >= top - TIE);
