@@ -11,6 +11,8 @@ def main(path: str) -> int:
         report = json.loads(file.read().strip().splitlines()[-1])
     wrong = [f"{d['name']}: {d['state']}" for d in report["documents"] if d["state"] != "done"]
     for question in report["questions"]:
+        if not question["as_expected"]:
+            wrong.append(f"not as expected: {question['question']}")
         cited = [c for c in question["citations"] if c["quote"]]
         if question["found"] and not cited:
             wrong.append(f"no citation: {question['question']}")

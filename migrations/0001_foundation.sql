@@ -103,6 +103,8 @@ CREATE TABLE document_versions (
     upload_expires_at timestamptz NOT NULL,
     accepted_key      text,
     accepted_at       timestamptz,
+    -- Set when retention removed the uploaded bytes; what was made of them stays.
+    raw_removed_at    timestamptz,
     -- Set by the ingest stage.
     format            text,
     language          text,
@@ -465,10 +467,98 @@ CREATE TABLE answers (
     question_sha256   text NOT NULL,
     -- Sentences with citations as ids, spans and quote hashes; the quote is read from canonical text.
     snapshot          jsonb NOT NULL,
+    -- The documents it cites: what a deletion looks for.
+    document_ids      uuid[] NOT NULL DEFAULT '{}',
     engine            text NOT NULL,
     created_at        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, id)
 );
+CREATE INDEX answers_documents ON answers USING gin (document_ids);
+
+-- What readers said of an answer, for evaluation. The comment goes when a document the answer cites is deleted.
+CREATE TABLE answer_feedback (
+    tenant_id         uuid NOT NULL,
+    id                uuid NOT NULL,
+    answer_id         uuid NOT NULL,
+    principal_id      uuid NOT NULL,
+    verdict           text NOT NULL CHECK (verdict IN ('helpful', 'not_helpful', 'wrong_citation')),
+    -- Which sentence and which of its citations, from 0.
+    sentence          integer,
+    citation          integer,
+    comment           text CHECK (char_length(comment) <= 4000),
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, answer_id) REFERENCES answers (tenant_id, id) ON DELETE CASCADE
+);
+CREATE INDEX answer_feedback_answer ON answer_feedback (tenant_id, answer_id);
+
+-- Conversations: what was asked, and the ids of what was answered. The words of documents are read from canonical text;
+-- only the notes may hold some, and go when a document behind them is deleted.
+CREATE TABLE conversations (
+    tenant_id         uuid NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+    id                uuid NOT NULL,
+    principal_id      uuid NOT NULL,
+    -- Shortened memory of the messages up to notes_until.
+    notes             text NOT NULL DEFAULT '',
+    notes_until       integer NOT NULL DEFAULT 0,
+    messages          integer NOT NULL DEFAULT 0,
+    ttl_secs          bigint NOT NULL CHECK (ttl_secs > 0),
+    expires_at        timestamptz NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, id)
+);
+CREATE INDEX conversations_expiry ON conversations (tenant_id, expires_at);
+
+CREATE TABLE conversation_messages (
+    tenant_id         uuid NOT NULL,
+    conversation_id   uuid NOT NULL,
+    number            integer NOT NULL CHECK (number >= 1),
+    -- As it was asked, and as it was understood; empty once a document behind the answer was deleted.
+    question          text NOT NULL,
+    standalone        text NOT NULL,
+    answer_id         uuid NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, conversation_id, number),
+    FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id) ON DELETE CASCADE,
+    FOREIGN KEY (tenant_id, answer_id) REFERENCES answers (tenant_id, id) ON DELETE CASCADE
+);
+CREATE INDEX conversation_messages_answer ON conversation_messages (tenant_id, answer_id);
+
+-- Answers of models that would be given again. They may hold words of the documents they rest on, and go with them.
+CREATE TABLE model_cache (
+    tenant_id         uuid NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+    key               text NOT NULL,
+    response          text NOT NULL,
+    tokens_in         bigint NOT NULL,
+    tokens_out        bigint NOT NULL,
+    document_ids      uuid[] NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, key)
+);
+CREATE INDEX model_cache_documents ON model_cache USING gin (document_ids);
+CREATE INDEX model_cache_age ON model_cache (tenant_id, created_at);
+
+-- Prompts of the installation: versions never change, and of the rules the newest holds.
+CREATE TABLE prompt_versions (
+    name              text NOT NULL,
+    version           integer NOT NULL CHECK (version >= 1),
+    text              text NOT NULL,
+    sha256            text NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, version)
+);
+
+CREATE TABLE prompt_rollouts (
+    id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name              text NOT NULL,
+    -- {version, share: {version, percent}, tenants: {id: version}}
+    rule              jsonb NOT NULL,
+    -- The entry a rollback went back to.
+    restores          bigint REFERENCES prompt_rollouts (id),
+    principal_id      uuid,
+    created_at        timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX prompt_rollouts_newest ON prompt_rollouts (name, id DESC);
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Notifications
@@ -509,23 +599,46 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_due ON deliveries (next_at) WHERE state = 'ready';
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Deletions: what a deleted document leaves that others may share, removed once nothing else uses it. A row stays as the
--- proof: ids and hashes only, and no longer the hashes once it is finished.
+-- Deletions: what was removed, and what that leaves which others may share. The rest is condemned: it goes once no run
+-- begun before is open and nothing else uses it; runs begun later that need it take it out by a newer created_at. A row
+-- stays as the receipt: ids, counts and hashes only, and no longer the hashes once it is finished.
 CREATE TABLE deletions (
     tenant_id         uuid NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
-    document_id       uuid NOT NULL,
+    id                uuid NOT NULL,
+    -- document | collection: somebody asked; retention: a rule ran out; collect: nothing used it any more
+    cause             text NOT NULL CHECK (cause IN ('document', 'collection', 'retention', 'collect')),
+    -- Id of the document, name of the collection; empty for a collection of what is unused.
+    subject           text NOT NULL,
+    principal_id      uuid,
+    -- What is gone so far, by kind.
+    counts            jsonb NOT NULL DEFAULT '{}',
     embed_hashes      bytea[] NOT NULL DEFAULT '{}',
     -- SHA-256 of artifacts and of accepted uploads; keys of upload objects.
     artifacts         text[] NOT NULL DEFAULT '{}',
     accepted          text[] NOT NULL DEFAULT '{}',
     uploads           text[] NOT NULL DEFAULT '{}',
-    created_at        timestamptz NOT NULL DEFAULT now(),
+    created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- False while a collection still holds documents to remove.
+    rows_removed      boolean NOT NULL DEFAULT true,
+    -- Runs begun before this moment may rely on what is condemned; set by the first look after the commit.
+    waits_for         timestamptz,
     -- A signed URL outlives its document: not finished before it has run out.
     finish_after      timestamptz NOT NULL DEFAULT now(),
     finished_at       timestamptz,
-    PRIMARY KEY (tenant_id, document_id)
+    PRIMARY KEY (tenant_id, id)
 );
 CREATE INDEX deletions_open ON deletions (created_at) WHERE finished_at IS NULL;
+CREATE INDEX deletions_condemned ON deletions (tenant_id) WHERE finished_at IS NULL;
+CREATE INDEX deletions_listing ON deletions (tenant_id, created_at DESC, id DESC);
+
+-- Tenants that are being removed or are gone: the receipt outlives the tenant, so it belongs to none.
+CREATE TABLE tenant_deletions (
+    tenant            uuid PRIMARY KEY,
+    counts            jsonb NOT NULL DEFAULT '{}',
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    rows_removed_at   timestamptz,
+    finished_at       timestamptz
+);
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Operation: replays, audit, usage, quotas, idempotency
@@ -574,6 +687,12 @@ CREATE TABLE ledger (
     cost_microusd     bigint NOT NULL DEFAULT 0,
     latency_millis    bigint NOT NULL DEFAULT 0,
     outcome           text NOT NULL DEFAULT 'done',
+    -- Host the request went to.
+    endpoint          text,
+    conversation_id   uuid,
+    stage             text,
+    -- Which request of the call, from 1; 0 for an answer that was remembered.
+    attempt           integer,
     at                timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, id)
 );
@@ -643,7 +762,8 @@ GRANT USAGE ON SCHEMA public TO docmill_app, docmill_engine;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     documents, document_versions, document_events, runs, jobs, attempts, outbox, artifacts, stage_cache, generations,
-    chunks, vectors, extractions, summaries, answers, webhook_endpoints, deliveries, replays, ledger, quota_counters,
+    chunks, vectors, extractions, summaries, answers, answer_feedback, conversations, conversation_messages, model_cache,
+    webhook_endpoints, deliveries, replays, ledger, quota_counters,
     idempotency_keys, api_keys, principals TO docmill_app;
 GRANT SELECT, UPDATE ON tenants TO docmill_app;
 GRANT SELECT, INSERT, UPDATE ON deletions TO docmill_app;
@@ -651,7 +771,7 @@ GRANT INSERT, DELETE ON pauses TO docmill_app;
 GRANT SELECT, INSERT ON audit_log, index_ops TO docmill_app;
 GRANT SELECT, INSERT, UPDATE ON index_heads TO docmill_app;
 GRANT SELECT ON embedding_spaces, index_nodes, index_watermarks, pauses TO docmill_app;
-GRANT SELECT, INSERT ON pipeline_versions TO docmill_app, docmill_engine;
+GRANT SELECT, INSERT ON pipeline_versions, prompt_versions, prompt_rollouts TO docmill_app, docmill_engine;
 
 GRANT SELECT, INSERT, UPDATE (settings, max_file_bytes) ON tenants TO docmill_engine;
 GRANT SELECT, INSERT ON principals TO docmill_engine;
@@ -668,7 +788,9 @@ GRANT SELECT (tenant_id, id, state, code, visible_generation, visible_version, c
 GRANT SELECT (tenant_id, id, document_id, number, size_bytes, sha256, pipeline_version, upload_state, upload_key, upload_expires_at, accepted_at, created_at),
       UPDATE (upload_state) ON document_versions TO docmill_engine;
 GRANT SELECT (tenant_id, id, document_id, version_id, chunk_count, state, created_at, visible_at, retired_at) ON generations TO docmill_engine;
-GRANT SELECT (tenant_id, document_id, created_at, finish_after, finished_at) ON deletions TO docmill_engine;
+GRANT SELECT (tenant_id, id, cause, created_at, rows_removed, finish_after, finished_at) ON deletions TO docmill_engine;
+GRANT SELECT, INSERT, UPDATE ON tenant_deletions TO docmill_engine;
+GRANT DELETE ON tenants TO docmill_engine;
 GRANT SELECT (tenant_id, id, state, created_at, finished_at) ON replays TO docmill_engine;
 GRANT SELECT ON embedding_spaces TO docmill_engine;
 GRANT UPDATE (fingerprint) ON embedding_spaces TO docmill_engine;

@@ -97,7 +97,7 @@ pub async fn admit(State(state): State<ApiState>, request: Request<Body>, next: 
     if declared.is_some_and(|bytes| bytes > MAX_BODY_BYTES as u64) {
         return body_too_large(declared).into_response();
     }
-    if !request.uri().path().starts_with("/v1/") {
+    if !request.uri().path().starts_with("/v1/") && request.uri().path() != "/mcp" {
         return next.run(request).await;
     }
     let Ok(_slot) = state.slots.try_acquire() else {

@@ -1,10 +1,10 @@
 //! Liveness and readiness, for orchestrators and load balancers. Nothing here needs a key or tells about tenants.
 
-use crate::state::ApiState;
+use crate::state::{ApiState, Readiness};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use std::sync::atomic::Ordering;
+use docmill_platform::database::Database;
 use std::time::Duration;
 
 /// Longest wait for the database's sign of life.
@@ -41,10 +41,15 @@ pub async fn healthz() -> Json<Health> {
 /// Tells whether requests can be answered.
 #[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub async fn readyz(State(state): State<ApiState>) -> (StatusCode, Json<Ready>) {
-    let alive = sqlx::query("SELECT 1").execute(state.database.engine());
+    examine(&state.database, &state.readiness).await
+}
+
+/// What a probe is told.
+pub(crate) async fn examine(database: &Database, readiness: &Readiness) -> (StatusCode, Json<Ready>) {
+    let alive = sqlx::query("SELECT 1").execute(database.engine());
     let database = matches!(tokio::time::timeout(DATABASE_PATIENCE, alive).await, Ok(Ok(_)));
-    let broker = state.readiness.broker.as_ref().map(|flag| flag.load(Ordering::Acquire));
-    let index = state.readiness.index.as_ref().map(docmill_retrieval::follower::FollowerStatus::is_live);
+    let broker = readiness.broker.as_ref().and_then(docmill_runtime::BrokerStatus::is_connected);
+    let index = readiness.index.as_ref().map(docmill_retrieval::follower::FollowerStatus::is_live);
     let ready = database && index != Some(false);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready, database, broker, index }))

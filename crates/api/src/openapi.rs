@@ -1,7 +1,8 @@
 //! The OpenAPI document, made from the handlers and committed as a snapshot: a changed API shows in review.
 
 use crate::{
-    answers, audit, collections, documents, health, keys, operate, pipelines, search, telemetry, usage, webhooks,
+    answers, audit, collections, conversations, documents, feedback, health, keys, lifecycle, openai, operate,
+    pipelines, prompts, search, telemetry, usage, webhooks,
 };
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -20,12 +21,17 @@ use utoipa::{Modify, OpenApi};
         health::healthz, health::readyz, telemetry::metrics_text, document,
         documents::create::create, documents::list::list, documents::list::get, documents::delete::delete,
         documents::complete::complete, documents::read::events, documents::read::jobs, documents::results::versions,
-        documents::text::text, documents::results::summary, documents::results::extraction, documents::chunks::chunks,
-        collections::list, search::search, answers::create, answers::get, pipelines::list, pipelines::get,
+        documents::text::text, documents::pages::page, documents::results::summary, documents::results::extraction, documents::chunks::chunks,
+        collections::list, search::search, answers::create, answers::get, feedback::create, feedback::list,
+        conversations::create, conversations::get, conversations::delete, conversations::ask,
+        openai::chat::complete, openai::embeddings::embed, openai::models, openai::get_model, pipelines::list, pipelines::get,
         keys::routes::create, keys::routes::list, keys::routes::revoke, audit::routes::list, audit::routes::check,
         webhooks::create, webhooks::list, webhooks::delete, webhooks::rotate,
-        webhooks::deliveries::list, webhooks::deliveries::retry, usage::report,
-        operate::doctor::examine, operate::backlog::report, operate::dead::list, operate::dead::show, operate::dead::retry,
+        webhooks::deliveries::list, webhooks::deliveries::retry, usage::report, usage::budgets::get, usage::budgets::set,
+        prompts::list, prompts::get, prompts::rollout, prompts::rollback,
+        lifecycle::list, lifecycle::get, lifecycle::delete_collection, lifecycle::retention::show, lifecycle::retention::set,
+        lifecycle::retention::apply, lifecycle::tenants::delete, lifecycle::tenants::deletion,
+        operate::doctor::examine, operate::doctor::repair, operate::backlog::report, operate::dead::list, operate::dead::show, operate::dead::retry,
         operate::dead::discard, operate::replays::plan, operate::replays::start, operate::replays::list,
         operate::replays::get, operate::replays::set_state,
         operate::jobs::list, operate::jobs::get, operate::runs::get, operate::runs::cancel,
@@ -34,9 +40,11 @@ use utoipa::{Modify, OpenApi};
     tags(
         (name = "documents", description = "Upload by signed URL, follow the work, read the results"),
         (name = "questions", description = "Search and cited answers"),
+        (name = "assistants", description = "The interfaces assistants speak: OpenAI's; MCP is at /mcp"),
         (name = "pipelines", description = "What documents go through"),
         (name = "keys", description = "API keys and the audit log"),
         (name = "webhooks", description = "Notifications, signed as in Standard Webhooks"),
+        (name = "lifecycle", description = "Receipts of deletions, collections and tenants that go, retention"),
         (name = "operate", description = "Jobs, dead letters, replays: ids and states, never text"),
         (name = "service", description = "Health, metrics, this document; without a key"),
     ),
@@ -69,7 +77,8 @@ impl Modify for OperationNames {
                     None => word.replace('.', "_"),
                 })
                 .collect();
-            for (method, operation) in [("get", &mut item.get), ("post", &mut item.post), ("delete", &mut item.delete)]
+            for (method, operation) in
+                [("get", &mut item.get), ("post", &mut item.post), ("put", &mut item.put), ("delete", &mut item.delete)]
             {
                 if let Some(operation) = operation {
                     operation.operation_id = Some(format!("{method}_{}", words.join("_")));

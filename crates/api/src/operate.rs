@@ -21,6 +21,7 @@ use docmill_model::Code;
 pub(crate) fn add(table: Table) -> Table {
     table
         .get("/v1/operate/doctor", doctor::examine)
+        .post("/v1/operate/doctor/repair", doctor::repair)
         .get("/v1/operate/backlog", backlog::report)
         .get("/v1/operate/dead", dead::list)
         .get("/v1/operate/dead/{id}", dead::show)

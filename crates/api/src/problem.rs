@@ -103,20 +103,27 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let Failure { code, message, limit, measured } = self.failure;
-        let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = ProblemBody {
+impl Problem {
+    /// What is sent.
+    #[must_use]
+    pub fn body(&self) -> ProblemBody {
+        let Failure { code, message, limit, measured } = self.failure.clone();
+        ProblemBody {
             kind: format!("urn:docmill:code:{code}"),
             title: code.help().to_owned(),
-            status: status.as_u16(),
+            status: code.http_status(),
             code: code.to_string(),
             message,
             limit,
             measured,
-        };
-        let mut response = (status, Json(body)).into_response();
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.failure.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(secs) = self.retry_after_secs {

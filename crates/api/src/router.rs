@@ -2,8 +2,8 @@
 
 use crate::state::ApiState;
 use crate::{
-    answers, audit, collections, documents, entry, health, keys, openapi, operate, pipelines, search, telemetry, usage,
-    webhooks,
+    answers, audit, collections, conversations, documents, entry, feedback, health, keys, lifecycle, mcp, openai,
+    openapi, operate, pipelines, prompts, search, telemetry, usage, webhooks,
 };
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -31,6 +31,10 @@ impl Table {
 
     pub(crate) fn post<H: Handler<T, ApiState>, T: 'static>(self, path: &'static str, handler: H) -> Self {
         self.add("post", MethodFilter::POST, path, handler)
+    }
+
+    pub(crate) fn put<H: Handler<T, ApiState>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add("put", MethodFilter::PUT, path, handler)
     }
 
     pub(crate) fn delete<H: Handler<T, ApiState>, T: 'static>(self, path: &'static str, handler: H) -> Self {
@@ -66,6 +70,7 @@ pub(crate) fn table() -> Table {
         .get("/v1/documents/{id}/jobs", documents::read::jobs)
         .get("/v1/documents/{id}/versions", documents::results::versions)
         .get("/v1/documents/{id}/text", documents::text::text)
+        .get("/v1/documents/{id}/pages/{page}", documents::pages::page)
         .get("/v1/documents/{id}/summary", documents::results::summary)
         .get("/v1/documents/{id}/extraction", documents::results::extraction)
         .get("/v1/documents/{id}/chunks", documents::chunks::chunks)
@@ -73,6 +78,16 @@ pub(crate) fn table() -> Table {
         .post("/v1/search", search::search)
         .post("/v1/answers", answers::create)
         .get("/v1/answers/{id}", answers::get)
+        .post("/v1/answers/{id}/feedback", feedback::create)
+        .get("/v1/answers/{id}/feedback", feedback::list)
+        .post("/v1/conversations", conversations::create)
+        .get("/v1/conversations/{id}", conversations::get)
+        .delete("/v1/conversations/{id}", conversations::delete)
+        .post("/v1/conversations/{id}/messages", conversations::ask)
+        .post("/v1/chat/completions", openai::chat::complete)
+        .post("/v1/embeddings", openai::embeddings::embed)
+        .get("/v1/models", openai::models)
+        .get("/v1/models/{name}", openai::get_model)
         .get("/v1/pipelines", pipelines::list)
         .get("/v1/pipelines/{name}", pipelines::get)
         .post("/v1/keys", keys::routes::create)
@@ -86,14 +101,21 @@ pub(crate) fn table() -> Table {
         .post("/v1/webhooks/{id}/rotate", webhooks::rotate)
         .get("/v1/webhooks/{id}/deliveries", webhooks::deliveries::list)
         .post("/v1/webhooks/{id}/deliveries/{delivery}/retry", webhooks::deliveries::retry)
-        .get("/v1/usage", usage::report);
-    operate::add(table)
+        .get("/v1/usage", usage::report)
+        .get("/v1/usage/budgets", usage::budgets::get)
+        .put("/v1/usage/budgets", usage::budgets::set)
+        .get("/v1/operate/prompts", prompts::list)
+        .get("/v1/operate/prompts/{name}", prompts::get)
+        .post("/v1/operate/prompts/{name}/rollout", prompts::rollout)
+        .post("/v1/operate/prompts/{name}/rollback", prompts::rollback);
+    operate::add(lifecycle::add(table))
 }
 
 /// The whole HTTP side over `state`. Further routes (a console) may be merged into it.
 pub fn router(state: ApiState) -> Router {
-    table()
-        .router
+    let routes: Router = table().router.with_state(state.clone());
+    mcp::mount(routes.clone(), state.clone())
+        .merge(routes)
         .fallback(entry::no_route)
         .method_not_allowed_fallback(entry::no_method)
         .layer(DefaultBodyLimit::max(crate::limits::MAX_BODY_BYTES))
@@ -102,7 +124,6 @@ pub fn router(state: ApiState) -> Router {
         .layer(CompressionLayer::new())
         .layer(cors(&state.config.cors_origins))
         .layer(from_fn(entry::observe))
-        .with_state(state)
 }
 
 /// Browsers of the configured origins may call with a key in the header; no cookies exist to be sent along.
@@ -110,12 +131,13 @@ fn cors(origins: &[String]) -> CorsLayer {
     let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("traceparent"),
+            HeaderName::from_static("mcp-protocol-version"),
             entry::REQUEST_ID,
         ])
         .expose_headers([entry::REQUEST_ID, header::RETRY_AFTER])

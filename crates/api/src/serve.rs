@@ -1,6 +1,7 @@
 //! The HTTP listener of every role: the whole API, or only the probes of a role without one.
 
-use crate::health::{Health, healthz};
+use crate::health::{Ready, examine, healthz};
+use crate::state::Readiness;
 use crate::telemetry::may_read;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -25,24 +26,27 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 #[derive(Clone)]
 struct Probes {
     database: Database,
+    readiness: Readiness,
     metrics: Option<PrometheusHandle>,
     token: Option<SecretString>,
 }
 
 /// `/healthz`, `/readyz` and `/metrics` of a role without an API.
-pub fn probes(database: Database, metrics: Option<PrometheusHandle>, token: Option<SecretString>) -> Router {
+pub fn probes(
+    database: Database,
+    readiness: Readiness,
+    metrics: Option<PrometheusHandle>,
+    token: Option<SecretString>,
+) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
-        .with_state(Probes { database, metrics, token })
+        .with_state(Probes { database, readiness, metrics, token })
 }
 
-async fn ready(State(probes): State<Probes>) -> (StatusCode, Json<Health>) {
-    match sqlx::query("SELECT 1").execute(probes.database.engine()).await {
-        Ok(_) => (StatusCode::OK, Json(Health { status: "ok" })),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "database" })),
-    }
+async fn ready(State(probes): State<Probes>) -> (StatusCode, Json<Ready>) {
+    examine(&probes.database, &probes.readiness).await
 }
 
 async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> impl IntoResponse {

@@ -1,18 +1,20 @@
 //! What every handler shares: the services below, handed in by the binary, and the settings of the HTTP side.
 
+use crate::documents::pages::PageImages;
 use crate::limits::{Limits, MAX_CONCURRENT_REQUESTS, REQUEST_TIMEOUT, Rate};
+use docmill_lifecycle::Stores;
 use docmill_model::TenantId;
 use docmill_platform::artifacts::Artifacts;
 use docmill_platform::blobs::Blobs;
 use docmill_platform::database::Database;
 use docmill_retrieval::follower::FollowerStatus;
 use docmill_retrieval::{Answers, Search};
+use docmill_runtime::BrokerStatus;
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::registry::Registry;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -53,9 +55,8 @@ impl Default for ApiConfig {
 /// What `/readyz` looks at besides the database.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    /// Kept by whoever holds the broker connection. Uploads and questions work without a broker, so it is shown, not
-    /// required.
-    pub broker: Option<Arc<AtomicBool>>,
+    /// The broker connection. Uploads and questions work without a broker, so it is shown, not required.
+    pub broker: Option<BrokerStatus>,
     /// The lexical index node of this process; out of rotation means not ready.
     pub index: Option<FollowerStatus>,
 }
@@ -74,6 +75,8 @@ pub struct ApiParts {
     pub search: Search,
     /// Cited answers.
     pub answers: Answers,
+    /// Draws pages of documents.
+    pub pages: Arc<dyn PageImages>,
     /// Secret of the installation under which keys are hashed and cursors signed.
     pub pepper: SecretString,
     /// What readiness depends on.
@@ -101,6 +104,8 @@ pub struct ApiState {
     pub search: Search,
     /// Cited answers.
     pub answers: Answers,
+    /// Draws pages of documents.
+    pub pages: Arc<dyn PageImages>,
     /// Secret under which keys are hashed and cursors signed.
     pub pepper: Arc<SecretString>,
     /// Rates of the principals.
@@ -127,6 +132,7 @@ impl ApiState {
             registry: parts.registry,
             search: parts.search,
             answers: parts.answers,
+            pages: parts.pages,
             pepper: Arc::new(parts.pepper),
             limits: Arc::new(Limits::new(parts.config.rate)),
             readiness: parts.readiness,
@@ -134,5 +140,11 @@ impl ApiState {
             slots: Arc::new(Semaphore::new(parts.config.max_concurrent_requests)),
             config: Arc::new(parts.config),
         }
+    }
+
+    /// What deletions and retention work on.
+    #[must_use]
+    pub fn stores(&self) -> Stores {
+        Stores { database: self.database.clone(), artifacts: self.artifacts.clone() }
     }
 }

@@ -1,11 +1,15 @@
-//! `GET /v1/usage`: what was spent, from the ledger, by feature and day.
+//! `GET /v1/usage`: what was spent, from the ledger, by feature and day; budgets are set in [`budgets`].
+
+pub mod budgets;
 
 use crate::auth::Overseer;
 use crate::body::QueryParams;
+use crate::operate::require_installation;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
+use docmill_model::TenantId;
 use time::{Date, Duration, OffsetDateTime};
 
 /// Longest range of one report, days.
@@ -21,11 +25,16 @@ pub struct UsageQuery {
     /// Until before this instant; now when absent. At most 366 days after `from`.
     #[serde(default, with = "time::serde::rfc3339::option")]
     until: Option<OffsetDateTime>,
+    /// True for every tenant of the installation; only for keys of the operator tenant.
+    #[serde(default)]
+    all: bool,
 }
 
 /// What one feature used on one day (UTC).
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct UsageRow {
+    /// Whose it is.
+    pub tenant_id: TenantId,
     /// Day, `YYYY-MM-DD`, UTC.
     pub day: String,
     /// `embed`, `ocr`, `answers`, `extract`, `summarize`, …
@@ -69,7 +78,7 @@ struct Row {
     cost_microusd: i64,
 }
 
-/// Reports usage of the tenant.
+/// Reports usage of the tenant, or of all.
 #[utoipa::path(get, path = "/v1/usage", tag = "operate", params(UsageQuery),
     responses((status = 200, body = UsageReport), (status = 422, body = ProblemBody)))]
 pub async fn report(
@@ -83,7 +92,27 @@ pub async fn report(
     if from >= until || until - from > Duration::days(MAX_DAYS) {
         return Err(Problem::field("from", "an instant before `until`, by at most 366 days, is expected"));
     }
-    let read = state.database.read(principal.tenant_id, move |connection| {
+    let mut tenants = vec![principal.tenant_id];
+    if query.all {
+        require_installation(&state, &principal)?;
+        let all: Vec<uuid::Uuid> =
+            sqlx::query_scalar("SELECT id FROM tenants ORDER BY id").fetch_all(state.database.engine()).await?;
+        tenants = all.into_iter().map(TenantId).collect();
+    }
+    let mut rows = Vec::new();
+    for tenant in tenants {
+        rows.extend(used(&state, tenant, from, until).await?);
+    }
+    Ok(Json(UsageReport { rows }))
+}
+
+async fn used(
+    state: &ApiState,
+    tenant_id: TenantId,
+    from: OffsetDateTime,
+    until: OffsetDateTime,
+) -> Result<Vec<UsageRow>, Problem> {
+    let read = state.database.read(tenant_id, move |connection| {
         Box::pin(async move {
             let rows: Vec<Row> = sqlx::query_as(
                 "SELECT (at AT TIME ZONE 'UTC')::date AS day, feature, provider, model, count(*) AS calls,
@@ -100,6 +129,7 @@ pub async fn report(
         })
     });
     let rows = read.await?.into_iter().map(|row| UsageRow {
+        tenant_id,
         day: row.day.to_string(),
         feature: row.feature,
         provider: row.provider,
@@ -111,5 +141,5 @@ pub async fn report(
         tokens_cached: row.tokens_cached,
         cost_microusd: row.cost_microusd,
     });
-    Ok(Json(UsageReport { rows: rows.collect() }))
+    Ok(rows.collect())
 }

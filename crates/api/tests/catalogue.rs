@@ -8,8 +8,17 @@ use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection, Row};
 
 /// Tables of the installation rather than of a tenant.
-const SHARED: [&str; 6] =
-    ["embedding_spaces", "index_nodes", "parked_events", "pipeline_versions", "schema_migrations", "pauses"];
+const SHARED: [&str; 9] = [
+    "embedding_spaces",
+    "index_nodes",
+    "parked_events",
+    "pipeline_versions",
+    "prompt_rollouts",
+    "prompt_versions",
+    "schema_migrations",
+    "pauses",
+    "tenant_deletions",
+];
 /// Tables whose key does not lead with the tenant: a queue's order, a counter per node, the tenants themselves.
 const OTHER_KEYS: [&str; 3] = ["outbox", "index_watermarks", "tenants"];
 
@@ -103,10 +112,11 @@ async fn the_engine_role_reads_no_text() {
         "SELECT DISTINCT table_name || '.' || column_name FROM information_schema.columns
          WHERE table_schema = 'public' AND has_column_privilege('docmill_engine', format('%I.%I', table_schema, table_name)::regclass, column_name, 'SELECT')
            AND (table_name IN ('chunks', 'vectors', 'extractions', 'summaries', 'answers', 'webhook_endpoints', 'document_events',
-                               'idempotency_keys', 'audit_log', 'stage_cache', 'ledger')
+                               'idempotency_keys', 'audit_log', 'stage_cache', 'ledger', 'answer_feedback', 'conversations',
+                               'conversation_messages', 'model_cache')
                 OR (table_name, column_name) IN (('documents', 'name'), ('documents', 'metadata'), ('documents', 'external_id'),
                     ('documents', 'labels'), ('documents', 'origin_path'), ('document_versions', 'title'), ('deliveries', 'payload'),
-                    ('deletions', 'embed_hashes')))",
+                    ('deletions', 'embed_hashes'), ('deletions', 'subject')))",
     )
     .await;
     assert!(readable.is_empty(), "the engine role can read {readable:?}");

@@ -3,10 +3,12 @@
 
 mod support;
 
+use docmill_lifecycle::{Stores, sweep};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use support::{Api, Tenant, declaration, publish, put};
+use tokio_util::sync::CancellationToken;
 
 const MARKER: &str = "Zaphod Beeblebrox";
 
@@ -34,7 +36,35 @@ async fn tables_with_marker(api: &Api) -> Vec<String> {
 }
 
 async fn objects(api: &Api, tenant: &Tenant) -> usize {
-    api.world.blobs.list(&format!("{}/", tenant.id), None).await.unwrap().len()
+    let mut count = 0;
+    for prefix in docmill_platform::layout::tenant_prefixes(tenant.id) {
+        count += api.world.blobs.list(&prefix, None).await.unwrap().len();
+    }
+    count
+}
+
+/// Tables that still have a row of the tenant, read as the owner.
+async fn rows_of(api: &Api, tenant: &Tenant) -> Vec<String> {
+    let mut owner = PgConnection::connect(api.world.owner_url.expose_secret()).await.unwrap();
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT table_name::text FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'tenant_id'",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .unwrap();
+    let mut found = Vec::new();
+    for table in tables {
+        let sql = format!("SELECT count(*) FROM {table} WHERE tenant_id = '{}'", tenant.id);
+        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut owner).await.unwrap();
+        if count > 0 {
+            found.push(table);
+        }
+    }
+    found
+}
+
+fn stores(api: &Api) -> Stores {
+    Stores { database: api.world.database.clone(), artifacts: api.world.artifacts.clone() }
 }
 
 async fn vectors(api: &Api, tenant: &Tenant) -> i64 {
@@ -62,7 +92,13 @@ async fn nothing_of_a_deleted_document_stays() {
     assert_eq!((objects(&api, &tenant).await, vectors(&api, &tenant).await), (6, 2));
 
     let path = format!("/v1/documents/{}", published.document);
-    assert_eq!(api.delete(&tenant.key, &path).await.status, 204);
+    let receipt = api.delete(&tenant.key, &path).await.ok();
+    let expected = json!({"documents": 1, "versions": 1, "runs": 1, "jobs": 1, "generations": 1, "chunks": 2, "results": 2,
+                          "vectors": 1, "cached_results": 0, "artifacts": 2, "objects": 3});
+    assert_eq!((&receipt["state"], &receipt["removed"]), (&json!("finished"), &expected), "{receipt}");
+    let shown = api.get(&tenant.key, &format!("/v1/deletions/{}", receipt["id"].as_str().unwrap())).await.ok();
+    assert_eq!(shown, receipt);
+    assert_eq!(api.get(&tenant.key, "/v1/deletions?limit=1").await.ok()["deletions"], json!([receipt]));
     assert_eq!(api.delete(&tenant.key, &path).await.error(), (404, "NOT_FOUND".to_owned()));
 
     for what in ["", "/events", "/jobs", "/versions", "/text", "/summary", "/extraction", "/chunks"] {
@@ -107,8 +143,10 @@ async fn a_deletion_beside_open_runs_is_finished_once_they_have_settled() {
     let tenant = api.tenant().await;
     let published = publish(&api, &tenant, "secret.txt", &["One passage."]).await;
     let running: uuid::Uuid = api.upload(&tenant.key, "running.txt", b"still under way").await.parse().unwrap();
-    assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{}", published.document)).await.status, 204);
-    assert_eq!(vectors(&api, &tenant).await, 1, "the open run may rely on it");
+    let receipt = api.delete(&tenant.key, &format!("/v1/documents/{}", published.document)).await.ok();
+    assert_eq!((&receipt["state"], vectors(&api, &tenant).await), (&json!("open"), 1), "the open run may rely on it");
+    // One that begins now sees the condemnation: it is not waited for.
+    api.upload(&tenant.key, "later.txt", b"begun later").await;
     let settle = api.world.database.write(tenant.id, move |connection| {
         Box::pin(async move {
             sqlx::query("UPDATE runs SET state = 'cancelled', settled_at = now() WHERE document_id = $1")
@@ -119,10 +157,97 @@ async fn a_deletion_beside_open_runs_is_finished_once_they_have_settled() {
         })
     });
     settle.await.unwrap();
-    let document = published.document.parse().unwrap();
-    let finish = docmill_api::documents::deletions::finish(&api.world.database, &api.world.blobs, tenant.id, document);
-    assert!(finish.await.unwrap());
-    assert_eq!((objects(&api, &tenant).await, vectors(&api, &tenant).await), (1, 0));
+    let id = receipt["id"].as_str().unwrap().parse().unwrap();
+    assert!(sweep::finish(&stores(&api), tenant.id, id).await.unwrap());
+    assert_eq!((objects(&api, &tenant).await, vectors(&api, &tenant).await), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_later_run_renews_is_spared() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let published = publish(&api, &tenant, "a.txt", &["One passage.", "Another passage."]).await;
+    api.upload(&tenant.key, "running.txt", b"still under way").await;
+    let receipt = api.delete(&tenant.key, &format!("/v1/documents/{}", published.document)).await.ok();
+    let hash = published.embedded[0].clone();
+    let renew = api.world.database.write(tenant.id, move |connection| {
+        Box::pin(async move {
+            sqlx::query("UPDATE vectors SET created_at = clock_timestamp() WHERE embed_hash = $1")
+                .bind(hash)
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query("UPDATE runs SET state = 'cancelled', settled_at = now()").execute(connection).await?;
+            Ok(())
+        })
+    });
+    renew.await.unwrap();
+    let again = api.world.artifacts.put(tenant.id, bytes::Bytes::from_static(b"unrelated")).await.unwrap();
+    let id = receipt["id"].as_str().unwrap().parse().unwrap();
+    assert!(sweep::finish(&stores(&api), tenant.id, id).await.unwrap());
+    assert_eq!(vectors(&api, &tenant).await, 1, "the renewed one");
+    api.world.artifacts.get(tenant.id, &again.sha256).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_goes_in_batches_and_what_comes_later_stays() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    for number in 0..3 {
+        publish(&api, &tenant, &format!("{number}.txt"), &[&format!("{MARKER} says {number}.")]).await;
+    }
+    let reader = api.key(tenant.id, &[docmill_model::scope::Scope::Upload], &[]).await;
+    assert_eq!(api.delete(&reader, "/v1/collections/default").await.error().0, 403);
+    assert_eq!(api.delete(&tenant.key, "/v1/collections/none").await.error(), (404, "NOT_FOUND".to_owned()));
+    let accepted = api.delete(&tenant.key, "/v1/collections/default").await;
+    assert_eq!(accepted.status, 202);
+    let receipt = accepted.ok();
+    assert_eq!((&receipt["state"], &receipt["removed"]["documents"]), (&json!("open"), &json!(0)));
+    let later = publish(&api, &tenant, "later.txt", &["Something else."]).await;
+    sweep::open_deletions(&stores(&api), &CancellationToken::new()).await.unwrap();
+    let receipt = api.get(&tenant.key, &format!("/v1/deletions/{}", receipt["id"].as_str().unwrap())).await.ok();
+    assert_eq!((&receipt["state"], &receipt["removed"]["documents"]), (&json!("finished"), &json!(3)), "{receipt}");
+    assert_eq!((&receipt["removed"]["vectors"], &receipt["removed"]["objects"]), (&json!(3), &json!(9)), "{receipt}");
+    assert_eq!(tables_with_marker(&api).await, Vec::<String>::new());
+    let left = api.get(&tenant.key, "/v1/documents").await.ok();
+    assert_eq!(left["documents"][0]["id"], json!(later.document));
+    assert_eq!((left["documents"].as_array().unwrap().len(), objects(&api, &tenant).await), (1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_goes_with_all_it_has_and_a_receipt_stays() {
+    let world = docmill_testkit::world().await;
+    let operator = world.tenant().await;
+    let api = Api::over(world, docmill_api::ApiConfig { operator_tenant: Some(operator), ..support::config() }).await;
+    let operator = Tenant { id: operator, key: api.key(operator, &docmill_model::scope::Scope::ALL, &[]).await };
+    let (doomed, other) = (api.tenant().await, api.tenant().await);
+    publish(&api, &doomed, "a.txt", &[&format!("{MARKER} was here.")]).await;
+    publish(&api, &other, "b.txt", &["Somebody else."]).await;
+    api.post(&doomed.key, "/v1/documents", &declaration("open.txt", b"never completed")).await.ok();
+    let path = format!("/v1/tenants/{}", doomed.id);
+    assert_eq!(api.delete(&other.key, &path).await.error(), (404, "NOT_FOUND".to_owned()));
+    assert_eq!(api.delete(&operator.key, &format!("/v1/tenants/{}", operator.id)).await.error().0, 409);
+    assert_eq!(api.delete(&operator.key, &path).await.status, 202);
+    assert_eq!(api.get(&doomed.key, "/v1/documents").await.error(), (401, "KEY_REVOKED".to_owned()));
+    docmill_lifecycle::tenant::advance(&stores(&api), doomed.id).await.unwrap();
+    let receipt = api.get(&operator.key, &format!("{path}/deletion")).await.ok();
+    assert_eq!(receipt["removed"], json!({"documents": 2, "vectors": 1, "artifacts": 2, "objects": 3}), "{receipt}");
+    assert!(receipt["rows_removed_at"].is_string());
+    assert_eq!(tables_with_marker(&api).await, Vec::<String>::new());
+    assert_eq!(rows_of(&api, &doomed).await, Vec::<String>::new());
+    assert_eq!((objects(&api, &doomed).await, objects(&api, &other).await), (0, 3));
+    // What is written late is found; an hour later it is over.
+    api.world
+        .blobs
+        .put(&format!("{}/accepted/late", doomed.id), bytes::Bytes::new(), &docmill_model::Sha256Hex::of(b""))
+        .await
+        .unwrap();
+    assert!(!docmill_lifecycle::tenant::advance(&stores(&api), doomed.id).await.unwrap());
+    sqlx::query("UPDATE tenant_deletions SET rows_removed_at = now() - interval '2 hours'")
+        .execute(api.world.database.engine())
+        .await
+        .unwrap();
+    assert!(docmill_lifecycle::tenant::advance(&stores(&api), doomed.id).await.unwrap());
+    assert_eq!(objects(&api, &doomed).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +257,7 @@ async fn an_upload_can_be_deleted_before_and_while_it_is_processed() {
     let created = api.post(&tenant.key, "/v1/documents", &declaration("a.txt", b"some bytes")).await.ok();
     let path = format!("/v1/documents/{}", created["id"].as_str().unwrap());
     put(&created["upload"], b"some bytes").await;
-    assert_eq!(api.delete(&tenant.key, &path).await.status, 204);
+    assert_eq!(api.delete(&tenant.key, &path).await.status, 200);
     assert_eq!(api.post(&tenant.key, &format!("{path}/complete"), &Value::Null).await.status, 404);
     assert_eq!(objects(&api, &tenant).await, 0);
     let open: i64 =
@@ -142,7 +267,7 @@ async fn an_upload_can_be_deleted_before_and_while_it_is_processed() {
             .unwrap();
     assert_eq!(open, 1, "the signed URL is still good: the deletion is looked at again when it is not");
     let processing = api.upload(&tenant.key, "b.txt", b"more bytes").await;
-    assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{processing}")).await.status, 204);
+    assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{processing}")).await.status, 200);
     let jobs: i64 =
         sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(api.world.database.engine()).await.unwrap();
     assert_eq!(jobs, 0);

@@ -14,17 +14,24 @@ async fn possessions(api: &Api, a: &Tenant) -> BTreeMap<&'static str, String> {
     let published = publish(api, a, "secret.txt", &["The marker is Zaphod.", "Nothing else."]).await;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let answer = api.post(&a.key, "/v1/answers", &json!({"question": "What is the marker?"})).await.ok();
+    let conversation = api.post(&a.key, "/v1/conversations", &json!({})).await.ok();
     let key = api.post(&a.key, "/v1/keys", &json!({"name": "k", "scopes": ["query"]})).await.ok();
     let webhook = api.post(&a.key, "/v1/webhooks", &json!({"url": "https://example.com/hook"})).await.ok();
     let replay = api.post(&a.key, "/v1/operate/replays", &json!({"select": {}})).await.ok();
     let delivery = delivery(api, a, &text(&webhook["id"]), &published).await;
     let dead = dead_job(api, a).await;
+    let gone = publish(api, a, "gone.txt", &["Gone."]).await.document;
+    let deletion = api.delete(&a.key, &format!("/v1/documents/{gone}")).await.ok();
     BTreeMap::from([
         ("/v1/documents/{id}", published.document),
+        ("/v1/documents/{id}/pages/{page}", "1.png".to_owned()),
         ("/v1/answers/{id}", text(&answer["id"])),
+        ("/v1/conversations/{id}", text(&conversation["id"])),
         ("/v1/keys/{id}", text(&key["id"])),
         ("/v1/webhooks/{id}", text(&webhook["id"])),
         ("/v1/webhooks/{id}/deliveries/{delivery}", delivery),
+        ("/v1/deletions/{id}", text(&deletion["id"])),
+        ("/v1/tenants/{id}", a.id.to_string()),
         ("/v1/operate/jobs/{id}", published.job),
         ("/v1/operate/runs/{id}", published.run),
         ("/v1/operate/dead/{id}", dead),
@@ -98,7 +105,12 @@ fn fill(path: &str, ids: &BTreeMap<&'static str, String>) -> Option<String> {
 
 /// A body that the route accepts.
 fn body(path: &str) -> Option<Value> {
-    path.ends_with("/state").then(|| json!({"state": "paused"}))
+    match path.rsplit('/').next().unwrap_or_default() {
+        "state" => Some(json!({"state": "paused"})),
+        "feedback" => Some(json!({"verdict": "helpful"})),
+        "messages" => Some(json!({"question": "What is the marker?"})),
+        _ => None,
+    }
 }
 
 fn comparable(reply: &Reply) -> (u16, String, HeaderMap) {
@@ -182,6 +194,7 @@ async fn labels_hide_a_document_from_callers_without_them() {
         format!("{path}/jobs"),
         format!("{path}/versions"),
         format!("{path}/text"),
+        format!("{path}/pages/1.png"),
     ] {
         assert_eq!(api.get(&outsider, &path).await.error(), (404, "NOT_FOUND".to_owned()), "{path}");
     }

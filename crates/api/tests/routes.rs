@@ -6,6 +6,8 @@ mod support;
 use axum::body::Body;
 use axum::http::{Request, header};
 use docmill_api::ApiConfig;
+use docmill_model::Span;
+use docmill_model::document::{Format, Page, PageOutcome, ParsedDocument, Rect, Word};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -61,12 +63,77 @@ async fn results_point_into_the_text() {
     );
 }
 
+/// Replaces what ingest read of a document by an image of one page with two words.
+async fn make_an_image(api: &Api, tenant: &support::Tenant, document: &str) {
+    let word = |start: u32, x0: f32| Word {
+        span: Span::new(start, start + 3),
+        page: 1,
+        rect: Rect { x0, y0: 10.0, x1: x0 + 30.0, y1: 20.0 },
+        confidence: 0.9,
+    };
+    let outcome = PageOutcome::Ocr { confidence: 0.9 };
+    let page = Page { number: 1, width: 500.0, height: 100.0, rotation: 0, span: Span::new(0, 7), outcome };
+    let parsed = ParsedDocument {
+        format: Format::Image,
+        text: "one two".to_owned(),
+        pages: vec![page],
+        words: vec![word(0, 10.0), word(4, 50.0)],
+        ..support::parsed("")
+    };
+    let artifact = api.world.artifacts.put(tenant.id, serde_json::to_vec(&parsed).unwrap().into()).await.unwrap();
+    let id: uuid::Uuid = document.parse().unwrap();
+    let write = api.world.database.write(tenant.id, move |connection| {
+        Box::pin(async move {
+            sqlx::query("UPDATE document_versions SET parsed_sha256 = $2, format = 'image' WHERE document_id = $1")
+                .bind(id)
+                .bind(artifact.sha256.as_str())
+                .execute(connection)
+                .await?;
+            Ok(())
+        })
+    });
+    write.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_drawn_with_a_citation_marked() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let published = publish(&api, &tenant, "a.png", &["Some <b>words</b> here."]).await;
+    let path = format!("/v1/documents/{}/pages", published.document);
+    let excerpt = api.get(&tenant.key, &format!("{path}/1.png?highlight=5-10")).await;
+    assert_eq!(excerpt.headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+    assert_eq!(excerpt.headers[header::CONTENT_SECURITY_POLICY], "default-src 'none'; sandbox");
+    assert!(excerpt.text.contains("Some <mark>&lt;b&gt;wo</mark>rds&lt;/b&gt; here."), "{}", excerpt.text);
+    make_an_image(&api, &tenant, &published.document).await;
+    let drawn = api.get(&tenant.key, &format!("{path}/1.png?highlight=4-7")).await;
+    assert_eq!(drawn.headers[header::CONTENT_TYPE], "image/png");
+    assert_eq!(drawn.text, "page 1 of 23 bytes at 2, marked [(50.0, 10.0, 80.0, 20.0)]");
+    let whole = api.get(&tenant.key, &format!("{path}/1.png?width=250")).await;
+    assert_eq!(whole.text, "page 1 of 23 bytes at 0.5, marked []");
+    for (page, status) in [
+        ("2.png", 404),
+        ("1.gif", 404),
+        ("x.png", 404),
+        ("1.png?highlight=4-8", 422),
+        ("1.png?highlight=7-4", 422),
+        ("1.png?highlight=word", 422),
+        ("1.png?width=49", 422),
+        ("1.png?width=50", 200),
+        ("1.png?width=2000", 200),
+        ("1.png?width=2001", 422),
+        ("1.png?version=2", 404),
+    ] {
+        assert_eq!(api.get(&tenant.key, &format!("{path}/{page}")).await.status, status, "{page}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn results_that_are_not_there_yet_say_so() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
     let path = format!("/v1/documents/{}", api.upload(&tenant.key, "a.txt", b"some bytes").await);
-    for what in ["text", "summary", "extraction", "chunks"] {
+    for what in ["text", "summary", "extraction", "chunks", "pages/1.png"] {
         assert_eq!(
             api.get(&tenant.key, &format!("{path}/{what}")).await.error(),
             (409, "NOT_READY".to_owned()),

@@ -3,6 +3,7 @@
 //! What can be wrong for good (versions, roles, models, files) is found here, before anything is served.
 
 use crate::config::{Config, EmbeddingProvider};
+use crate::models;
 use crate::roles::Roles;
 use docmill_documents::{Parser, ParserConfig, TesseractConfig};
 use docmill_embedded::checks;
@@ -11,7 +12,9 @@ use docmill_platform::artifacts::Artifacts;
 use docmill_platform::blobs::{Blobs, S3Blobs, S3Config};
 use docmill_platform::database::{Database, DatabaseConfig};
 use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, HashEmbedder};
-use docmill_platform::gateway::{Gateway, GatewayConfig, JsonMode, ModelConfig};
+use docmill_platform::failpoints::{Action, Failpoints};
+use docmill_platform::gateway::Gateway;
+use docmill_platform::gateway::prompts::{COMMITTED as BUILTIN_PROMPTS, Prompts};
 use docmill_platform::tokens::TokenCounter;
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::{Engine, EngineConfig, Registry};
@@ -35,10 +38,12 @@ pub struct Assembly {
     pub database: Database,
     pub artifacts: Artifacts,
     pub embedder: Arc<dyn Embedder>,
+    pub parser: Arc<Parser>,
     pub registry: Arc<Registry>,
     pub pipelines: Arc<Pipelines>,
     pub engine: Engine,
     pub gateway: Option<Arc<Gateway>>,
+    pub prompts: Prompts,
     pub data_dir: PathBuf,
 }
 
@@ -51,22 +56,31 @@ impl Assembly {
         let data_dir = data_dir(config)?;
         let ((database, artifacts), embedder) =
             tokio::try_join!(stores(config), embedder(config, roles.needs_model()))?;
-        let gateway = gateway(config, &database)?;
+        let gateway = models::gateway(&config.llm, &database)?;
+        let folder = pipelines_dir(config, &data_dir)?;
+        let prompts = models::prompts(&folder, &database).await?;
+        let parser = Arc::new(parser(config));
         let registry = Arc::new(docmill_stages::registry(StageDeps {
-            parser: Arc::new(parser(config)),
+            parser: parser.clone(),
             embedder: embedder.clone(),
             tokens: tokens(config, roles.needs_model())?,
             gateway: gateway.clone(),
+            prompts: prompts.clone(),
         }));
-        let pipelines = Arc::new(Pipelines::load(&pipelines_dir(config, &data_dir)?, &registry)?);
+        let pipelines = Arc::new(Pipelines::load(&folder, &registry)?);
         pipelines.register(&database).await?;
-        let engine_config = engine_config(config, roles)?;
+        let engine_config = EngineConfig { failpoints: database.failpoints().clone(), ..engine_config(config, roles)? };
         let engine =
             Engine::new(engine_config, database.clone(), artifacts.clone(), registry.clone(), pipelines.clone());
         if roles.needs_broker() {
             engine.check().await?;
         }
-        Ok(Self { database, artifacts, embedder, registry, pipelines, engine, gateway, data_dir })
+        Ok(Self { database, artifacts, embedder, parser, registry, pipelines, engine, gateway, prompts, data_dir })
+    }
+
+    /// What deletions and retention work on.
+    pub fn stores(&self) -> docmill_lifecycle::Stores {
+        docmill_lifecycle::Stores { database: self.database.clone(), artifacts: self.artifacts.clone() }
     }
 }
 
@@ -76,7 +90,21 @@ async fn stores(config: &Config) -> Result<(Database, Artifacts), Failure> {
     let blobs = S3Blobs::new(&s3_config(config)?);
     blobs.check().await?;
     let blobs: Arc<dyn Blobs> = Arc::new(blobs);
+    let database = database.with_failpoints(failpoints(config)?);
     Ok((database.clone(), Artifacts::new(database, blobs)))
+}
+
+/// The points at which this process dies: none, unless a crash test says so.
+fn failpoints(config: &Config) -> Result<Failpoints, Failure> {
+    let failpoints = Failpoints::default();
+    for spec in &config.engine.failpoints {
+        match spec.strip_prefix("record=") {
+            Some(path) => failpoints.record(path.into()),
+            None if failpoints.arm(spec, Action::Abort) => {}
+            None => return Err(Failure::new(Code::ConfigInvalid, format!("there is no failpoint `{spec}`"))),
+        }
+    }
+    Ok(failpoints)
 }
 
 /// The pools, after the server, its settings and the roles were checked.
@@ -85,7 +113,7 @@ async fn stores(config: &Config) -> Result<(Database, Artifacts), Failure> {
 /// `CONFIG_INVALID` with the fix, or `DATABASE_UNAVAILABLE`.
 pub async fn database(config: &Config) -> Result<Database, Failure> {
     let app_url = Config::need(&config.database.url, "DOCMILL_DATABASE_URL")?.clone();
-    let engine_url = Config::need(&config.database.engine_url, "DOCMILL_ENGINE_URL")?.clone();
+    let engine_url = Config::need(&config.database.engine_url, "DOCMILL_DATABASE_ENGINE_URL")?.clone();
     let (app, engine) = (app_url.clone(), engine_url.clone());
     blocking(move || checks::check_postgres(app.expose_secret(), engine.expose_secret())).await?;
     let pools = DatabaseConfig {
@@ -134,7 +162,11 @@ async fn embedder(config: &Config, needed: bool) -> Result<Arc<dyn Embedder>, Fa
     Ok(Arc::new(blocking(move || FastEmbedder::load(settings)).await?))
 }
 
-fn tokens(config: &Config, needed: bool) -> Result<Arc<TokenCounter>, Failure> {
+/// Token counts of the model; of words without one.
+///
+/// # Errors
+/// `PART_MISSING` when the tokenizer cannot be read.
+pub fn tokens(config: &Config, needed: bool) -> Result<Arc<TokenCounter>, Failure> {
     let counter = match &config.embedding.model_dir {
         Some(folder) if needed && config.embedding.provider == EmbeddingProvider::Local => TokenCounter::load(folder)?,
         _ => TokenCounter::words(),
@@ -185,26 +217,6 @@ fn tesseract(config: &Config) -> Option<TesseractConfig> {
     Some(TesseractConfig { binary, tessdata, libraries })
 }
 
-fn gateway(config: &Config, database: &Database) -> Result<Option<Arc<Gateway>>, Failure> {
-    let Some(base_url) = &config.llm.base_url else { return Ok(None) };
-    let model = Config::need(&config.llm.model, "DOCMILL_LLM_MODEL")?.clone();
-    let model = ModelConfig {
-        provider: provider(base_url),
-        base_url: base_url.clone(),
-        api_key: config.llm.api_key.clone(),
-        model,
-        json: JsonMode::default(),
-        limit_parameter: "max_tokens".to_owned(),
-    };
-    Ok(Some(Arc::new(Gateway::new(GatewayConfig::new(vec![model]), database.clone())?)))
-}
-
-/// The provider's name in ledger and metrics: the host of its address.
-fn provider(base_url: &str) -> String {
-    let host = base_url.split("://").nth(1).unwrap_or(base_url);
-    host.split(['/', ':']).next().unwrap_or(host).to_owned()
-}
-
 fn engine_config(config: &Config, roles: &Roles) -> Result<EngineConfig, Failure> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let worker = format!("{}-{}-{}", host.trim(), std::process::id(), &uuid::Uuid::new_v4().simple().to_string()[..6]);
@@ -236,9 +248,10 @@ pub fn pipelines_dir(config: &Config, data_dir: &Path) -> Result<PathBuf, Failur
     if let Some(folder) = &config.pipelines {
         return Ok(folder.clone());
     }
-    let all: String = BUILTIN_PIPELINES.iter().map(|(name, text)| format!("{name}\n{text}\n")).collect();
+    let files: Vec<_> = BUILTIN_PIPELINES.iter().chain(BUILTIN_PROMPTS).collect();
+    let all: String = files.iter().map(|(name, text)| format!("{name}\n{text}\n")).collect();
     let folder = data_dir.join(format!("pipelines-{}", &Sha256Hex::of(all.as_bytes()).as_str()[..12]));
-    for (name, text) in BUILTIN_PIPELINES {
+    for (name, text) in files {
         let path = folder.join(name);
         if std::fs::read_to_string(&path).is_ok_and(|found| found == *text) {
             continue;

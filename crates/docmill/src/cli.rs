@@ -1,6 +1,8 @@
 //! The command line: what can be asked for, with an example each. What is done stands in the module of the command.
 
+use crate::client::lifecycle::{DeleteArgs, RetentionCommand};
 use crate::exit;
+use crate::operator::args::{BacklogArgs, DeadCommand, DoctorArgs, JobsArgs, PauseArgs, ReplayArgs, ReplaysCommand};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -71,6 +73,25 @@ pub enum Command {
     /// Ask a question and get an answer with citations.
     #[command(after_help = "Example: docmill ask \"When is the pier closed?\"")]
     Ask(QueryArgs),
+    /// List the versions of a document, and which of them answers.
+    Versions {
+        /// Document id.
+        document: String,
+    },
+    /// Delete documents, a collection or a tenant, with a receipt.
+    #[command(
+        after_help = "Examples: docmill delete 0198… --receipt\n          docmill delete --collection drafts --yes"
+    )]
+    Delete(DeleteArgs),
+    /// List the receipts of deletions, newest first.
+    Deletions {
+        /// Most receipts to list.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show, set and apply how long things are kept.
+    #[command(subcommand)]
+    Retention(RetentionCommand),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -78,23 +99,52 @@ pub enum Command {
     #[command(subcommand)]
     Pipelines(PipelinesCommand),
     /// Check the installation and evaluate the invariants on live data.
-    Doctor,
+    #[command(after_help = "Example: docmill doctor --repair")]
+    Doctor(DoctorArgs),
+    /// Judge retrieval, answers, extraction and summaries on labelled data, outside the live path.
+    #[command(subcommand)]
+    Eval(crate::eval::EvalCommand),
     /// Jobs that nothing will retry by itself.
     #[command(subcommand)]
     Dead(DeadCommand),
-    /// Run stages again.
-    #[command(after_help = "Example: docmill replay --stage embed --pipeline default --dry-run")]
+    /// Process documents again: first a plan, then the work with its progress, at the end a report.
+    #[command(
+        after_help = "Examples: docmill replay --stage embed --recompute --pipeline default --dry-run\n          \
+                            docmill replay --status failed --code OCR_UNAVAILABLE --yes"
+    )]
     Replay(ReplayArgs),
-    /// Show what waits, by stage.
-    Backlog,
-    /// Read a file here, without a stack, and show what came out.
-    Inspect {
-        /// The file.
-        file: PathBuf,
-        /// Print the whole text.
-        #[arg(long)]
-        text: bool,
+    /// List, show, pause, resume and cancel replays.
+    #[command(subcommand)]
+    Replays(ReplaysCommand),
+    /// List jobs, newest first, or show one with its attempts.
+    #[command(after_help = "Example: docmill jobs --state waiting --stage embed")]
+    Jobs(JobsArgs),
+    /// Stop a stage, a pipeline or a tenant; work waits, nothing is lost.
+    #[command(after_help = "Example: docmill pause stage embed")]
+    Pause(PauseArgs),
+    /// Let what was paused go on.
+    #[command(after_help = "Example: docmill resume stage embed")]
+    Resume(PauseArgs),
+    /// Cancel a run.
+    Cancel {
+        /// Run id.
+        run: String,
     },
+    /// Show what waits and runs, by stage.
+    #[command(after_help = "Example: docmill backlog --all --watch")]
+    Backlog(BacklogArgs),
+    /// Prompts of model providers: versions, rollouts, rollback.
+    #[command(subcommand)]
+    Prompts(crate::client::prompts::PromptsCommand),
+    /// Show what models cost, and set budgets.
+    #[command(after_help = "Example: docmill usage --from 2026-01-01T00:00:00Z")]
+    Usage(crate::client::usage::UsageArgs),
+    /// Serve tools for assistants (Model Context Protocol) over standard input and output.
+    #[command(after_help = "Example, in an assistant's settings: {\"command\": \"docmill\", \"args\": [\"mcp\"]}")]
+    Mcp,
+    /// Read a file here, without a stack, and show what came out.
+    #[command(after_help = "Example: docmill inspect report.pdf --html report.html")]
+    Inspect(InspectArgs),
     /// Ask a role whether it is ready; for container health checks.
     Health {
         /// What to ask; the own listen address when absent.
@@ -116,6 +166,19 @@ pub enum Command {
         /// Folder of the stack.
         root: PathBuf,
     },
+}
+
+/// Arguments of `inspect`.
+#[derive(Args)]
+pub struct InspectArgs {
+    /// The file.
+    pub file: PathBuf,
+    /// Print the whole text.
+    #[arg(long)]
+    pub text: bool,
+    /// Write a page of HTML here: the pages with blocks, words and tables drawn over them.
+    #[arg(long, value_name = "OUT")]
+    pub html: Option<PathBuf>,
 }
 
 /// Arguments of `demo`.
@@ -278,56 +341,4 @@ pub enum PipelinesCommand {
     },
     /// Print the JSON Schema of pipeline files.
     Schema,
-}
-
-/// `dead …`
-#[derive(Subcommand)]
-pub enum DeadCommand {
-    /// List dead jobs.
-    List {
-        /// Only this stage.
-        #[arg(long)]
-        stage: Option<String>,
-    },
-    /// Show one with its attempts.
-    Show {
-        /// Job id.
-        job: String,
-    },
-    /// Run it again: a new run of the document whose finished stages come from the cache.
-    Retry {
-        /// Job id.
-        job: String,
-    },
-    /// Record that nobody will.
-    Discard {
-        /// Job id.
-        job: String,
-    },
-}
-
-/// Arguments of `replay`.
-#[derive(Args)]
-pub struct ReplayArgs {
-    /// Stage to run again, with what follows it.
-    #[arg(long)]
-    pub stage: String,
-    /// Only this document.
-    #[arg(long)]
-    pub document: Option<String>,
-    /// Only documents of this pipeline.
-    #[arg(long)]
-    pub pipeline: Option<String>,
-    /// Only documents in this state, e.g. failed.
-    #[arg(long)]
-    pub status: Option<String>,
-    /// Only documents created since this RFC 3339 instant.
-    #[arg(long)]
-    pub since: Option<String>,
-    /// Show the plan only.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Go on although more documents match than the limit; give the count that was measured.
-    #[arg(long, value_name = "COUNT")]
-    pub confirm: Option<u64>,
 }

@@ -3,14 +3,18 @@
 pub mod api;
 pub mod files;
 mod keys;
-mod operate;
+mod mcp;
+pub mod prompts;
+pub mod lifecycle;
 pub mod query;
 mod show;
 pub mod upload;
+pub mod usage;
 mod watch;
 
 use crate::cli::{Cli, Command};
 use crate::exit::Ending;
+use crate::operator;
 use crate::roles::access;
 use crate::stack;
 use api::Api;
@@ -28,10 +32,14 @@ pub async fn run(cli: &Cli) -> Result<(), Ending> {
         Command::Show(args) => show::one(cli, args, &api).await,
         Command::Search(args) => query::search(cli, args, &api).await,
         Command::Ask(args) => query::ask(cli, args, &api).await,
-        Command::Dead(command) => operate::dead(cli, command, &api).await,
-        Command::Replay(args) => operate::replay(cli, args, &api).await,
-        Command::Backlog => operate::backlog(cli, &api).await,
-        _ => Ok(()),
+        Command::Versions { document } => lifecycle::versions(cli, document, &api).await,
+        Command::Delete(args) => lifecycle::delete(cli, args, &api).await,
+        Command::Deletions { limit } => lifecycle::deletions(cli, *limit, &api).await,
+        Command::Retention(command) => lifecycle::retention(cli, command, &api).await,
+        Command::Prompts(command) => prompts::run(cli, command, &api).await,
+        Command::Usage(args) => usage::run(cli, args, &api).await,
+        Command::Mcp => mcp::run(&api).await,
+        _ => operator::steer(cli, &api).await,
     }
 }
 

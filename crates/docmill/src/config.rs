@@ -6,6 +6,7 @@
 pub mod load;
 
 use docmill_model::{Code, Failure};
+use docmill_platform::gateway::{ModelConfig, ProviderLimits, Redaction};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -73,6 +74,7 @@ pub struct EngineSettings {
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
     pub slots: BTreeMap<String, usize>,
+    pub failpoints: Vec<String>,
 }
 
 /// Which embedding model.
@@ -118,13 +120,29 @@ pub struct ApiSettings {
     pub allow_private_webhooks: bool,
 }
 
-/// The model provider.
+/// The model providers.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlmSettings {
     pub base_url: Option<String>,
     pub api_key: Option<SecretString>,
     pub model: Option<String>,
+    pub models: Vec<ModelConfig>,
+    pub uses: BTreeMap<String, Vec<String>>,
+    pub limits: BTreeMap<String, ProviderLimits>,
+    pub prices: Option<PathBuf>,
+    pub redactions: Vec<Redaction>,
+    #[serde(with = "humantime_serde")]
+    pub try_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub total_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub stall_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub hedge_after: Option<Duration>,
+    pub tries: u32,
+    #[serde(with = "humantime_serde")]
+    pub cache_for: Duration,
 }
 
 /// How logs look.

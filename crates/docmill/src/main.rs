@@ -5,8 +5,11 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod eval;
 mod exit;
+mod inspect;
 mod logging;
+mod models;
 mod operator;
 mod output;
 mod pipelines;
@@ -52,8 +55,9 @@ async fn run(cli: Cli) -> Result<(), Ending> {
         Command::Worker { stages } => roles::worker(&cli, stages).await,
         Command::ObjectStore { root } => supervise::object_store(root).await,
         Command::Supervise { root } => supervise::run(root).await,
+        Command::Eval(command) => eval::run(&cli, command).await,
         Command::Pipelines(command) => pipelines::run(&cli, command).await,
-        Command::Migrate | Command::Doctor | Command::Inspect { .. } | Command::Health { .. } => {
+        Command::Migrate | Command::Doctor(_) | Command::Inspect(_) | Command::Health { .. } => {
             operator::run(&cli).await
         }
         Command::ParseChild => Ok(()),

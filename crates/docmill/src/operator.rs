@@ -1,34 +1,58 @@
-//! Commands for whoever runs an installation: migrate, doctor, inspect, health.
+//! Commands for whoever runs an installation: migrate, doctor, inspect, health; and over the API what waits, failed, and
+//! is done again.
+
+pub mod args;
+mod replays;
+mod work;
 
 use crate::assembly::{self, blocking};
 use crate::cli::{Cli, Command};
-use crate::client;
+use crate::client::{self, api::Api};
 use crate::config::{Config, load};
 use crate::exit::Ending;
-use crate::output::{self, field, plain};
+use crate::inspect;
+use crate::output::{self, field};
 use crate::roles::access;
 use crate::stack;
-use docmill_documents::ParseRequest;
+use args::DoctorArgs;
 use docmill_embedded::{Stack, database};
 use docmill_model::{Code, Failure};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long repairs may take until the invariants hold.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs one of the commands.
 pub async fn run(cli: &Cli) -> Result<(), Ending> {
     match &cli.command {
         Command::Migrate => migrate(cli).await,
-        Command::Doctor => doctor(cli).await,
-        Command::Inspect { file, text } => inspect(cli, file, *text).await,
+        Command::Doctor(args) => doctor(cli, args).await,
+        Command::Inspect(args) => inspect::run(cli, &settings(cli).await?, args).await,
         Command::Health { at } => health(cli, at.as_deref()).await,
+        _ => Ok(()),
+    }
+}
+
+/// Runs one of the commands that see and steer the work.
+pub async fn steer(cli: &Cli, api: &Api) -> Result<(), Ending> {
+    match &cli.command {
+        Command::Dead(command) => work::dead(cli, command, api).await,
+        Command::Jobs(args) => work::jobs(cli, args, api).await,
+        Command::Pause(args) => work::pause(cli, args, api).await,
+        Command::Resume(args) => work::resume(cli, args, api).await,
+        Command::Cancel { run } => work::cancel(cli, run, api).await,
+        Command::Backlog(args) => work::backlog(cli, args, api).await,
+        Command::Replay(args) => replays::replay(cli, args, api).await,
+        Command::Replays(command) => replays::replays(cli, command, api).await,
         _ => Ok(()),
     }
 }
 
 async fn migrate(cli: &Cli) -> Result<(), Ending> {
     let config = load::load(cli.config.as_deref())?;
-    let url = Config::need(&config.database.owner_url, "DOCMILL_OWNER_URL")?.clone();
+    let url = Config::need(&config.database.owner_url, "DOCMILL_DATABASE_OWNER_URL")?.clone();
     let applied = blocking(move || database::migrate(url.expose_secret())).await?;
     if cli.json {
         output::json(&json!({ "applied": applied }));
@@ -41,7 +65,7 @@ async fn migrate(cli: &Cli) -> Result<(), Ending> {
 }
 
 /// The settings, with what the embedded stack of this home offers.
-async fn settings(cli: &Cli) -> Result<Config, Failure> {
+pub async fn settings(cli: &Cli) -> Result<Config, Failure> {
     let mut config = load::load(cli.config.as_deref())?;
     if let Some(home) = stack::existing_home(cli)? {
         let (work, pepper) = (home.clone(), String::new());
@@ -57,7 +81,7 @@ struct Check {
     result: Result<String, Failure>,
 }
 
-async fn doctor(cli: &Cli) -> Result<(), Ending> {
+async fn doctor(cli: &Cli, args: &DoctorArgs) -> Result<(), Ending> {
     let config = settings(cli).await?;
     let mut checks = vec![
         Check { name: "database", result: assembly::database(&config).await.map(|_| "answers as configured".into()) },
@@ -75,14 +99,28 @@ async fn doctor(cli: &Cli) -> Result<(), Ending> {
     checks.push(Check { name: "sandbox", result: walls });
     let missing = || Failure::new(Code::OcrUnavailable, "no tesseract: scans end OCR_UNAVAILABLE");
     checks.push(Check { name: "ocr", result: if ocr.is_empty() { Err(missing()) } else { Ok(ocr) } });
-    let report = match client::connect(cli) {
-        Ok(api) => api.get("/v1/operate/doctor", &[]).await.unwrap_or_default(),
-        Err(_) => Value::Null,
+    let (report, repairs) = match client::connect(cli) {
+        Ok(api) if args.repair => repair(&api).await?,
+        Ok(api) => (api.get("/v1/operate/doctor", &[]).await.unwrap_or_default(), Value::Null),
+        Err(_) => (Value::Null, Value::Null),
     };
-    show_doctor(cli, &checks, &report)
+    show_doctor(cli, &checks, &report, &repairs)
 }
 
-fn show_doctor(cli: &Cli, checks: &[Check], report: &Value) -> Result<(), Ending> {
+/// Repairs, and looks again until the invariants hold or the time is over: what is processed again takes a while.
+async fn repair(api: &Api) -> Result<(Value, Value), Ending> {
+    let repairs = api.post("/v1/operate/doctor/repair", &json!({})).await?;
+    let started = Instant::now();
+    loop {
+        let report = api.get("/v1/operate/doctor", &[]).await?;
+        if report["healthy"] == true || started.elapsed() > REPAIR_PATIENCE {
+            return Ok((report, repairs["repairs"].clone()));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn show_doctor(cli: &Cli, checks: &[Check], report: &Value, repairs: &Value) -> Result<(), Ending> {
     let invariants = report["invariants"].as_array().cloned().unwrap_or_default();
     let violated = invariants.iter().any(|i| i["violations"].as_array().is_some_and(|v| !v.is_empty()));
     // Without OCR everything but scans works.
@@ -93,7 +131,7 @@ fn show_doctor(cli: &Cli, checks: &[Check], report: &Value) -> Result<(), Ending
             Err(failure) => json!({"name": c.name, "ok": false, "code": failure.code, "detail": failure.message}),
         });
         output::json(
-            &json!({"healthy": !violated && !broken, "checks": shown.collect::<Vec<_>>(), "invariants": invariants}),
+            &json!({"healthy": !violated && !broken, "checks": shown.collect::<Vec<_>>(), "invariants": invariants, "repairs": repairs}),
         );
     } else {
         for check in checks {
@@ -101,6 +139,10 @@ fn show_doctor(cli: &Cli, checks: &[Check], report: &Value) -> Result<(), Ending
                 Ok(detail) => output::line(format!("ok      {:16} {detail}", check.name)),
                 Err(failure) => output::line(format!("FAILED  {:16} {failure}", check.name)),
             }
+        }
+        for repair in repairs.as_array().into_iter().flatten() {
+            let [invariant, subject, action] = ["/invariant", "/subject", "/action"].map(|at| field(repair, at));
+            output::line(format!("repaired {invariant}: {subject}: {action}"));
         }
         if report.is_null() {
             output::line("\nThe API does not answer, so the invariants were not evaluated.");
@@ -115,43 +157,6 @@ fn show_doctor(cli: &Cli, checks: &[Check], report: &Value) -> Result<(), Ending
         }
     }
     if violated || broken { Err(Ending::Found) } else { Ok(()) }
-}
-
-async fn inspect(cli: &Cli, file: &Path, whole: bool) -> Result<(), Ending> {
-    let config = settings(cli).await?;
-    let (path, shown) = (file.to_owned(), file.display().to_string());
-    let bytes = blocking(move || {
-        std::fs::read(&path).map_err(|e| Failure::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))
-    })
-    .await?;
-    let declared = client::files::content_type(file);
-    let parsed = assembly::parser(&config)
-        .parse(ParseRequest {
-            bytes: bytes.into(),
-            declared: (declared != "application/octet-stream").then(|| declared.to_owned()),
-            name: file.file_name().map(|name| name.to_string_lossy().into_owned()),
-            ..ParseRequest::default()
-        })
-        .await?;
-    let document = &parsed.document;
-    if cli.json {
-        output::json(&json!({"document": document, "millis": parsed.millis, "peak_rss_bytes": parsed.peak_rss_bytes}));
-        return Ok(());
-    }
-    output::line(format!("{shown}: {:?} by {}, language {:?}", document.format, document.engine, document.language));
-    output::line(format!(
-        "{} characters, {} pages, {} blocks, {} words, {} tables, {} ms, {} MiB",
-        document.text.chars().count(),
-        document.pages.len(),
-        document.blocks.len(),
-        document.words.len(),
-        document.tables.len(),
-        parsed.millis,
-        parsed.peak_rss_bytes >> 20
-    ));
-    let limit = if whole { usize::MAX } else { 600 };
-    output::line(format!("\n{}", plain(&document.text.chars().take(limit).collect::<String>())));
-    Ok(())
 }
 
 async fn health(cli: &Cli, at: Option<&str>) -> Result<(), Ending> {

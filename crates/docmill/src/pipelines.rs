@@ -7,6 +7,7 @@ use crate::exit::Ending;
 use crate::output;
 use docmill_model::{Code, Failure};
 use docmill_platform::embedder::HashEmbedder;
+use docmill_platform::gateway::prompts::Prompts;
 use docmill_platform::tokens::TokenCounter;
 use docmill_runtime::Registry;
 use docmill_runtime::pipeline::{self, Pipeline, Pipelines};
@@ -22,6 +23,7 @@ fn registry(config: &Config) -> Registry {
         embedder: Arc::new(HashEmbedder::new()),
         tokens: Arc::new(TokenCounter::words()),
         gateway: None,
+        prompts: Prompts::of_files(Vec::new()),
     })
 }
 

@@ -9,6 +9,8 @@ use crate::exit::Ending;
 use crate::logging;
 use docmill_api::{ApiConfig, ApiParts, ApiState, Readiness};
 use docmill_embedded::{Home, Stack, files};
+use docmill_lifecycle::collect::Ages;
+use docmill_lifecycle::sweep::SweepConfig;
 use docmill_model::{Code, Failure};
 use docmill_platform::webhooks::{Delivery, WebhookSender};
 use docmill_retrieval::{Answers, Follower, FollowerConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig};
@@ -16,6 +18,7 @@ use docmill_runtime::deliveries::{DeliveryRequest, DeliverySender};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -36,6 +39,8 @@ pub struct Roles {
     pub stages: Option<Vec<String>>,
 }
 
+/// Pause between passes of retention and collection.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Stages that embed texts or count tokens.
 const MODEL_STAGES: [&str; 3] = ["chunk", "embed", "summarize"];
 
@@ -138,17 +143,27 @@ async fn run(mut config: Config, roles: Roles, home: Option<Home>) -> Result<(),
         let (heal, deliver) = (stop.clone(), stop.clone());
         tasks.spawn(async move { healer.run_reconciler(heal).await });
         tasks.spawn(async move { deliverer.run_deliveries(sender, deliver).await });
-        let (database, blobs, sweep) = (assembly.database.clone(), assembly.artifacts.blobs().clone(), stop.clone());
+        let (stores, sweep, stop) = (assembly.stores(), sweep_config(&assembly), stop.clone());
         tasks.spawn(async move {
-            docmill_api::documents::deletions::run(database, blobs, sweep).await;
+            docmill_lifecycle::sweep::run(stores, sweep, stop).await;
             Ok(())
         });
     }
+    let (prompts, following) = (assembly.prompts.clone(), stop.clone());
+    tasks.spawn(async move {
+        prompts.follow(following).await;
+        Ok(())
+    });
     serve_http(&config, &roles, &assembly, metrics, listener, &stop, &mut tasks)?;
     tracing::info!(?roles, "serving");
     let ended = wait(&mut tasks, &stop).await;
     assembly.database.close().await;
     ended
+}
+
+fn sweep_config(assembly: &Assembly) -> SweepConfig {
+    let rules = assembly.pipelines.all().iter().map(|pipeline| (pipeline.name.clone(), pipeline.retention)).collect();
+    SweepConfig { rules, ages: Ages::default(), every: SWEEP_EVERY }
 }
 
 /// Waits for all loops; the first that fails stops the others.
@@ -174,11 +189,12 @@ fn serve_http(
     stop: &CancellationToken,
     tasks: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(), Failure> {
+    let broker = roles.needs_broker().then(|| assembly.engine.broker_status());
     let router = if roles.api {
         let lexical = LexicalIndexes::new(LexicalConfig::new(assembly.data_dir.join("lexical")))?;
         let node = FollowerConfig::new(node_id(&assembly.data_dir)?);
         let follower = Follower::new(assembly.database.clone(), lexical.clone(), node);
-        let readiness = Readiness { broker: None, index: Some(follower.status()) };
+        let readiness = Readiness { broker, index: Some(follower.status()) };
         let following = stop.clone();
         tasks.spawn(async move {
             follower.run(following).await;
@@ -188,7 +204,8 @@ fn serve_http(
             Search::new(assembly.database.clone(), assembly.embedder.clone(), lexical, SearchConfig::default());
         docmill_api::router(api_state(config, assembly, search, readiness, metrics)?)
     } else {
-        docmill_api::serve::probes(assembly.database.clone(), metrics, config.api.metrics_token.clone())
+        let readiness = Readiness { broker, index: None };
+        docmill_api::serve::probes(assembly.database.clone(), readiness, metrics, config.api.metrics_token.clone())
     };
     let stop = stop.clone();
     tasks.spawn(async move {
@@ -205,8 +222,12 @@ fn api_state(
     readiness: Readiness,
     metrics: Option<PrometheusHandle>,
 ) -> Result<ApiState, Failure> {
-    let answers =
-        Answers::new(search.clone(), assembly.artifacts.clone(), access::generator(assembly), Default::default());
+    let answers = Answers::new(
+        search.clone(),
+        assembly.artifacts.clone(),
+        crate::models::generator(assembly),
+        Default::default(),
+    );
     let settings = ApiConfig {
         rate: docmill_api::limits::Rate { per_sec: config.api.rate_per_sec, burst: config.api.burst },
         cors_origins: config.api.cors_origins.clone(),
@@ -222,6 +243,7 @@ fn api_state(
         registry: assembly.registry.clone(),
         search,
         answers,
+        pages: assembly.parser.clone(),
         pepper: Config::need(&config.pepper, "DOCMILL_PEPPER")?.clone(),
         readiness,
         metrics,

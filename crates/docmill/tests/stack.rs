@@ -60,7 +60,7 @@ fn a_wrong_setting_is_one_line_that_says_what_to_do() {
         let output = whole
             .command(&["serve", "--roles", "relay"])
             .env(variable, value)
-            .env("DOCMILL_ENGINE_URL", value)
+            .env("DOCMILL_DATABASE_ENGINE_URL", value)
             .output();
         let output = output.unwrap();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -67,9 +67,10 @@ fn imports_point_one_way() {
         ("documents", &["model"]),
         ("embedded", &["model"]),
         ("runtime", &["model", "platform"]),
+        ("lifecycle", &["model", "platform"]),
         ("retrieval", &["model", "platform"]),
         ("stages", &["model", "platform", "runtime", "documents", "retrieval"]),
-        ("api", &["model", "platform", "runtime", "retrieval", "documents"]),
+        ("api", &["model", "platform", "runtime", "lifecycle", "retrieval", "documents"]),
         ("testkit", &["model", "platform", "embedded"]),
     ]);
     for (name, found) in dependencies() {

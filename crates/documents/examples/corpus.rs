@@ -1,14 +1,16 @@
 //! Parses every file of a folder in the sandbox and prints what became of them, a row per format.
 //!
-//! `cargo run --release -p docmill-documents --example corpus -- FOLDER [--only TEXT] [--slots N] [--rows FILE]`
+//! `cargo run --release -p docmill-documents --example corpus -- FOLDER [--only TEXT] [--slots N] [--rows FILE] [--unchecked]`
 //!
-//! FOLDER may hold a `manifest.tsv` (path, format, …, mime); otherwise all files below it are read. `DOCMILL_PDFIUM`
-//! names libpdfium.so. `--rows` writes a JSON line per file with its text, to be compared with references.
+//! FOLDER may hold a `manifest.tsv` (path, format, …, mime); otherwise all files below it are read. Instead of a folder
+//! a file may be named that lists one path a line. `DOCMILL_PDFIUM` names libpdfium.so. `--rows` writes a JSON line per
+//! file with its text and tables, to be compared with references; `--unchecked` leaves out what only checks the result,
+//! for measuring time.
 
 use bytes::Bytes;
 use docmill_documents::{Inspection, ParseOptions, ParseRequest, Parser, ParserConfig, TesseractConfig};
 use docmill_model::CanonicalText;
-use docmill_model::document::{BlockKind, ParsedDocument};
+use docmill_model::document::{BlockKind, ParsedDocument, Table};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,17 +40,18 @@ fn main() -> ExitCode {
         return docmill_documents::child_main();
     }
     let Some(folder) = arguments.get(1) else {
-        eprintln!("usage: corpus FOLDER [--only TEXT] [--slots N] [--rows FILE]");
+        eprintln!("usage: corpus FOLDER [--only TEXT] [--slots N] [--rows FILE] [--unchecked]");
         return ExitCode::FAILURE;
     };
     let option = |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).cloned();
     let slots = option("--slots").and_then(|n| n.parse().ok()).unwrap_or(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    runtime.block_on(run(PathBuf::from(folder), option("--only"), slots, option("--rows")));
+    let checked = !arguments.iter().any(|a| a == "--unchecked");
+    runtime.block_on(run(PathBuf::from(folder), option("--only"), slots, option("--rows"), checked));
     ExitCode::SUCCESS
 }
 
-async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<String>) {
+async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<String>, checked: bool) {
     let mut items = items(&folder);
     items.retain(|item| only.as_ref().is_none_or(|only| item.path.contains(only.as_str())));
     let parser = Parser::new(config(slots));
@@ -70,7 +73,7 @@ async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<S
             let name = item.path.rsplit('/').next().map(str::to_owned);
             let request = ParseRequest { bytes: Bytes::from(bytes), declared, name, options: ParseOptions::default() };
             let parsed = parser.parse_measured(request).await;
-            if let Ok(parsed) = &parsed {
+            if let (Ok(parsed), true) = (&parsed, checked) {
                 for violation in parsed.document.violations().iter().take(1) {
                     println!("VIOLATION {}: {violation}", item.path);
                 }
@@ -83,8 +86,10 @@ async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<S
                 && let Some(file) = rows.as_mut()
             {
                 let content = parsed.as_ref().map(|p| content(&p.document)).unwrap_or_default();
-                let line =
-                    serde_json::json!({"path": item.path, "mime": item.mime, "report": report, "content": content});
+                let tables = parsed.as_ref().map(|p| tables(&p.document)).unwrap_or_default();
+                let line = serde_json::json!({
+                    "path": item.path, "mime": item.mime, "report": report, "content": content, "tables": tables
+                });
                 let _ = writeln!(file, "{line}");
             }
             if let Ok(mut table) = table.lock() {
@@ -104,6 +109,21 @@ fn content(document: &ParsedDocument) -> String {
     let text = CanonicalText::from_canonical(document.text.clone());
     let blocks = document.blocks.iter().filter(|b| b.role != BlockKind::Furniture);
     blocks.filter_map(|b| text.slice(b.span)).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The tables as rows of cell texts; a cell that covers several places stands at the first.
+fn tables(document: &ParsedDocument) -> Vec<Vec<Vec<String>>> {
+    let text = CanonicalText::from_canonical(document.text.clone());
+    let table = |table: &Table| {
+        let mut rows = vec![vec![String::new(); table.columns as usize]; table.rows as usize];
+        for cell in &table.cells {
+            if let Some(place) = rows.get_mut(cell.row as usize).and_then(|row| row.get_mut(cell.column as usize)) {
+                *place = text.slice(cell.span).unwrap_or_default().to_owned();
+            }
+        }
+        rows
+    };
+    document.tables.iter().map(table).collect()
 }
 
 fn add(row: &mut Row, report: &Inspection) {
@@ -163,6 +183,11 @@ fn items(folder: &Path) -> Vec<Item> {
         let known = rows.filter(|columns| columns.len() > 8);
         return known.map(|c| Item { path: c[0].clone(), format: c[1].clone(), mime: c[8].clone() }).collect();
     }
+    let format = |path: &Path| path.extension().map(|e| e.to_string_lossy().into_owned()).unwrap_or_default();
+    if let Ok(list) = std::fs::read_to_string(folder) {
+        let item = |line: &str| Item { path: line.to_owned(), format: format(line.as_ref()), mime: String::new() };
+        return list.lines().map(item).collect();
+    }
     let mut found = Vec::new();
     let mut open = vec![folder.to_path_buf()];
     while let Some(next) = open.pop() {
@@ -171,8 +196,8 @@ fn items(folder: &Path) -> Vec<Item> {
             if path.is_dir() {
                 open.push(path);
             } else if let Ok(relative) = path.strip_prefix(folder) {
-                let format = path.extension().map(|e| e.to_string_lossy().into_owned()).unwrap_or_default();
-                found.push(Item { path: relative.to_string_lossy().into_owned(), format, mime: String::new() });
+                let (path, format) = (relative.to_string_lossy().into_owned(), format(&path));
+                found.push(Item { path, format, mime: String::new() });
             }
         }
     }

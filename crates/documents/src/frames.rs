@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Ready = b'R' as isize,
     /// An image to be recognised: JSON [`OcrRequest`] after its length, then one byte per pixel.
     Ocr = b'O' as isize,
+    /// Work on a page begins: its number as four bytes, 0 for none any more.
+    Page = b'P' as isize,
     /// A piece of the result.
     Chunk = b'C' as isize,
     /// The result is complete: JSON [`Done`].
@@ -33,7 +35,8 @@ pub(crate) enum Kind {
 impl Kind {
     /// The kind behind a byte.
     pub fn of(byte: u8) -> Option<Kind> {
-        [Kind::Ready, Kind::Ocr, Kind::Chunk, Kind::Done, Kind::Failed].into_iter().find(|&kind| kind as u8 == byte)
+        let all = [Kind::Ready, Kind::Ocr, Kind::Page, Kind::Chunk, Kind::Done, Kind::Failed];
+        all.into_iter().find(|&kind| kind as u8 == byte)
     }
 }
 
@@ -73,6 +76,8 @@ pub(crate) struct Request {
     pub options: ParseOptions,
     /// Language packs that OCR may use; empty when OCR is not available.
     pub ocr_packs: Vec<String>,
+    /// Pages that ended an earlier try, and how: they are left out.
+    pub bad_pages: Vec<(u32, Failure)>,
     /// Bytes that follow.
     pub size_bytes: u64,
 }

@@ -33,7 +33,7 @@ pub use frames::Lockdown;
 pub use inspect::{Inspection, inspection_html};
 pub use limits::Limits;
 pub use options::{OcrMode, ParseOptions, PdfEngine};
-pub use parse::parse_in_process;
+pub use parse::{InProcess, parse_in_process};
 pub use parser::{FailedParse, ParseRequest, Parsed, Parser, ParserConfig, SandboxReport};
 pub use recogniser::TesseractConfig;
 pub use render::excerpt_html;

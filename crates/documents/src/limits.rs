@@ -38,6 +38,9 @@ pub struct Limits {
     pub cpu_secs: u64,
     /// Wall clock of the parsing child in seconds, not counting its waits for OCR (`PARSER_TIMEOUT`): 120.
     pub wall_secs: u64,
+    /// Wall clock of one page of a PDF in seconds, not counting waits for OCR; the page fails, the others are read
+    /// (`PARSER_TIMEOUT`): 25.
+    pub page_secs: u64,
     /// Address space of one OCR process (`PARSER_MEMORY`): 1 GiB.
     pub ocr_memory_bytes: u64,
     /// Wall clock and processor time of one OCR process in seconds (`PARSER_TIMEOUT`): 60.
@@ -67,6 +70,7 @@ impl Default for Limits {
             memory_bytes: 480 * MIB,
             cpu_secs: 100,
             wall_secs: 120,
+            page_secs: 25,
             ocr_memory_bytes: 1024 * MIB,
             ocr_page_secs: 60,
             ocr_total_secs: 900,

@@ -28,6 +28,11 @@ pub(crate) trait Recognise {
     /// # Errors
     /// What the recogniser failed with.
     fn wait(&mut self, id: u32) -> Result<String, Failure>;
+    /// Tells that work on a page begins (0: on none any more), so that whoever watches knows which page it was that
+    /// ended the process. Answers with a failure when the page did so in an earlier try and is to be left out.
+    fn begin(&mut self, _page: u32) -> Option<Failure> {
+        None
+    }
 }
 
 /// A recogniser that is not there.
@@ -57,6 +62,22 @@ const WINDOW: usize = 2;
 const DOUBTFUL: f32 = 0.55;
 /// Confidence of the orientation below which it is not believed.
 const ORIENTED: f32 = 1.0;
+
+/// Pixels of ground around every image that is handed over: letters that touch the edge are not recognised.
+const FRAME: u32 = 20;
+
+/// The image within a frame of its own ground, the median shade of its edge.
+fn framed(image: &GrayImage) -> GrayImage {
+    let (width, height) = image.dimensions();
+    let rows = (0..width).flat_map(|x| [(x, 0), (x, height.saturating_sub(1))]);
+    let columns = (0..height).flat_map(|y| [(0, y), (width.saturating_sub(1), y)]);
+    let mut edge: Vec<u8> = rows.chain(columns).map(|(x, y)| image.get_pixel(x, y).0[0]).collect();
+    edge.sort_unstable();
+    let ground = edge.get(edge.len() / 2).copied().unwrap_or(u8::MAX);
+    let mut framed = GrayImage::from_pixel(width + 2 * FRAME, height + 2 * FRAME, image::Luma([ground]));
+    image::imageops::replace(&mut framed, image, i64::from(FRAME), i64::from(FRAME));
+    framed
+}
 
 struct Pending {
     /// Index of the draft.
@@ -148,7 +169,7 @@ impl Queue {
 
     /// The words of a page; a doubtful page is turned as its orientation says and read again.
     fn read(&mut self, pending: &Pending, ocr: &mut dyn Recognise) -> Result<tsv::Recognised, Failure> {
-        let upright = tsv::read(&ocr.wait(pending.id)?, pending.scale);
+        let upright = tsv::read(&ocr.wait(pending.id)?, pending.scale, FRAME);
         if (upright.confidence >= DOUBTFUL && upright.words.len() >= 3) || !ocr.packs().iter().any(|p| p == "osd") {
             return Ok(upright);
         }
@@ -159,7 +180,7 @@ impl Queue {
             _ => image::imageops::rotate270(&pending.image),
         };
         let id = self.submit(ocr, &turned, false)?;
-        let mut again = tsv::read(&ocr.wait(id)?, pending.scale);
+        let mut again = tsv::read(&ocr.wait(id)?, pending.scale, FRAME);
         if again.confidence * again.words.len() as f32 <= upright.confidence * upright.words.len() as f32 {
             return Ok(upright);
         }
@@ -180,6 +201,7 @@ impl Queue {
 
     fn submit(&mut self, ocr: &mut dyn Recognise, image: &GrayImage, orientation: bool) -> Result<u32, Failure> {
         self.next += 1;
+        let image = framed(image);
         let (width, height) = image.dimensions();
         let languages = self.installed(ocr.packs());
         let request = OcrRequest { id: self.next, width, height, dpi: self.dpi, orientation, languages };

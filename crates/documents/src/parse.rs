@@ -5,6 +5,7 @@ use crate::options::{OcrMode, ParseOptions, PdfEngine};
 use crate::{csv, detect, docx, html, image, markdown, pdf, text};
 use docmill_model::document::{Format, ParsedDocument};
 use docmill_model::{Code, Failure};
+use std::path::Path;
 
 /// Parses with the engines that are given.
 ///
@@ -31,12 +32,35 @@ pub(crate) fn in_process(
     }
 }
 
-/// Parses in this process, without sandbox, pdfium and OCR: PDF is not read at all. For tests and fuzzing; services
-/// call [`crate::Parser`].
+/// Parses in this process, without sandbox, pdfium and OCR: PDF is not read at all. For tests; services call
+/// [`crate::Parser`].
 ///
 /// # Errors
 /// Every code of a bad input; `PART_MISSING` for PDF, `OCR_UNAVAILABLE` for images.
 pub fn parse_in_process(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocument, Failure> {
     let options = ParseOptions { pdf_engine: PdfEngine::Pdfium, ocr: OcrMode::Auto, ..options.clone() };
     in_process(None, bytes, &options, &mut Nobody)
+}
+
+/// A reader in the calling process, without sandbox and OCR, for fuzzing.
+#[derive(Default)]
+pub struct InProcess {
+    engine: Option<pdf::Engine>,
+}
+
+impl InProcess {
+    /// Loads pdfium from this library; without one, or when it cannot be loaded, PDF ends `PART_MISSING`. A process
+    /// can do this once.
+    #[must_use]
+    pub fn new(pdfium: Option<&Path>) -> Self {
+        Self { engine: pdfium.and_then(|library| pdf::Engine::load(library).ok()) }
+    }
+
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// Every code of a bad input.
+    pub fn parse(&self, bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocument, Failure> {
+        in_process(self.engine.as_ref(), bytes, options, &mut Nobody)
+    }
 }

@@ -4,7 +4,7 @@ use crate::frames::{Expansion, Lockdown, Render, Request, Task};
 use crate::options::{ParseOptions, PdfEngine};
 use crate::recogniser::{Recogniser, TesseractConfig};
 use crate::sandbox::ParseSetup;
-use crate::sandbox::parent::{self, Finished};
+use crate::sandbox::parent::{self, Ended, Finished};
 use crate::sandbox::tool::Launcher;
 use crate::sandbox::warm::Nursery;
 use bytes::Bytes;
@@ -15,6 +15,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::Semaphore;
+
+/// Pages that may end the parser and be left out before the document is given up.
+const BAD_PAGES: usize = 3;
+/// Endings that may have the file's expansion as their cause.
+const BY_SIZE: [Code; 5] =
+    [Code::ParserMemory, Code::ParserCpu, Code::ParserTimeout, Code::ParserCrashed, Code::EmptyText];
 
 /// How parsers are started.
 #[derive(Clone, Debug)]
@@ -141,10 +147,10 @@ impl Parser {
         let started = Instant::now();
         let millis = |from: Instant| u64::try_from(from.elapsed().as_millis()).unwrap_or(u64::MAX);
         let finished = self.parse_or_fall_back(&request.bytes, &options).await;
-        let finished = finished.map_err(|(failure, peak_rss_bytes)| FailedParse {
-            failure,
+        let finished = finished.map_err(|ended| FailedParse {
+            failure: ended.failure,
             millis: millis(started),
-            peak_rss_bytes,
+            peak_rss_bytes: ended.peak_rss_bytes,
         })?;
         let peak_rss_bytes = finished.peak_rss_bytes;
         let document: ParsedDocument = serde_json::from_slice(&finished.output).map_err(|_| FailedParse {
@@ -156,31 +162,47 @@ impl Parser {
         Ok(Parsed { document, millis: millis(started), peak_rss_bytes })
     }
 
-    /// Where pdfium fails on a PDF, pdf-extract has a try in a child of its own; the first failure stands if it fails too.
-    async fn parse_or_fall_back(&self, bytes: &Bytes, options: &ParseOptions) -> Result<Finished, (Failure, u64)> {
-        let first = self.run(Task::Parse, bytes, options).await;
-        let Err((failure, peak)) = first else { return first };
+    /// A page that ends the parser is left out in the next try. Where pdfium fails on the whole PDF, pdf-extract has a
+    /// try in a child of its own; the first failure stands if it fails too.
+    async fn parse_or_fall_back(&self, bytes: &Bytes, options: &ParseOptions) -> Result<Finished, Ended> {
         let pdf = bytes[..bytes.len().min(1_024)].windows(5).any(|w| w == b"%PDF-");
         if !pdf || options.pdf_engine == PdfEngine::PdfExtract {
-            return Err((failure, peak));
+            return self.run(Task::Parse, bytes, options, &[]).await;
         }
-        let by_size = [Code::ParserMemory, Code::ParserCpu, Code::ParserTimeout, Code::ParserCrashed, Code::EmptyText];
-        if by_size.contains(&failure.code)
-            && let Some(cause) = self.expansion(bytes, options).await
-        {
-            return Err((cause, peak));
-        }
-        let hopeless = !matches!(failure.code, Code::PdfMalformed | Code::ParserCrashed | Code::PartMissing);
+        let first = self.parse_around_bad_pages(bytes, options).await;
+        let Err(ended) = first else { return first };
+        let hopeless = !matches!(ended.failure.code, Code::PdfMalformed | Code::ParserCrashed | Code::PartMissing);
         if hopeless || options.pdf_engine != PdfEngine::Auto || self.config.pdfium.is_none() {
-            return Err((failure, peak));
+            return Err(ended);
         }
         let second = ParseOptions { pdf_engine: PdfEngine::PdfExtract, ..options.clone() };
-        self.run(Task::Parse, bytes, &second).await.map_err(|(_, other)| (failure, peak.max(other)))
+        let second = self.run(Task::Parse, bytes, &second, &[]).await;
+        second.map_err(|other| Ended { peak_rss_bytes: ended.peak_rss_bytes.max(other.peak_rss_bytes), ..ended })
+    }
+
+    /// Reads a PDF; a page that ends the child is left out in the next try, which has the time that is left.
+    async fn parse_around_bad_pages(&self, bytes: &Bytes, options: &ParseOptions) -> Result<Finished, Ended> {
+        let mut options = options.clone();
+        let mut bad: Vec<(u32, Failure)> = Vec::new();
+        loop {
+            let tried = self.run(Task::Parse, bytes, &options, &bad).await;
+            let Err(ended) = tried else { return tried };
+            if bad.is_empty()
+                && BY_SIZE.contains(&ended.failure.code)
+                && let Some(cause) = self.expansion(bytes, &options).await
+            {
+                return Err(Ended { failure: cause, ..ended });
+            }
+            let left = options.limits.wall_secs.saturating_sub(ended.own.as_secs());
+            let Some(page) = ended.page.filter(|_| bad.len() < BAD_PAGES && left > 0) else { return Err(ended) };
+            bad.push((page, ended.failure));
+            options.limits.wall_secs = left;
+        }
     }
 
     /// The expansion limit, when that is why a PDF ran out of memory or time.
     async fn expansion(&self, bytes: &Bytes, options: &ParseOptions) -> Option<Failure> {
-        let finished = self.run(Task::Expansion, bytes, options).await.ok()?;
+        let finished = self.run(Task::Expansion, bytes, options, &[]).await.ok()?;
         let measured: Expansion = serde_json::from_slice(&finished.output).ok()?;
         let limit = options.limits.expanded_bytes;
         let message = "the streams of the PDF unpack to more bytes than the limit";
@@ -201,10 +223,8 @@ impl Parser {
         let _slot = self.slots.acquire().await.map_err(|_| Failure::new(Code::Internal, "the parser is shut down"))?;
         let scale = if scale.is_finite() { scale.clamp(0.05, 10.0) } else { 1.0 };
         let task = Task::Render(Render { page, scale, highlights });
-        self.run(task, &bytes, &self.config.options)
-            .await
-            .map(|finished| finished.output)
-            .map_err(|(failure, _)| failure)
+        let drawn = self.run(task, &bytes, &self.config.options, &[]).await;
+        drawn.map(|finished| finished.output).map_err(|ended| ended.failure)
     }
 
     /// Locks a child, lets it try to escape, and reports.
@@ -215,7 +235,7 @@ impl Parser {
         let running = self.nursery.take(self.nursery.setup()).await?;
         let lockdown = running.lockdown.clone();
         let request = self.request(Task::Probe, 0, &self.config.options);
-        let finished = parent::run(running, &request, &[], None).await.map_err(|(failure, _)| failure)?;
+        let finished = parent::run(running, &request, &[], None).await.map_err(|ended| ended.failure)?;
         let probe = serde_json::from_slice(&finished.output)
             .map_err(|_| Failure::new(Code::SandboxUnavailable, "the probe gave no answer"))?;
         Ok(SandboxReport { lockdown, probe, ocr_packs: self.packs() })
@@ -226,10 +246,8 @@ impl Parser {
     /// # Errors
     /// What it was ended for.
     pub async fn misbehave(&self, how: &str, options: &ParseOptions) -> Result<(), Failure> {
-        self.run(Task::Misbehave(how.to_owned()), &Bytes::new(), options)
-            .await
-            .map(|_| ())
-            .map_err(|(failure, _)| failure)
+        let ended = self.run(Task::Misbehave(how.to_owned()), &Bytes::new(), options, &[]).await;
+        ended.map(|_| ()).map_err(|ended| ended.failure)
     }
 
     /// Names everything that shapes a result: this build's layout, pdfium and tesseract with its data. Part of every
@@ -259,12 +277,19 @@ impl Parser {
     }
 
     fn request(&self, task: Task, size_bytes: u64, options: &ParseOptions) -> Request {
-        Request { task, options: options.clone(), ocr_packs: self.packs(), size_bytes }
+        let (options, ocr_packs) = (options.clone(), self.packs());
+        Request { task, options, ocr_packs, bad_pages: Vec::new(), size_bytes }
     }
 
-    async fn run(&self, task: Task, bytes: &Bytes, options: &ParseOptions) -> Result<Finished, (Failure, u64)> {
-        let request = self.request(task, bytes.len() as u64, options);
-        let running = self.nursery.take(&setup(&self.config, options)).await.map_err(|failure| (failure, 0))?;
+    async fn run(
+        &self,
+        task: Task,
+        bytes: &Bytes,
+        options: &ParseOptions,
+        bad_pages: &[(u32, Failure)],
+    ) -> Result<Finished, Ended> {
+        let request = Request { bad_pages: bad_pages.to_vec(), ..self.request(task, bytes.len() as u64, options) };
+        let running = self.nursery.take(&setup(&self.config, options)).await.map_err(Ended::at_start)?;
         parent::run(running, &request, bytes, self.recogniser.clone()).await
     }
 }

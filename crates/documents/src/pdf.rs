@@ -77,6 +77,10 @@ pub(crate) fn parse(
     let mut queue = ocr::Queue::new(options);
     for index in 0..pages.len() {
         let number = index as u32 + 1;
+        if let Some(failure) = ocr.begin(number) {
+            drafts.push(failed(number, failure));
+            continue;
+        }
         let draft = match pages.get(index) {
             Ok(page) => {
                 let (mut draft, needs_ocr) = read::page(&page, number, options);
@@ -91,6 +95,7 @@ pub(crate) fn parse(
         queue.settle(&mut drafts, ocr, false);
     }
     queue.settle(&mut drafts, ocr, true);
+    ocr.begin(0);
     let engine = if queue.recognised() && drafts.iter().all(|d| !matches!(d.outcome, PageOutcome::Text)) {
         "tesseract"
     } else {

@@ -71,6 +71,7 @@ codes! {
     UploadMissing "UPLOAD_MISSING" Permanent 409 "PUT the bytes to the signed URL first.";
     UploadMismatch "UPLOAD_MISMATCH" Permanent 409 "The stored object differs from the declaration; create a new upload.";
     UploadExpired "UPLOAD_EXPIRED" Permanent 410 "The upload was not completed in time; create a new one.";
+    FileRemoved "FILE_REMOVED" Permanent 410 "Retention removed the uploaded bytes; upload the file again to have it read again.";
     NotReady "NOT_READY" Permanent 409 "The document has no such result yet; wait until its stage is done.";
     CursorInvalid "CURSOR_INVALID" Permanent 422 "Start again without a cursor.";
     QueryEmpty "QUERY_EMPTY" Permanent 422 "Ask a question with at least one word.";
@@ -123,7 +124,7 @@ codes! {
     ParserMemory "PARSER_MEMORY" Permanent 422 "The file needs more memory than the limit; split it.";
     OutputLimit "OUTPUT_LIMIT" Permanent 422 "The result is larger than the limit; split the input.";
     SandboxUnavailable "SANDBOX_UNAVAILABLE" Internal 500 "The parser's sandbox cannot be built; see `docmill doctor`.";
-    HashMismatch "HASH_MISMATCH" Permanent 422 "The bytes differ from the declared sha256; upload again.";
+    HashMismatch "HASH_MISMATCH" Transient 422 "The bytes differ from the declared sha256; upload again.";
     EmbeddingInvalid "EMBEDDING_INVALID" Internal 500 "The embedding model returned an unusable vector.";
     SchemaInvalid "SCHEMA_INVALID" Permanent 422 "Correct the extraction schema of the pipeline.";
     // --- engine

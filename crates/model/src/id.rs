@@ -67,6 +67,8 @@ ids! {
     ChunkId,
     /// One stored answer.
     AnswerId,
+    /// One conversation: questions that refer to earlier ones.
+    ConversationId,
     /// One webhook endpoint.
     EndpointId,
     /// One notification to one endpoint; the stable `webhook-id`.

@@ -12,8 +12,10 @@ pub mod hash;
 pub mod id;
 pub mod manifest;
 pub mod results;
+pub mod retention;
 pub mod scope;
 pub mod sensitive;
+pub mod sentences;
 pub mod text;
 
 pub use code::{Code, ErrorKind, Failure};

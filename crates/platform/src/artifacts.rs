@@ -5,6 +5,7 @@
 
 use crate::blobs::Blobs;
 use crate::database::Database;
+use crate::layout::artifact_key;
 use bytes::Bytes;
 use docmill_model::manifest::ArtifactRef;
 use docmill_model::{Failure, Sha256Hex, TenantId};
@@ -30,23 +31,19 @@ impl Artifacts {
         &self.blobs
     }
 
-    /// The object key of an artifact: the tenant is part of it.
-    #[must_use]
-    pub fn key(tenant: TenantId, sha256: &Sha256Hex) -> String {
-        format!("{tenant}/artifacts/{}/{sha256}", &sha256.as_str()[..2])
-    }
-
     /// Stores `bytes` and returns their address. Equal bytes give the same address and one object.
     ///
     /// # Errors
     /// `STORE_UNAVAILABLE` or `DATABASE_UNAVAILABLE`.
     pub async fn put(&self, tenant: TenantId, bytes: Bytes) -> Result<ArtifactRef, Failure> {
         let reference = ArtifactRef { sha256: Sha256Hex::of(&bytes), size_bytes: bytes.len() as u64 };
-        let key = Self::key(tenant, &reference.sha256);
+        let key = artifact_key(tenant, &reference.sha256);
         if self.intend(tenant, &reference, &key).await? {
             return Ok(reference);
         }
+        self.database.failpoints().hit("artifact.intended", "").await;
         self.blobs.put(&key, bytes, &reference.sha256).await?;
+        self.database.failpoints().hit("artifact.put", "").await;
         let sha256 = reference.sha256.to_string();
         self.database
             .write(tenant, move |connection| {
@@ -92,6 +89,6 @@ impl Artifacts {
     /// # Errors
     /// `OBJECT_MISSING`, `HASH_MISMATCH` or `STORE_UNAVAILABLE`.
     pub async fn get(&self, tenant: TenantId, sha256: &Sha256Hex) -> Result<Bytes, Failure> {
-        Ok(self.blobs.get_verified(&Self::key(tenant, sha256), sha256).await?)
+        Ok(self.blobs.get_verified(&artifact_key(tenant, sha256), sha256).await?)
     }
 }

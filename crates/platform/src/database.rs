@@ -5,11 +5,13 @@
 //! the tenant for one transaction. `engine` crosses tenants, but the schema grants it ids and states only.
 //! Not here: migrations and set-up (the embedded supervisor's, over the sync driver).
 
+use crate::failpoints::Failpoints;
 use docmill_model::{Code, Failure, TenantId};
 use futures::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
+use std::panic::Location;
 use std::time::Duration;
 
 /// Failure of a database operation: a driver error or a typed failure of the work done inside.
@@ -77,6 +79,11 @@ fn describe(error: &sqlx::Error) -> String {
     }
 }
 
+/// Longest transaction. Twice what the server lets one statement run, so that hardly anything but a silent peer meets it.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(120);
+/// Longest wait for a connection that is given back.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+
 /// How to connect.
 #[derive(Clone)]
 pub struct DatabaseConfig {
@@ -95,6 +102,7 @@ pub struct DatabaseConfig {
 pub struct Database {
     app: PgPool,
     engine: PgPool,
+    failpoints: Failpoints,
 }
 
 impl Database {
@@ -105,7 +113,19 @@ impl Database {
     pub async fn connect(config: &DatabaseConfig) -> Result<Self, Failure> {
         let app = pool(&config.app_url, config.max_connections, config.acquire_timeout).await?;
         let engine = pool(&config.engine_url, (config.max_connections / 4).max(4), config.acquire_timeout).await?;
-        Ok(Self { app, engine })
+        Ok(Self { app, engine, failpoints: Failpoints::default() })
+    }
+
+    /// The same pools with points that may be armed: whatever commits dies before and after its commit if told to.
+    #[must_use]
+    pub fn with_failpoints(self, failpoints: Failpoints) -> Self {
+        Self { failpoints, ..self }
+    }
+
+    /// Armed by tests only.
+    #[must_use]
+    pub fn failpoints(&self) -> &Failpoints {
+        &self.failpoints
     }
 
     /// The pool of the role that crosses tenants. Use for ids and states only; the schema grants no more.
@@ -119,27 +139,40 @@ impl Database {
     ///
     /// # Errors
     /// Whatever `work` returns (rolled back), or the driver's error.
-    pub async fn write<T, F>(&self, tenant: TenantId, work: F) -> Result<T, DbError>
+    #[track_caller]
+    pub fn write<T, F>(&self, tenant: TenantId, work: F) -> impl Future<Output = Result<T, DbError>> + Send + use<T, F>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
-        self.transact(tenant, "BEGIN", work).await
+        self.clone().transact(tenant, "BEGIN", Some(Location::caller()), work)
     }
 
-    async fn transact<T, F>(&self, tenant: TenantId, begin: &'static str, work: F) -> Result<T, DbError>
+    /// `from` is where a writing transaction was asked for: the place of its failpoints.
+    async fn transact<T, F>(
+        self,
+        tenant: TenantId,
+        begin: &'static str,
+        from: Option<&'static Location<'static>>,
+        work: F,
+    ) -> Result<T, DbError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
-        let pool = self.app.clone();
         let task = tokio::spawn(async move {
-            let mut connection = pool.acquire().await?;
-            let mut transaction = connection.begin_with(begin).await?;
-            set_tenant(&mut transaction, tenant).await?;
-            let value = work(&mut transaction).await?;
-            transaction.commit().await?;
-            Ok(value)
+            let ended = tokio::time::timeout(TRANSACTION_LIMIT, async move {
+                let mut connection = self.app.acquire().await?;
+                let mut transaction = connection.begin_with(begin).await?;
+                set_tenant(&mut transaction, tenant).await?;
+                let value = work(&mut transaction).await?;
+                self.meet("transaction.before", from).await;
+                transaction.commit().await?;
+                self.meet("transaction.after", from).await;
+                Ok(value)
+            });
+            // A peer that vanished without a word never answers; no statement may take this long.
+            ended.await.unwrap_or(Err(DbError::Sqlx(sqlx::Error::PoolTimedOut)))
         });
         match task.await {
             Ok(result) => result,
@@ -160,7 +193,14 @@ impl Database {
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
         // The level is part of BEGIN: setting the tenant is a query, after which it cannot be chosen any more.
-        self.transact(tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", work).await
+        self.clone().transact(tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None, work).await
+    }
+
+    async fn meet(&self, point: &str, from: Option<&'static Location<'static>>) {
+        if let Some(from) = from {
+            let file = from.file().rsplit("crates/").next().unwrap_or_default();
+            self.failpoints.hit(point, &format!("{file}:{}", from.line())).await;
+        }
     }
 
     /// Waits for running transactions and closes both pools.
@@ -197,7 +237,11 @@ async fn pool(url: &SecretString, max_connections: u32, acquire_timeout: Duratio
         // sqlx 0.9 can leave a connection inside a transaction when `begin` is dropped mid-flight; the next borrower's
         // writes would vanish. Rolling back on release makes that harmless.
         .after_release(|connection, _| {
-            Box::pin(async move { sqlx::query("ROLLBACK").execute(connection).await.map(|_| true).or(Ok(false)) })
+            Box::pin(async move {
+                // Behind a firewall that forgot the connection nobody answers: it is given up, or the pool would shrink.
+                let rolled_back = sqlx::query("ROLLBACK").execute(connection);
+                Ok(matches!(tokio::time::timeout(RELEASE_LIMIT, rolled_back).await, Ok(Ok(_))))
+            })
         })
         .connect_with(options)
         .await

@@ -2,106 +2,43 @@
 //!
 //! What it promises: every request to a provider, failed or not, has a ledger row that was written before the request
 //! was sent; a tenant's hard budget is never passed, not by calls that run at once either; configured secrets do not
-//! leave; an answer is whole, or it is a typed failure. Models are tried in the configured order, each with retries that
-//! honour `Retry-After` and a breaker of its own. Speaks OpenAI's chat completions, as most servers do. Not here:
-//! prompts, and what an answer means.
+//! leave; an answer is whole, or it is a typed failure. The models of a use are tried in the configured order, each with
+//! retries that honour `Retry-After`, a breaker of its own and the limits of its provider; deterministic answers are
+//! remembered. Not here: what an answer means. The prompts have their registry in [`prompts`].
 
 mod answer;
 mod breaker;
+mod cache;
+mod call;
 mod config;
 mod ledger;
+mod limits;
 mod prices;
+pub mod prompts;
 mod provider;
 mod redaction;
 mod structured;
+mod tries;
 
-pub use config::{GatewayConfig, JsonMode, ModelConfig};
+pub use call::{Completion, ModelCall};
+pub use config::{BUILT_IN, Dialect, GatewayConfig, JsonMode, ModelConfig, ProviderLimits};
 pub use prices::{Price, Prices};
+pub use provider::Deltas;
 pub use redaction::Redaction;
 
 use crate::database::Database;
-use answer::{Again, Reply};
 use breaker::Breaker;
-use docmill_model::{Code, DocumentId, Failure, JobId, TenantId};
-use ledger::Entry;
-use provider::{Message, Provider, Wanted};
+use docmill_model::{Code, Failure};
+use futures::future::{Either, select};
+use limits::Limiter;
+use provider::{Bounds, Provider};
 use redaction::Redactor;
-use serde_json::Value;
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use structured::Schema;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
-
-/// One call.
-#[derive(Clone, Debug)]
-pub struct ModelCall<'a> {
-    /// Who pays.
-    pub tenant_id: TenantId,
-    /// What the budget is counted by: `answers`, `extract`, `summarize`, …
-    pub feature: &'a str,
-    /// What was asked for within the feature.
-    pub task: &'a str,
-    /// Version of the prompt, for the ledger.
-    pub prompt_version: Option<&'a str>,
-    /// The document it is about.
-    pub document_id: Option<DocumentId>,
-    /// The job it is made for, with its fence.
-    pub job: Option<(JobId, i64)>,
-    /// System message.
-    pub system: &'a str,
-    /// User message.
-    pub user: &'a str,
-    /// Most output tokens.
-    pub max_output_tokens: u32,
-    /// JSON Schema the answer must fit; one repair is tried.
-    pub schema: Option<&'a Value>,
-}
-
-impl<'a> ModelCall<'a> {
-    /// A call of plain text with at most 2,048 output tokens; `task` is the feature.
-    #[must_use]
-    pub fn new(tenant_id: TenantId, feature: &'a str, system: &'a str, user: &'a str) -> Self {
-        Self {
-            tenant_id,
-            feature,
-            task: feature,
-            prompt_version: None,
-            document_id: None,
-            job: None,
-            system,
-            user,
-            max_output_tokens: 2048,
-            schema: None,
-        }
-    }
-}
-
-/// What a model answered, whole.
-#[derive(Clone, PartialEq)]
-pub struct Completion {
-    /// The text; never blank.
-    pub text: String,
-    /// The validated JSON, when a schema was given.
-    pub json: Option<Value>,
-    /// `provider/model` that answered.
-    pub model: String,
-    /// Input tokens of the answering request.
-    pub tokens_in: u64,
-    /// Output tokens of the answering request.
-    pub tokens_out: u64,
-    /// What the answering request cost.
-    pub cost_microusd: u64,
-}
-
-impl std::fmt::Debug for Completion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Completion")
-            .field("model", &self.model)
-            .field("chars", &self.text.chars().count())
-            .finish_non_exhaustive()
-    }
-}
+use tokio::time::{Instant, timeout};
 
 /// One configured model with its state.
 struct Model {
@@ -109,6 +46,7 @@ struct Model {
     name: String,
     price: Price,
     breaker: Breaker,
+    limiter: Arc<Limiter>,
 }
 
 /// The gateway.
@@ -116,7 +54,6 @@ pub struct Gateway {
     models: Vec<Arc<Model>>,
     database: Database,
     redactor: Redactor,
-    slots: Semaphore,
     config: GatewayConfig,
 }
 
@@ -124,53 +61,84 @@ impl Gateway {
     /// A gateway over the configured models; makes no request.
     ///
     /// # Errors
-    /// `CONFIG_INVALID` without models, for an unreadable URL or pattern, or when TLS cannot be set up.
+    /// `CONFIG_INVALID` without models, for an unreadable URL or pattern, for a use that names a model which is not
+    /// there, or when TLS cannot be set up.
     pub fn new(config: GatewayConfig, database: Database) -> Result<Self, Failure> {
         if config.models.is_empty() {
             return Err(Failure::new(Code::ConfigInvalid, "no model is configured for the gateway"));
         }
+        let names: Vec<String> = config.models.iter().map(ModelConfig::name).collect();
+        for (used_for, listed) in &config.uses {
+            if let Some(unknown) = listed.iter().find(|name| *name != BUILT_IN && !names.contains(name)) {
+                let message = format!("`llm.uses.{used_for}` names `{unknown}`, which is not in `llm.models`");
+                return Err(Failure::new(Code::ConfigInvalid, message));
+            }
+        }
         let client = crate::http::client(|builder| builder.connect_timeout(Duration::from_secs(5)))?;
-        let model = |model: &ModelConfig| {
-            let name = format!("{}/{}", model.provider, model.model);
-            let price = config.prices.of(&model.provider, &model.model);
+        let bounds = Bounds { max_response_bytes: config.max_response_bytes, stall: config.stall_timeout };
+        let mut limiters: BTreeMap<&str, Arc<Limiter>> = BTreeMap::new();
+        let mut models = Vec::with_capacity(config.models.len());
+        for model in &config.models {
+            let limits = config.limits.get(&model.provider).copied().unwrap_or_default();
+            let limiter = limiters.entry(&model.provider).or_insert_with(|| Arc::new(Limiter::new(limits)));
+            let (name, price) = (model.name(), config.prices.of(&model.provider, &model.model));
             if price.is_none() {
                 tracing::warn!(model = name, "no price is known for this model; its calls count as free");
             }
-            let provider = Provider::new(model, client.clone(), config.max_response_bytes)?;
-            Ok(Arc::new(Model { provider, name, price: price.unwrap_or_default(), breaker: Breaker::default() }))
-        };
-        Ok(Self {
-            models: config.models.iter().map(model).collect::<Result<_, Failure>>()?,
-            database,
-            redactor: Redactor::new(&config.redactions)?,
-            slots: Semaphore::new(config.concurrency.max(1)),
-            config,
-        })
+            models.push(Arc::new(Model {
+                provider: Provider::new(model, client.clone(), bounds)?,
+                name,
+                price: price.unwrap_or_default(),
+                breaker: Breaker::default(),
+                limiter: Arc::clone(limiter),
+            }));
+        }
+        Ok(Self { models, database, redactor: Redactor::new(&config.redactions)?, config })
     }
 
-    /// `provider/model` of the preferred model.
+    /// The models of a use, in order; a list ends at [`BUILT_IN`].
+    fn models_for(&self, used_for: &str) -> Vec<Arc<Model>> {
+        let Some(listed) = self.config.uses.get(used_for) else { return self.models.clone() };
+        let named = |name: &String| self.models.iter().find(|model| model.name == *name).cloned();
+        listed.iter().take_while(|name| *name != BUILT_IN).filter_map(named).collect()
+    }
+
+    /// True when a model is configured for this use.
     #[must_use]
-    pub fn engine(&self) -> String {
-        self.models.first().map(|model| model.name.clone()).unwrap_or_default()
+    pub fn serves(&self, used_for: &str) -> bool {
+        !self.models_for(used_for).is_empty()
     }
 
-    /// A whole answer from the first model that gives one.
+    /// Names of the models of a use, in order; part of what makes two results differ.
+    #[must_use]
+    pub fn models_of(&self, used_for: &str) -> Vec<String> {
+        self.models_for(used_for).iter().map(|model| model.name.clone()).collect()
+    }
+
+    /// A whole answer from the first model of the call's use that gives one.
     ///
     /// # Errors
-    /// `BUDGET_EXCEEDED`; `OUTPUT_LIMIT` when the answer does not fit the tokens or bytes allowed; `PROVIDER_REFUSED`;
-    /// `PROVIDER_OUTPUT_INVALID` when it does not fit the schema after one repair; `PROVIDER_ERROR` when no model
-    /// answered in time; `OVERLOADED` when none was free to ask; `SCHEMA_INVALID`; `DATABASE_UNAVAILABLE`.
+    /// `BUDGET_EXCEEDED`; `OUTPUT_LIMIT` when the answer does not fit the tokens or bytes allowed; `PROVIDER_REFUSED`, also
+    /// for a prompt that is too long for every model and for a use without models; `PROVIDER_OUTPUT_INVALID` when it does
+    /// not fit the schema after one repair; `PROVIDER_ERROR` when no model answered in time, or a streamed answer broke
+    /// off; `OVERLOADED` when none was free to ask; `SCHEMA_INVALID`; `DATABASE_UNAVAILABLE`.
     pub async fn complete(&self, call: ModelCall<'_>) -> Result<Completion, Failure> {
         let deadline = Instant::now() + self.config.total_timeout;
         let schema = call.schema.map(Schema::compile).transpose()?;
-        let Ok(Ok(_slot)) = timeout_at(deadline, self.slots.acquire()).await else {
-            return Err(Failure::new(Code::Overloaded, "too many calls to model providers are under way"));
-        };
-        let mut last = no_answer();
-        for model in &self.models {
-            match self.ask(model, &call, schema.as_ref(), deadline).await {
+        let models = self.models_for(call.feature);
+        let mut rest = models.as_slice();
+        let mut last = Failure::new(Code::ProviderRefused, "no model is configured for this use");
+        while let [model, after @ ..] = rest {
+            rest = after;
+            let asked = match (self.config.hedge_after, after) {
+                (Some(patience), [second, ..]) if call.deltas.is_none() => {
+                    self.hedged(model, second, patience, &call, schema.as_ref(), deadline).await
+                }
+                _ => self.ask(model, &call, schema.as_ref(), deadline).await,
+            };
+            match asked {
                 Ok(completion) => return Ok(completion),
-                Err(failure) if is_ours(failure.code) => return Err(failure),
+                Err(failure) if is_ours(failure.code) || call.is_beyond_recall() => return Err(failure),
                 Err(failure) => {
                     tracing::warn!(model = model.name, code = %failure.code, "a model gave no usable answer");
                     last = failure;
@@ -180,124 +148,27 @@ impl Gateway {
         Err(last)
     }
 
-    /// An answer of one model: with a schema it is validated, and the model is told once what is wrong.
-    async fn ask(
+    /// The answer of `first`; when it takes longer than `patience`, of whichever answers first.
+    async fn hedged(
         &self,
-        model: &Arc<Model>,
+        first: &Arc<Model>,
+        second: &Arc<Model>,
+        patience: Duration,
         call: &ModelCall<'_>,
         schema: Option<&Schema>,
         deadline: Instant,
     ) -> Result<Completion, Failure> {
-        let system = model.provider.system_message(call.system, call.schema);
-        let mut messages =
-            vec![Message::system(self.redactor.clean(&system)), Message::user(self.redactor.clean(call.user))];
-        let reply = self.try_often(model, call, &messages, schema, deadline).await?;
-        let Some(schema) = schema else { return Ok(completion(model, reply, None)) };
-        let problems = match schema.read(&reply.text) {
-            Ok(json) => return Ok(completion(model, reply, Some(json))),
-            Err(problems) => problems,
-        };
-        messages.push(Message::assistant(reply.text));
-        messages.push(Message::user(structured::repair(&problems)));
-        let reply = self.try_often(model, call, &messages, Some(schema), deadline).await?;
-        match schema.read(&reply.text) {
-            Ok(json) => Ok(completion(model, reply, Some(json))),
-            Err(_) => Err(Failure::new(
-                Code::ProviderOutputInvalid,
-                "the model's answer does not fit its schema, also after a repair",
-            )),
+        let mut first = pin!(self.ask(first, call, schema, deadline));
+        if let Ok(answered) = timeout(patience, &mut first).await {
+            return answered;
         }
-    }
-
-    /// One reply of one model, after as many tries as are allowed and worth it.
-    async fn try_often(
-        &self,
-        model: &Arc<Model>,
-        call: &ModelCall<'_>,
-        messages: &[Message],
-        schema: Option<&Schema>,
-        deadline: Instant,
-    ) -> Result<Reply, Failure> {
-        let mut last = no_answer();
-        for attempt in 0..self.config.tries.max(1) {
-            if !model.breaker.admits(Instant::now()) {
-                return Err(Failure::new(
-                    Code::ProviderError,
-                    "the model provider failed repeatedly and is left alone for a moment",
-                ));
-            }
-            let (failure, again) = match self.try_once(model, call, messages, schema, deadline).await {
-                Ok(reply) => return Ok(reply),
-                Err(failed) => failed,
-            };
-            last = failure;
-            let wait = match again {
-                Again::Never => break,
-                Again::After(wait) => wait,
-                Again::Soon => jittered(self.config.backoff, attempt),
-            };
-            let is_last = attempt + 1 >= self.config.tries;
-            if is_last || Instant::now() + wait >= deadline {
-                break;
-            }
-            tokio::time::sleep(wait).await;
+        metrics::counter!("docmill_model_calls_hedged_total").increment(1);
+        let second = pin!(self.ask(second, call, schema, deadline));
+        match select(first, second).await {
+            Either::Left((Err(_), other)) => other.await,
+            Either::Right((Err(_), other)) => other.await,
+            Either::Left((answered, _)) | Either::Right((answered, _)) => answered,
         }
-        Err(last)
-    }
-
-    /// One request, between its ledger row's opening and closing. It runs in a task of its own: a caller that goes away
-    /// leaves no row open.
-    async fn try_once(
-        &self,
-        model: &Arc<Model>,
-        call: &ModelCall<'_>,
-        messages: &[Message],
-        schema: Option<&Schema>,
-        deadline: Instant,
-    ) -> Result<Reply, (Failure, Again)> {
-        let limit = call.max_output_tokens.min(self.config.max_output_tokens).max(1);
-        let wanted = Wanted { messages: messages.to_vec(), max_output_tokens: limit, schema: call.schema.cloned() };
-        let reserved = model.price.cost(wanted.estimated_tokens(), u64::from(limit), 0);
-        let entry = Entry::of(call, model.provider.name(), model.provider.model(), reserved);
-        let until = deadline.min(Instant::now() + self.config.try_timeout);
-        let (asked, database, schema) = (Arc::clone(model), self.database.clone(), schema.cloned());
-        let work = async move {
-            let model = asked;
-            let row = ledger::open(&database, entry).await.map_err(|failure| {
-                model.breaker.released();
-                (failure, Again::Never)
-            })?;
-            let started = Instant::now();
-            let sent =
-                timeout_at(until, model.provider.send(&wanted)).await.unwrap_or_else(|_| Err(answer::timed_out()));
-            let closing = ledger::Closing::of(&sent, &model.price, reserved, started.elapsed(), schema.as_ref());
-            match &sent {
-                Ok(_) => model.breaker.succeeded(),
-                Err(fault) if fault.counts => model.breaker.failed(Instant::now()),
-                Err(_) => model.breaker.released(),
-            }
-            metrics::counter!("docmill_model_calls_total", "model" => model.name.clone(), "outcome" => closing.outcome)
-                .increment(1);
-            metrics::histogram!("docmill_model_call_seconds", "model" => model.name.clone())
-                .record(started.elapsed().as_secs_f64());
-            ledger::close(&database, row, closing).await;
-            sent.map_err(|fault| (*fault.failure, fault.again))
-        };
-        tokio::spawn(work).await.unwrap_or_else(|_| {
-            model.breaker.released();
-            Err((no_answer(), Again::Never))
-        })
-    }
-}
-
-fn completion(model: &Model, reply: Reply, json: Option<Value>) -> Completion {
-    Completion {
-        json,
-        model: model.name.clone(),
-        tokens_in: reply.usage.input,
-        tokens_out: reply.usage.output,
-        cost_microusd: model.price.cost(reply.usage.input, reply.usage.output, reply.usage.cached),
-        text: reply.text,
     }
 }
 
@@ -308,9 +179,4 @@ fn is_ours(code: Code) -> bool {
 
 fn no_answer() -> Failure {
     Failure::new(Code::ProviderError, "no model provider gave an answer in time")
-}
-
-/// Between half and all of the doubled delay.
-fn jittered(backoff: Duration, attempt: u32) -> Duration {
-    backoff.saturating_mul(1 << attempt.min(6)).mul_f64(rand::random_range(0.5..1.0))
 }

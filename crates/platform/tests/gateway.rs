@@ -3,12 +3,14 @@
 
 mod script;
 
-use docmill_model::{Code, Failure, TenantId};
-use docmill_platform::gateway::{Gateway, GatewayConfig, JsonMode, ModelCall, ModelConfig, Price, Prices};
+use docmill_model::{Code, DocumentId, Failure, TenantId};
+use docmill_platform::gateway::{
+    Deltas, Dialect, Gateway, GatewayConfig, JsonMode, ModelCall, ModelConfig, Price, Prices, ProviderLimits,
+};
 use docmill_testkit::{World, world};
 use script::{Answer, Server, server};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +18,7 @@ use std::time::Duration;
 const PRICE: Price = Price { input: 1_000_000, cached: 500_000, output: 1_000_000 };
 
 fn model(server: &Server, name: &str) -> ModelConfig {
-    ModelConfig {
-        provider: "scripted".to_owned(),
-        base_url: server.url.clone(),
-        api_key: Some("the-provider-key".into()),
-        model: name.to_owned(),
-        json: JsonMode::Prompt,
-        limit_parameter: "max_tokens".to_owned(),
-    }
+    ModelConfig::new("scripted", &server.url, Some("the-provider-key".into()), name)
 }
 
 fn config(models: Vec<ModelConfig>) -> GatewayConfig {
@@ -32,7 +27,9 @@ fn config(models: Vec<ModelConfig>) -> GatewayConfig {
         backoff: Duration::from_millis(1),
         try_timeout: Duration::from_millis(400),
         total_timeout: Duration::from_secs(10),
+        stall_timeout: Duration::from_millis(300),
         max_response_bytes: 10_000,
+        cache_for: Duration::ZERO,
         ..GatewayConfig::new(models)
     }
 }
@@ -83,7 +80,7 @@ async fn a_call_is_sent_as_asked_and_paid_for() {
     let tenant = world.tenant().await;
     server.plan([Answer::text("the answer")]);
     let gateway = gateway(&world, config(vec![model(&server, "first")]));
-    assert_eq!(gateway.engine(), "scripted/first");
+    assert_eq!(gateway.models_of("answers"), ["scripted/first"]);
     let user = "please use sk-proj-abcdefghijklmnopqrstuvwx and answer";
     let done = gateway.complete(ModelCall { user, prompt_version: Some("v1"), ..call(tenant) }).await.unwrap();
     assert_eq!((done.text.as_str(), done.model.as_str(), done.cost_microusd), ("the answer", "scripted/first", 15));
@@ -261,7 +258,10 @@ async fn a_caller_that_goes_away_leaves_no_open_row_and_slots_are_limited() {
     let (world, server) = (world().await, server().await);
     let tenant = world.tenant().await;
     let limits = GatewayConfig {
-        concurrency: 1,
+        limits: BTreeMap::from([(
+            "scripted".to_owned(),
+            ProviderLimits { concurrency: 1, ..ProviderLimits::default() },
+        )]),
         total_timeout: Duration::from_millis(700),
         ..config(vec![model(&server, "first")])
     };
@@ -275,6 +275,164 @@ async fn a_caller_that_goes_away_leaves_no_open_row_and_slots_are_limited() {
     .await;
     server.plan([Answer::hang(), Answer::hang(), Answer::hang()]);
     let (busy, waiting) = tokio::join!(gateway.complete(call(tenant)), gateway.complete(call(tenant)));
-    let codes = [busy.unwrap_err().code, waiting.unwrap_err().code];
-    assert_eq!(codes, [Code::ProviderError, Code::Overloaded]);
+    let codes = BTreeSet::from([busy.unwrap_err().code, waiting.unwrap_err().code]);
+    assert_eq!(codes, BTreeSet::from([Code::ProviderError, Code::Overloaded]));
+}
+
+/// What a streamed call gives and what was heard of it meanwhile.
+async fn listen(gateway: &Gateway, call: ModelCall<'_>) -> (Result<String, Failure>, String) {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let done = gateway.complete(ModelCall { deltas: Some(Deltas::new(sender)), ..call }).await;
+    let mut heard = String::new();
+    while let Ok(text) = receiver.try_recv() {
+        heard.push_str(&text);
+    }
+    (done.map(|done| done.text), heard)
+}
+
+#[tokio::test]
+async fn a_streamed_answer_is_whole_or_a_failure_and_never_begins_twice() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let gateway = gateway(&world, config(vec![model(&server, "first"), model(&server, "second")]));
+    server.plan([Answer::status(503), Answer::stream(&["the ", "answer"])]);
+    let (done, heard) = listen(&gateway, call(tenant)).await;
+    assert_eq!(
+        (done.unwrap().as_str(), heard.as_str()),
+        ("the answer", "the answer"),
+        "before the first word it is tried again"
+    );
+    assert_eq!(server.requests().last().unwrap().1["stream"], true);
+    for (broken, outcome) in [
+        (Answer::stream(&["half ", "an"]).without_end(), "cut"),
+        (Answer::stream(&["half ", "an"]).without_end().stalling(), "stalled"),
+        (Answer::stream(&["half ", "an"]).without_end().with_event("{\"choices\": [{\"del"), "malformed"),
+        (
+            Answer::stream(&["half ", "an"]).without_end().with_event("{\"error\": {\"message\": \"secret words\"}}"),
+            "error",
+        ),
+        (Answer::stream(&["half ", "an"]).finish("length"), "length"),
+    ] {
+        server.plan([broken]);
+        let (done, heard) = listen(&gateway, call(tenant)).await;
+        let failure = done.unwrap_err();
+        assert!(
+            matches!(failure.code, Code::ProviderError | Code::OutputLimit) && !failure.message.contains("secret"),
+            "{failure}"
+        );
+        assert_eq!(heard, "half an", "{outcome}");
+        assert_eq!(outcomes(&world, tenant).await.last().unwrap(), outcome);
+    }
+}
+
+#[tokio::test]
+async fn anthropics_dialect_is_spoken_whole_and_in_pieces() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let base_url = server.url.trim_end_matches("/v1").to_owned();
+    let model = ModelConfig { api: Dialect::Anthropic, base_url, ..model(&server, "first") };
+    let gateway = gateway(&world, config(vec![model]));
+    server.plan([Answer::raw(
+        r#"{"content": [{"type": "text", "text": "the answer"}], "stop_reason": "end_turn", "usage": {"input_tokens": 12, "output_tokens": 3}}"#,
+    )]);
+    let done = gateway.complete(call(tenant)).await.unwrap();
+    assert_eq!((done.text.as_str(), done.cost_microusd), ("the answer", 15));
+    let (key, body) = server.requests().remove(0);
+    assert_eq!(key, "the-provider-key 2023-06-01");
+    assert_eq!(
+        (&body["system"], &body["messages"]),
+        (&json!("system text"), &json!([{"role": "user", "content": "user text"}]))
+    );
+    assert_eq!(body["max_tokens"], 100);
+    server.plan([Answer::events(&[
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":12,"output_tokens":1}}}"#,
+        r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"in pieces"}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}"#,
+        r#"{"type":"message_stop"}"#,
+    ])]);
+    let (done, heard) = listen(&gateway, call(tenant)).await;
+    assert_eq!((done.unwrap().as_str(), heard.as_str()), ("in pieces", "in pieces"));
+    server.plan([Answer::status(529), Answer::status(529), Answer::status(529)]);
+    assert_eq!(gateway.complete(call(tenant)).await.unwrap_err().code, Code::ProviderError);
+    assert_eq!(rows(&world, tenant).await.iter().map(|row| row.1).collect::<Vec<_>>(), [15, 15, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn each_use_has_its_own_models_and_long_prompts_go_where_they_fit() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let small = ModelConfig { max_input_tokens: Some(100), ..model(&server, "first") };
+    let listed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let uses = BTreeMap::from([
+        ("extract".to_owned(), listed(&["scripted/second", "extractive", "scripted/first"])),
+        ("summarize".to_owned(), listed(&["extractive"])),
+    ]);
+    let both = vec![small, model(&server, "second")];
+    let gateway = gateway(&world, GatewayConfig { uses: uses.clone(), ..config(both.clone()) });
+    assert_eq!(gateway.models_of("answers"), ["scripted/first", "scripted/second"]);
+    assert_eq!(gateway.models_of("extract"), ["scripted/second"]);
+    assert!(gateway.serves("extract") && !gateway.serves("summarize"));
+    let none = gateway.complete(ModelCall { feature: "summarize", ..call(tenant) }).await.unwrap_err();
+    assert_eq!(none.code, Code::ProviderRefused);
+    let long = "word ".repeat(100);
+    server.plan([Answer::text("from the larger one")]);
+    let done = gateway.complete(ModelCall { user: &long, ..call(tenant) }).await.unwrap();
+    assert_eq!(done.model, "scripted/second");
+    let unknown = BTreeMap::from([("answers".to_owned(), listed(&["scripted/third"]))]);
+    let refused = Gateway::new(GatewayConfig { uses: unknown, ..config(both) }, world.database.clone()).err().unwrap();
+    assert!(refused.code == Code::ConfigInvalid && refused.message.contains("scripted/third"));
+}
+
+#[tokio::test]
+async fn deterministic_answers_are_remembered_by_everything_that_makes_them() {
+    let (world, server) = (world().await, server().await);
+    let (tenant, other) = (world.tenant().await, world.tenant().await);
+    let remembering = |models| GatewayConfig { cache_for: Duration::from_secs(60), ..config(models) };
+    let gateway = gateway(&world, remembering(vec![model(&server, "first")]));
+    server.plan((1..=6).map(|n| Answer::text(&format!("answer {n}"))));
+    let ask = |call| async { gateway.complete(call).await.unwrap() };
+    let first = ask(call(tenant)).await;
+    let again = ask(call(tenant)).await;
+    assert_eq!((first.text.as_str(), again.text.as_str()), ("answer 1", "answer 1"));
+    assert!(!first.is_cached && again.is_cached && again.cost_microusd == 0);
+    let (streamed, heard) = listen(&gateway, call(tenant)).await;
+    assert_eq!((streamed.unwrap().as_str(), heard.as_str()), ("answer 1", "answer 1"));
+    for (call, text) in [
+        (call(other), "answer 2"),
+        (ModelCall { prompt_version: Some("answer@2"), ..call(tenant) }, "answer 3"),
+        (ModelCall { user: "another text", ..call(tenant) }, "answer 4"),
+        (ModelCall { max_output_tokens: 50, ..call(tenant) }, "answer 5"),
+        (ModelCall { prompt_version: Some("answer@2"), ..call(tenant) }, "answer 3"),
+    ] {
+        assert_eq!(ask(call).await.text, text);
+    }
+    // What rests on a document that is gone is not kept.
+    let gone = [DocumentId::fresh()];
+    let about = || ModelCall { user: "about a document", documents: &gone, ..call(tenant) };
+    assert_eq!(ask(about()).await.text, "answer 6");
+    server.plan([Answer::text("answer 7")]);
+    assert_eq!(ask(about()).await.text, "answer 7");
+    let costs: Vec<(String, i64, String)> = rows(&world, tenant).await;
+    assert_eq!(costs.iter().filter(|row| row.0 == "cached").map(|row| row.1).collect::<Vec<_>>(), [0, 0, 0]);
+
+    let warm = ModelConfig { temperature: None, ..model(&server, "first") };
+    let warm = Gateway::new(remembering(vec![warm]), world.database.clone()).unwrap();
+    server.plan([Answer::text("one"), Answer::text("two")]);
+    assert_eq!(warm.complete(call(tenant)).await.unwrap().text, "one");
+    assert_eq!(warm.complete(call(tenant)).await.unwrap().text, "two");
+    assert!(server.requests().last().unwrap().1.get("temperature").is_none());
+}
+
+#[tokio::test]
+async fn a_slow_model_is_hedged_when_that_is_wanted() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let hedging = GatewayConfig {
+        hedge_after: Some(Duration::from_millis(100)),
+        ..config(vec![model(&server, "first"), model(&server, "second")])
+    };
+    let gateway = gateway(&world, hedging);
+    server.plan([Answer::hang(), Answer::text("quick")]);
+    let done = gateway.complete(call(tenant)).await.unwrap();
+    assert_eq!((done.text.as_str(), done.model.as_str()), ("quick", "scripted/second"));
 }

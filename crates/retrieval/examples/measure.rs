@@ -83,7 +83,7 @@ async fn answers(bench: &Bench, world: &docmill_testkit::World, folder: &BeirFol
         foreign.extend(BeirFolder::read(other, None).unwrap().questions.into_iter().take(FOREIGN));
     }
     let config = AnswersConfig::default();
-    let report = evaluate_answers(bench, &world.artifacts, config, folder, &foreign, &progress).await.unwrap();
+    let report = evaluate_answers(bench, &world.artifacts, None, config, folder, &foreign, &progress).await.unwrap();
     println!("{report}");
     if let Some(runs) = &options.runs {
         std::fs::create_dir_all(runs).unwrap();

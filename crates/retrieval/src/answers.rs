@@ -2,30 +2,40 @@
 //!
 //! Promises: every citation is an exact quote of canonical text inside a passage retrieved for this very caller,
 //! verified before it is sent; where support is weak the answer says that the documents hold none. Without a provider
-//! the sentences are the documents' own. Not here: retrieval ([`crate::search`]), conversations, streaming.
+//! the sentences are the documents' own. Not here: retrieval ([`crate::search`]), what a conversation remembers.
 
 mod canonical;
+mod events;
 mod generate;
 mod hints;
+mod models;
+mod quotes;
 mod rank;
+mod reader;
 mod sentences;
 mod snapshot;
 mod vectors;
 pub mod wire;
+mod wording;
 
-pub use generate::Generator;
+pub use events::{AnswerEvent, RetrievedPassage};
+pub use generate::{ANSWERS, Ask, Generated, Generator};
+pub use models::Models;
 pub use rank::RankConfig;
-pub use wire::{Answer, AnswerRequest, AnswerSentence, Citation, PageBox};
+pub use wire::{Answer, AnswerRequest, AnswerSentence, Citation, PageBox, Usage};
+pub use wording::{clean, is_plain, is_supported};
 
 use crate::search::{Hit, SearchMode, SearchRequest};
 use crate::{Caller, Search};
 use canonical::CanonicalTexts;
-use docmill_model::{AnswerId, Code, Failure, Span, VersionId};
+use docmill_model::{AnswerId, Code, ConversationId, Failure, Span, VersionId};
 use docmill_platform::artifacts::Artifacts;
+use events::Sink;
 use rank::{Candidate, Question};
 use snapshot::{CitedVersion, StoredCitation};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
 use vectors::SentenceVectors;
 
 /// Constants of answers.
@@ -66,7 +76,25 @@ impl Answers {
     /// # Errors
     /// `QUERY_EMPTY`, `QUERY_LIMIT`, `FIELD_INVALID` for the request; `DATABASE_UNAVAILABLE`, `STORE_UNAVAILABLE`.
     pub async fn answer(&self, caller: &Caller, request: &AnswerRequest) -> Result<Answer, Failure> {
+        self.answer_in(caller, request, None, None).await
+    }
+
+    /// The same within a conversation, telling `events` how it comes about. The last event is the stored answer; when
+    /// there is none, the failure is returned.
+    ///
+    /// # Errors
+    /// As [`Self::answer`]; with events also `PROVIDER_ERROR` and other failures of a model whose first sentences were
+    /// sent already.
+    pub async fn answer_in(
+        &self,
+        caller: &Caller,
+        request: &AnswerRequest,
+        conversation: Option<ConversationId>,
+        events: Option<UnboundedSender<AnswerEvent>>,
+    ) -> Result<Answer, Failure> {
         request.check()?;
+        let sink = events.map(Sink::new);
+        let asked = Asked { conversation, sink: sink.as_ref() };
         let search = SearchRequest {
             query: request.question.clone(),
             k: request.k,
@@ -77,20 +105,35 @@ impl Answers {
         let hits = self.search.search(caller, &search).await?.hits;
         let versions = self.versions(caller, &hits).await?;
         let evidence = Evidence { caller, hits: &hits, versions: &versions };
-        let answer = match &self.generator {
-            Some(generator) if !hits.is_empty() => match self.generated(generator, request, &evidence).await {
+        if let Some(sink) = asked.sink {
+            sink.retrieval(&hits);
+        }
+        let generator = self.generator.as_ref().filter(|generator| !hits.is_empty() && generator.serves(ANSWERS));
+        let answer = match generator {
+            Some(generator) => match self.generated(generator, request, &asked, &evidence).await {
                 Ok(answer) => answer,
+                // Sentences that were sent cannot be taken back: no other answer may follow them.
+                Err(failure) if asked.sink.is_some_and(Sink::has_sent) => return Err(failure),
                 Err(failure) => {
                     tracing::warn!(code = %failure.code, "the model provider failed; answering from the documents' own sentences");
                     metrics::counter!("docmill_answer_fallbacks_total").increment(1);
-                    self.extracted(request, &evidence, Some("The model provider failed.")).await?
+                    self.extracted(request, &asked, &evidence, Some(excuse(&failure))).await?
                 }
             },
-            _ => self.extracted(request, &evidence, None).await?,
+            None => self.extracted(request, &asked, &evidence, None).await?,
         };
         metrics::counter!("docmill_answers_total", "found" => answer.found.to_string()).increment(1);
         snapshot::store(self.search.database(), caller, &request.question, &answer).await?;
+        if let Some(sink) = asked.sink {
+            sink.answer(&answer);
+        }
         Ok(answer)
+    }
+
+    /// What words prompts are put to, where a provider is configured.
+    #[must_use]
+    pub fn generator(&self) -> Option<&Arc<dyn Generator>> {
+        self.generator.as_ref()
     }
 
     /// A stored answer as it reads today: quotes come from canonical text, and citations of documents that were
@@ -107,12 +150,12 @@ impl Answers {
                 citations.push(self.render(caller, citation, versions.get(&citation.version_id)).await?);
             }
             let quotes: Vec<&str> = citations.iter().filter_map(|citation| citation.quote.as_deref()).collect();
-            let text = (engine == EXTRACTIVE && !quotes.is_empty()).then(|| quotes.join(" "));
+            let text = (engine == EXTRACTIVE && !quotes.is_empty()).then(|| wording::plain(&quotes.join(" ")));
             sentences.push(AnswerSentence { text, citations });
         }
         let note = (engine != EXTRACTIVE && snapshot.found)
             .then(|| "The wording of generated answers is not kept; these are the quotes it rested on.".to_owned());
-        Ok(Answer { id, engine, found: snapshot.found, sentences, note })
+        Ok(Answer { id, engine, found: snapshot.found, sentences, removed: 0, usage: None, note })
     }
 
     async fn render(
@@ -153,6 +196,7 @@ impl Answers {
     async fn extracted(
         &self,
         request: &AnswerRequest,
+        asked: &Asked<'_>,
         evidence: &Evidence<'_>,
         why: Option<&str>,
     ) -> Result<Answer, Failure> {
@@ -163,16 +207,32 @@ impl Answers {
                 break;
             }
             let (hit, words) = (&evidence.hits[candidate.passage], &candidate.sentence.text);
+            let text = wording::plain(words);
+            if text.is_empty() {
+                continue;
+            }
             let guess = hit.char_start + candidate.sentence.start;
             if let Some(citation) = self.cite(evidence, hit, guess, words).await? {
-                sentences.push(AnswerSentence { text: Some(words.clone()), citations: vec![citation] });
+                let sentence = AnswerSentence { text: Some(text), citations: vec![citation] };
+                if let Some(sink) = asked.sink {
+                    sink.sentence(sentences.len(), &sentence);
+                }
+                sentences.push(sentence);
             }
         }
         let found = !sentences.is_empty();
         let what =
             if found { "These sentences are quoted from the documents." } else { "This is not in the documents." };
         let note = why.map_or_else(|| what.to_owned(), |why| format!("{why} {what}"));
-        Ok(Answer { id: AnswerId::fresh(), engine: EXTRACTIVE.to_owned(), found, sentences, note: Some(note) })
+        Ok(Answer {
+            id: AnswerId::fresh(),
+            engine: EXTRACTIVE.to_owned(),
+            found,
+            sentences,
+            removed: 0,
+            usage: None,
+            note: Some(note),
+        })
     }
 
     /// The sentences that answer, best first; empty when none is supported.
@@ -216,6 +276,20 @@ impl Answers {
             withdrawn: false,
         }))
     }
+}
+
+/// Why a model did not answer, for the reader.
+fn excuse(failure: &Failure) -> &'static str {
+    match failure.code {
+        Code::BudgetExceeded => "The budget for model calls is used up.",
+        _ => "The model provider failed.",
+    }
+}
+
+/// How an answer is asked for.
+struct Asked<'a> {
+    conversation: Option<ConversationId>,
+    sink: Option<&'a Sink>,
 }
 
 /// What an answer may rest on.

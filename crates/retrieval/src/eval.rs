@@ -1,14 +1,22 @@
-//! Measuring retrieval and answers on labelled data, outside the live path.
+//! Measuring retrieval, answers, extraction and summaries on labelled data, outside the live path.
 //!
 //! A data set in BEIR layout ([`beir`]) is written into a scratch tenant and an index directory of its own
 //! ([`scratch`]), searched through the very code that serves ([`retrieval`], [`answers`]), and judged by [`measures`];
-//! [`significance`] tells a difference from noise. Vectors are kept on disk between evaluations ([`vectors`]). Not here:
-//! the command line and the suites (the binary's).
+//! [`outcome`] compares two runs case by case, and [`significance`] tells a difference from noise. [`labelled`] and
+//! [`references`] read sets for extraction and summaries, [`fields`] and [`rouge`] judge those, [`excerpts`] judges chunking. Vectors are kept on disk
+//! between evaluations ([`vectors`]). Not here: the command line and suite files (the binary's).
 
 pub mod answers;
 pub mod beir;
+pub mod excerpts;
+pub mod fields;
+pub mod injection;
+pub mod labelled;
 pub mod measures;
+pub mod outcome;
+pub mod references;
 pub mod retrieval;
+pub mod rouge;
 pub mod scratch;
 pub mod significance;
 pub mod trec;
@@ -16,5 +24,7 @@ pub mod vectors;
 
 pub use answers::{AnswersReport, evaluate_answers};
 pub use beir::BeirFolder;
+pub use injection::{InjectionCase, evaluate_injection};
+pub use outcome::{Change, Measure, Outcome, compare};
 pub use retrieval::{ModeReport, RetrievalReport, evaluate_retrieval};
 pub use scratch::{Bench, Progress};

@@ -169,6 +169,9 @@ impl Follower {
             }
         }
         node::report(&self.database, &self.shared.config.node_id, &moved).await?;
+        if !moved.is_empty() {
+            self.database.failpoints().hit("index.reported", "follower").await;
+        }
         if all_reached {
             *self.shared.caught_up_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }

@@ -12,7 +12,7 @@ mod tenant;
 pub use schema::LexicalChunk;
 pub use tenant::LexicalChange;
 
-use docmill_model::{ChunkId, Code, DocumentId, Failure, TenantId};
+use docmill_model::{ChunkId, Code, DocumentId, Failure, GenerationId, TenantId};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -146,6 +146,22 @@ impl LexicalIndexes {
         self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
             Some(index) => Ok(index.is_sound()?),
             None => Ok(true),
+        })
+        .await
+    }
+
+    /// Chunks of each of `generations` in the tenant's index, and of all; zeros when there is no index.
+    ///
+    /// # Errors
+    /// [`LexicalError`].
+    pub async fn count(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        generations: Vec<GenerationId>,
+    ) -> Result<(Vec<i64>, i64), LexicalError> {
+        self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
+            Some(index) => Ok(index.count(&generations)?),
+            None => Ok((vec![0; generations.len()], 0)),
         })
         .await
     }

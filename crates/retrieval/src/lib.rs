@@ -6,6 +6,7 @@
 //! measures. Not here: writing chunks and vectors (the stages'), HTTP (the API's).
 
 pub mod answers;
+pub mod audit;
 pub mod caller;
 pub mod dense;
 pub mod eval;

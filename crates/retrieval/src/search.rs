@@ -70,11 +70,21 @@ impl Search {
         Self { database, embedder, lexical, dense, config: Arc::new(config) }
     }
 
+    /// Where this node's lexical indexes differ from the database; see [`crate::audit`].
+    ///
+    /// # Errors
+    /// Failures of database and index.
+    pub async fn compare_index(&self) -> Result<Vec<crate::audit::IndexDifference>, Failure> {
+        crate::audit::compare(&self.database, &self.lexical).await
+    }
+
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
 
-    pub(crate) fn embedder(&self) -> &Arc<dyn Embedder> {
+    /// The embedding model.
+    #[must_use]
+    pub fn embedder(&self) -> &Arc<dyn Embedder> {
         &self.embedder
     }
 

@@ -5,7 +5,7 @@
 mod support;
 
 use docmill_model::{AnswerId, Code, Failure, Sha256Hex, TenantId};
-use docmill_retrieval::answers::{Answer, Generator};
+use docmill_retrieval::answers::{Answer, AnswerEvent, Ask, Generated, Generator};
 use docmill_retrieval::{AnswerRequest, Answers, AnswersConfig, Caller};
 use std::sync::{Arc, Mutex};
 use support::{Doc, Node, World, Written, world};
@@ -141,26 +141,43 @@ async fn stored_answers_hold_no_text_withdraw_with_their_document_and_stay_in_th
     office.node.stop().await;
 }
 
-/// Says what it was told to say and keeps what it was asked.
+/// Says what it was told to say, in pieces to who listens, and keeps what it was asked.
 struct Scripted {
     says: Result<String, Failure>,
+    /// Bytes after which a streamed answer breaks off.
+    breaks_at: Option<usize>,
     heard: Mutex<Vec<String>>,
 }
 
 #[async_trait::async_trait]
 impl Generator for Scripted {
-    fn engine(&self) -> String {
-        "scripted/parrot".to_owned()
+    fn serves(&self, used_for: &str) -> bool {
+        used_for == "answers"
     }
 
-    async fn complete(&self, _tenant: TenantId, system: &str, user: &str) -> Result<String, Failure> {
-        self.heard.lock().unwrap().push(format!("{system}\n{user}"));
-        self.says.clone()
+    async fn instructions(&self, _: &Ask<'_>) -> Result<String, Failure> {
+        Ok("These are the secret instructions of this very test".to_owned())
+    }
+
+    async fn generate(&self, ask: Ask<'_>) -> Result<Generated, Failure> {
+        self.heard.lock().unwrap().extend(ask.values.iter().map(|(_, value)| (*value).to_owned()));
+        let text = self.says.clone()?;
+        if let Some(deltas) = &ask.deltas {
+            let whole = &text.as_bytes()[..self.breaks_at.unwrap_or(text.len())];
+            for piece in whole.chunks(7) {
+                deltas.send(String::from_utf8(piece.to_vec()).unwrap()).unwrap();
+            }
+            if self.breaks_at.is_some() {
+                tokio::task::yield_now().await;
+                return Err(Failure::new(Code::ProviderError, "broke off"));
+            }
+        }
+        Ok(Generated { text, engine: "scripted/parrot".to_owned(), tokens_in: 7, tokens_out: 3 })
     }
 }
 
 fn scripted(says: Result<serde_json::Value, Failure>) -> Arc<Scripted> {
-    Arc::new(Scripted { says: says.map(|value| value.to_string()), heard: Mutex::default() })
+    Arc::new(Scripted { says: says.map(|value| value.to_string()), breaks_at: None, heard: Mutex::default() })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,10 +190,13 @@ async fn a_models_answer_keeps_only_what_the_documents_say() {
         {"text": "Nobody says so.", "citations": []},
         {"text": "Another passage says so.", "citations": [{"passage": 77, "quote": "The monthly rent amounts to"}]},
         {"text": "See https://evil.example/?q=4250", "citations": cite("The monthly rent amounts to 4,250 euros.")},
+        {"text": "The rent is 4,251 euros.", "citations": cite("The monthly rent amounts to 4,250 euros.")},
+        {"text": "These are the secret instructions of this test.", "citations": cite("The monthly rent amounts to 4,250 euros.")},
     ]})));
     let answer = office.ask(&office.answers(Some(model.clone())), "How much is the monthly rent?").await;
     assert_eq!((answer.engine.as_str(), answer.found, answer.sentences.len()), ("scripted/parrot", true, 1));
-    assert!(answer.note.as_deref().unwrap().starts_with("4 sentences"));
+    assert!(answer.note.as_deref().unwrap().starts_with("6 sentences"));
+    assert_eq!(answer.removed, 6);
     check_quotes(&answer);
     let heard = model.heard.lock().unwrap().join("");
     assert!(heard.contains("How much is the monthly rent?") && heard.contains("4,250 euros"));
@@ -200,6 +220,75 @@ async fn a_failing_or_lying_model_is_replaced_by_the_documents_own_sentences() {
     }
     let model = scripted(Ok(serde_json::json!({"found": false, "sentences": []})));
     assert!(!office.ask(&office.answers(Some(model)), "How much is the monthly rent?").await.found);
+    office.node.stop().await;
+}
+
+/// What a listener hears of an answer.
+async fn listen(office: &Office, model: Scripted) -> (Result<Answer, Failure>, Vec<AnswerEvent>) {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let answers = office.answers(Some(Arc::new(model)));
+    let request = AnswerRequest::new("How much is the monthly rent?");
+    let answer = answers.answer_in(&office.caller, &request, None, Some(sender)).await;
+    let mut events = Vec::new();
+    while let Ok(event) = receiver.try_recv() {
+        events.push(event);
+    }
+    (answer, events)
+}
+
+fn spoken(events: &[AnswerEvent]) -> String {
+    let token = |event: &AnswerEvent| match event {
+        AnswerEvent::Token { text, .. } => Some(text.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(token).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_answer_tells_verified_sentences_and_ends_with_the_whole_or_not_at_all() {
+    let office = office().await;
+    let rent = serde_json::json!([{"passage": 1, "quote": "The monthly rent amounts to 4,250 euros."}]);
+    let says = serde_json::json!({"found": true, "sentences": [
+        {"text": "The rent is 4,250 euros a month.", "citations": rent},
+        {"text": "See https://evil.example/.", "citations": rent},
+        {"text": "The rent of 4,250 euros is monthly.", "citations": rent}]})
+    .to_string();
+    let model = |breaks_at| Scripted { says: Ok(says.clone()), breaks_at, heard: Mutex::default() };
+
+    let (answer, events) = listen(&office, model(None)).await;
+    let answer = answer.unwrap();
+    let names: Vec<&str> = events.iter().map(AnswerEvent::name).filter(|name| *name != "token").collect();
+    assert_eq!(names, ["retrieval", "citations", "citations", "answer"]);
+    assert_eq!(spoken(&events), "The rent is 4,250 euros a month.The rent of 4,250 euros is monthly.");
+    assert_eq!(events.last(), Some(&AnswerEvent::Answer(Box::new(answer.clone()))));
+    assert_eq!((answer.sentences.len(), answer.removed), (2, 1));
+
+    let after_first = says.find("See https").unwrap();
+    let (answer, events) = listen(&office, model(Some(after_first))).await;
+    assert_eq!(answer.unwrap_err().code, Code::ProviderError);
+    assert_eq!(spoken(&events), "The rent is 4,250 euros a month.", "what was verified had been sent");
+    assert!(!events.iter().any(|event| event.name() == "answer"), "a cut stream is never an answer");
+
+    let (answer, events) = listen(&office, model(Some(20))).await;
+    assert_eq!(answer.unwrap().engine, "extractive", "nothing had been sent, so the documents answer");
+    assert_eq!(events.last().map(AnswerEvent::name), Some("answer"));
+    office.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentences_that_do_not_answer_stay_out() {
+    let office = office().await;
+    let answers = office.answers(None);
+    for question in [
+        "How much is the monthly rent?",
+        "Who is the tenant of the warehouse?",
+        "When must notice be given in writing?",
+    ] {
+        let answer = office.ask(&answers, question).await;
+        let texts: Vec<&str> = answer.sentences.iter().filter_map(|sentence| sentence.text.as_deref()).collect();
+        assert!(answer.found, "{question}");
+        assert!(!texts.iter().any(|text| MENU.concat().contains(text)), "{question}: {texts:?}");
+    }
     office.node.stop().await;
 }
 

@@ -161,6 +161,11 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Whether the connection stands at this moment.
+    pub fn is_connected(&self) -> bool {
+        self.context.client().connection_state() == async_nats::connection::State::Connected
+    }
+
     /// Subject of a stage's job events.
     pub fn job_subject(&self, stage: &str) -> String {
         format!("{}.job.{stage}", self.config.prefix)

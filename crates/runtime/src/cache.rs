@@ -9,10 +9,13 @@ use crate::engine::Core;
 use crate::pipeline::{Pipeline, PipelineStage};
 use crate::registry::ErasedStage;
 use docmill_model::manifest::Manifest;
-use docmill_model::{Code, Failure, Sha256Hex};
+use docmill_model::{Code, Failure, Sha256Hex, TenantId};
 use docmill_platform::database::DbError;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use std::slice;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// What a job starts from.
 pub(crate) struct Start {
@@ -40,9 +43,16 @@ pub(crate) async fn start(
                 if !erased.cacheable() {
                     return Ok(Start { inputs, key: None, hit: None });
                 }
-                let source = if inputs.is_empty() { source(connection, &claimed).await? } else { Vec::new() };
-                let key = key(&claimed, &pipeline, &stage, &*erased, &inputs, &source);
-                let hit = if claimed.recompute { None } else { lookup(connection, &key).await? };
+                let source =
+                    if inputs.is_empty() { source(connection, claimed.version_id.0).await? } else { Vec::new() };
+                let hashes: Vec<Input<'_>> =
+                    inputs.iter().map(|(name, manifest)| (name.as_str(), manifest.hash())).collect();
+                let key = key(claimed.tenant_id, &pipeline, &stage, &*erased, &hashes, &source);
+                let hit = if claimed.recompute {
+                    None
+                } else {
+                    lookup(connection, slice::from_ref(&key)).await?.remove(&key)
+                };
                 Ok(Start { inputs, key: Some(key), hit })
             })
         })
@@ -79,30 +89,32 @@ async fn inputs(
 }
 
 /// Identity of the uploaded bytes as a parser sees them.
-async fn source(connection: &mut PgConnection, claimed: &Claimed) -> Result<Vec<String>, DbError> {
+pub(crate) async fn source(connection: &mut PgConnection, version: Uuid) -> Result<Vec<String>, DbError> {
     let row: Option<(String, String, String)> = sqlx::query_as(
         "SELECT v.sha256, v.content_type, d.name FROM document_versions v
          JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
          WHERE v.tenant_id = current_tenant() AND v.id = $1",
     )
-    .bind(claimed.version_id.0)
+    .bind(version)
     .fetch_optional(connection)
     .await?;
     Ok(row.map(|(sha256, content_type, name)| vec![sha256, content_type, name]).unwrap_or_default())
 }
 
-fn key(
-    claimed: &Claimed,
+/// An input of a stage: who made it, and the hash of its manifest.
+pub(crate) type Input<'a> = (&'a str, Sha256Hex);
+
+/// The key of a stage's result; `source` only for a stage without inputs.
+pub(crate) fn key(
+    tenant: TenantId,
     pipeline: &Pipeline,
     stage: &PipelineStage,
     erased: &dyn ErasedStage,
-    inputs: &[(String, Manifest)],
+    inputs: &[Input<'_>],
     source: &[String],
 ) -> String {
-    let inputs: Vec<(&str, Sha256Hex)> =
-        inputs.iter().map(|(name, manifest)| (name.as_str(), manifest.hash())).collect();
     let parts = serde_json::json!([
-        claimed.tenant_id,
+        tenant,
         stage.name,
         erased.version(),
         erased.fingerprint(),
@@ -113,12 +125,16 @@ fn key(
     Sha256Hex::of(parts.to_string().as_bytes()).to_string()
 }
 
-async fn lookup(connection: &mut PgConnection, key: &str) -> Result<Option<Manifest>, DbError> {
-    let stored: Option<serde_json::Value> =
-        sqlx::query_scalar("SELECT manifest FROM stage_cache WHERE tenant_id = current_tenant() AND key = $1")
-            .bind(key)
-            .fetch_optional(connection)
+/// What the cache holds of `keys`.
+pub(crate) async fn lookup(
+    connection: &mut PgConnection,
+    keys: &[String],
+) -> Result<BTreeMap<String, Manifest>, DbError> {
+    let stored: Vec<(String, serde_json::Value)> =
+        sqlx::query_as("SELECT key, manifest FROM stage_cache WHERE tenant_id = current_tenant() AND key = ANY ($1)")
+            .bind(keys)
+            .fetch_all(connection)
             .await?;
     // An entry of another layout is no entry.
-    Ok(stored.and_then(|manifest| serde_json::from_value(manifest).ok()))
+    Ok(stored.into_iter().filter_map(|(key, manifest)| Some((key, serde_json::from_value(manifest).ok()?))).collect())
 }

@@ -4,7 +4,7 @@
 //! no process restart is ever needed.
 
 use crate::broker::{Broker, Pulled, StageConsumer};
-use crate::engine::Core;
+use crate::engine::{Core, LOOP_LIMIT, within};
 use crate::worker::{self, Worker};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,13 +112,12 @@ impl Source {
         }
         current.checked = Instant::now();
         drop(current);
-        let waiting: Result<bool, sqlx::Error> = sqlx::query_scalar(
+        let waiting = sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT 1 FROM jobs WHERE stage = $1 AND state = 'ready' AND emitted_at < now() - make_interval(secs => $2))",
         )
         .bind(&self.stage)
         .bind(ARRIVAL_SECS)
-        .fetch_one(self.core.database.engine())
-        .await;
-        waiting.unwrap_or(false)
+        .fetch_one(self.core.database.engine());
+        within(LOOP_LIMIT, async { Ok(waiting.await?) }).await.unwrap_or(false)
     }
 }

@@ -3,7 +3,7 @@
 //! The notify stage inserts one row for each endpoint; this loop sends what is due. At least once, under one stable
 //! id, on the schedule of Standard Webhooks (ten retries over 75 hours, with jitter). A 410 disables the endpoint.
 
-use crate::engine::Core;
+use crate::engine::{Core, LOOP_LIMIT, within};
 use async_trait::async_trait;
 use docmill_model::{Code, DeliveryId, Failure, TenantId};
 use docmill_platform::database::DbError;
@@ -78,7 +78,7 @@ pub(crate) async fn run(core: &Arc<Core>, sender: Arc<dyn DeliverySender>, stop:
     while !stop.is_cancelled() {
         while sending.try_join_next().is_some() {}
         let free = SLOTS - sending.len() as i64;
-        let due = if free > 0 { due(core, free).await.unwrap_or_default() } else { Vec::new() };
+        let due = if free > 0 { within(LOOP_LIMIT, due(core, free)).await.unwrap_or_default() } else { Vec::new() };
         let idle = due.is_empty();
         for (tenant, delivery) in due {
             let (core, sender) = (core.clone(), sender.clone());
@@ -124,7 +124,7 @@ struct Taken {
 
 async fn deliver(core: &Arc<Core>, sender: &dyn DeliverySender, tenant: TenantId, id: Uuid) -> Result<(), DbError> {
     let Some(taken) = take(core, tenant, id).await? else { return Ok(()) };
-    core.config.failpoints.hit("deliver.before", "").await;
+    core.config.failpoints.hit("deliver.before", "deliveries").await;
     let result = if taken.enabled {
         let request = DeliveryRequest {
             id: DeliveryId(id),
@@ -137,7 +137,7 @@ async fn deliver(core: &Arc<Core>, sender: &dyn DeliverySender, tenant: TenantId
     } else {
         Err(Failure::new(Code::DeliveryBlocked, "the endpoint is switched off"))
     };
-    core.config.failpoints.hit("deliver.after", "").await;
+    core.config.failpoints.hit("deliver.after", "deliveries").await;
     settle(core, tenant, id, &taken, &result).await
 }
 

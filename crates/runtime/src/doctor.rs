@@ -4,6 +4,9 @@
 //! the engine role, so nothing here can see text.
 
 mod queries;
+mod repair;
+
+pub use repair::{Repair, repair};
 
 use docmill_model::Failure;
 use docmill_platform::database::{Database, DbError};

@@ -9,7 +9,7 @@ use crate::registry::Registry;
 use crate::{reconciler, relay, worker};
 use docmill_model::{Code, Failure};
 use docmill_platform::artifacts::Artifacts;
-use docmill_platform::database::Database;
+use docmill_platform::database::{Database, DbError};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,14 @@ use tokio_util::sync::CancellationToken;
 const RELAY_BUSY: Duration = Duration::from_millis(5);
 /// Longest pause of an idle relay.
 const RELAY_IDLE: Duration = Duration::from_millis(100);
+
+/// Longest claim or relay round. Nothing else in them waits as long: a peer that vanished without a word does.
+pub(crate) const LOOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// `work`, or `DATABASE_UNAVAILABLE` when it takes longer than `limit`.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(DbError::Sqlx(sqlx::Error::PoolTimedOut)))
+}
 
 /// How one process takes part.
 #[derive(Clone)]
@@ -120,6 +128,18 @@ impl Core {
     }
 }
 
+/// The state of the broker connection; cheap to clone.
+#[derive(Clone)]
+pub struct BrokerStatus(Arc<Core>);
+
+impl BrokerStatus {
+    /// Whether the connection stands; nothing where this process has none.
+    #[must_use]
+    pub fn is_connected(&self) -> Option<bool> {
+        self.0.broker.get().map(|broker| broker.is_connected())
+    }
+}
+
 /// The engine of one process. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -169,7 +189,7 @@ impl Engine {
         };
         let mut pause = RELAY_BUSY;
         while !stop.is_cancelled() {
-            pause = match relay::tick(&self.core, &broker).await {
+            pause = match within(LOOP_LIMIT, relay::tick(&self.core, &broker)).await {
                 Ok(true) => RELAY_BUSY,
                 Ok(false) => (pause * 2).min(RELAY_IDLE),
                 Err(error) => {
@@ -193,6 +213,12 @@ impl Engine {
     pub async fn run_reconciler(&self, stop: CancellationToken) -> Result<(), Failure> {
         reconciler::run(&self.core, stop).await;
         Ok(())
+    }
+
+    /// How this process's connection to the broker is, for readiness probes.
+    #[must_use]
+    pub fn broker_status(&self) -> BrokerStatus {
+        BrokerStatus(self.core.clone())
     }
 
     /// One round of healing now: what `docmill doctor --repair` does.

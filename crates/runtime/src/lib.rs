@@ -20,7 +20,6 @@ pub mod dead;
 pub mod deliveries;
 pub mod doctor;
 pub mod engine;
-pub mod failpoints;
 pub mod machine;
 pub mod pipeline;
 pub mod registry;
@@ -28,6 +27,7 @@ pub mod replay;
 pub mod runs;
 pub mod stage;
 
-pub use engine::{Engine, EngineConfig};
+pub use docmill_platform::failpoints;
+pub use engine::{BrokerStatus, Engine, EngineConfig};
 pub use registry::Registry;
 pub use stage::{JobContext, Policy, Stage, StageError};

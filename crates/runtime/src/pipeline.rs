@@ -13,6 +13,7 @@ pub use catalog::Pipelines;
 pub use file::parse;
 
 use crate::registry::Registry;
+use docmill_model::retention::Rules;
 use docmill_model::{Code, Failure, Sha256Hex};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,8 @@ pub struct Pipeline {
     pub stages: Vec<PipelineStage>,
     /// JSON Schemas the settings name, by name.
     pub schemas: Arc<BTreeMap<String, Value>>,
+    /// How long what went through it is kept. Policy, so not part of the version.
+    pub retention: Rules,
 }
 
 /// What is stored in `pipeline_versions.definition`.
@@ -68,7 +71,8 @@ impl Pipeline {
         stages: Vec<PipelineStage>,
         schemas: BTreeMap<String, Value>,
     ) -> Self {
-        let mut pipeline = Self { name, description, version: String::new(), stages, schemas: Arc::new(schemas) };
+        let (version, schemas) = (String::new(), Arc::new(schemas));
+        let mut pipeline = Self { name, description, version, stages, schemas, retention: Rules::default() };
         pipeline.version = hash(&pipeline.definition());
         pipeline
     }
@@ -101,6 +105,7 @@ impl Pipeline {
             version: version.to_owned(),
             stages,
             schemas: Arc::new(parsed.schemas),
+            retention: Rules::default(),
         })
     }
 

@@ -9,7 +9,7 @@ use crate::engine::Core;
 use crate::machine::Outcome;
 use crate::settle::{self, Settled, Target};
 use crate::{backlog, replay, runs};
-use docmill_model::{Failure, JobId, RunId, TenantId};
+use docmill_model::{Code, Failure, JobId, RunId, TenantId};
 use docmill_platform::database::DbError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ pub(crate) const BATCH: i64 = 500;
 const REEMIT_LIMIT_SECS: f64 = 20.0;
 /// A run this young may still be written by its starter.
 const SETTLE_AGE_SECS: f64 = 2.0;
+/// Longest round: a database that vanished without a word must not hold it for ever.
+const ROUND_LIMIT: Duration = Duration::from_secs(60);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 const GAUGES: Duration = Duration::from_secs(5);
 
@@ -32,7 +34,8 @@ pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
     let (mut cleaned, mut gauged) = (Instant::now(), Instant::now());
     while !stop.is_cancelled() {
         let expire = !outage && Instant::now() >= quiet_until;
-        match round(core, expire).await {
+        let silent = || Failure::new(Code::DatabaseUnavailable, "the database does not answer");
+        match tokio::time::timeout(ROUND_LIMIT, round(core, expire)).await.unwrap_or_else(|_| Err(silent())) {
             Ok(()) if outage => {
                 outage = false;
                 quiet_until = Instant::now() + core.config.lease;
@@ -62,13 +65,13 @@ pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
 
 /// One round of every step.
 pub(crate) async fn round(core: &Arc<Core>, expire: bool) -> Result<(), Failure> {
-    core.config.failpoints.hit("reconcile.before", "").await;
+    core.config.failpoints.hit("reconcile.before", "reconciler").await;
     let mut woken = 0;
     if expire {
         woken += expire_leases(core).await?;
     }
-    woken += wake_timers(core).await?;
-    woken += free_held(core).await?;
+    woken += wake(core, WAKE_DUE).await?;
+    woken += wake(core, FREE_HELD).await?;
     woken += emit_again(core).await?;
     settle_runs(core).await?;
     housekeeping::expire_uploads(core).await?;
@@ -76,7 +79,7 @@ pub(crate) async fn round(core: &Arc<Core>, expire: bool) -> Result<(), Failure>
     if woken > 0 {
         core.kick.notify_one();
     }
-    core.config.failpoints.hit("reconcile.after", "").await;
+    core.config.failpoints.hit("reconcile.after", "reconciler").await;
     Ok(())
 }
 
@@ -112,50 +115,45 @@ async fn expire_leases(core: &Arc<Core>) -> Result<u64, DbError> {
     Ok(lost)
 }
 
-/// Timers that are due: retries, snoozes, budget checks.
-async fn wake_timers(core: &Arc<Core>) -> Result<u64, DbError> {
-    let woken = sqlx::query(
-        "WITH due AS (
-            SELECT tenant_id, id FROM jobs
-            WHERE state IN ('waiting', 'held') AND available_at <= now() AND held_reason IS DISTINCT FROM 'paused'
-              AND held_reason IS DISTINCT FROM 'scan'
-            ORDER BY available_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED),
-         woken AS (
-            UPDATE jobs j SET state = 'ready', held_reason = NULL, emission = j.emission + 1, emitted_at = NULL, updated_at = now()
-            FROM due WHERE j.tenant_id = due.tenant_id AND j.id = due.id
-            RETURNING j.tenant_id, j.id, j.run_id, j.stage, j.emission, j.priority, j.traceparent)
-         INSERT INTO outbox (tenant_id, topic, stage, job_id, run_id, emission, priority, traceparent)
-         SELECT tenant_id, 'job', stage, id, run_id, emission, priority, traceparent FROM woken",
-    )
-    .bind(BATCH)
-    .execute(core.database.engine())
-    .await?;
-    Ok(woken.rows_affected())
+/// A query that makes the jobs it picks ready and rings for each.
+macro_rules! waking {
+    ($picked:literal) => {
+        concat!(
+            "WITH picked AS (",
+            $picked,
+            "),
+             woken AS (
+                UPDATE jobs j SET state = 'ready', held_reason = NULL, emission = j.emission + 1, emitted_at = NULL, updated_at = now()
+                FROM picked WHERE j.tenant_id = picked.tenant_id AND j.id = picked.id
+                RETURNING j.tenant_id, j.id, j.run_id, j.stage, j.emission, j.priority, j.traceparent)
+             INSERT INTO outbox (tenant_id, topic, stage, job_id, run_id, emission, priority, traceparent)
+             SELECT tenant_id, 'job', stage, id, run_id, emission, priority, traceparent FROM woken"
+        )
+    };
 }
 
+/// Timers that are due: retries, snoozes, budget checks.
+const WAKE_DUE: &str = waking!(
+    "SELECT tenant_id, id FROM jobs
+     WHERE state IN ('waiting', 'held') AND available_at <= now() AND held_reason IS DISTINCT FROM 'paused'
+       AND held_reason IS DISTINCT FROM 'scan'
+     ORDER BY available_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED"
+);
+
 /// Jobs set aside for a pause that is over.
-async fn free_held(core: &Arc<Core>) -> Result<u64, DbError> {
-    let freed = sqlx::query(
-        "WITH free AS (
-            SELECT j.tenant_id, j.id FROM jobs j
-            WHERE j.state = 'held' AND j.held_reason = 'paused' AND NOT EXISTS (
-                SELECT 1 FROM pauses p WHERE (p.kind = 'stage' AND p.subject = j.stage)
-                    OR (p.kind = 'tenant' AND p.subject = j.tenant_id::text)
-                    OR (p.kind = 'pipeline' AND p.subject = (
-                        SELECT v.name FROM runs r JOIN pipeline_versions v ON v.version = r.pipeline_version
-                        WHERE r.tenant_id = j.tenant_id AND r.id = j.run_id)))
-            ORDER BY j.available_at LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED),
-         woken AS (
-            UPDATE jobs j SET state = 'ready', held_reason = NULL, emission = j.emission + 1, emitted_at = NULL, updated_at = now()
-            FROM free WHERE j.tenant_id = free.tenant_id AND j.id = free.id
-            RETURNING j.tenant_id, j.id, j.run_id, j.stage, j.emission, j.priority, j.traceparent)
-         INSERT INTO outbox (tenant_id, topic, stage, job_id, run_id, emission, priority, traceparent)
-         SELECT tenant_id, 'job', stage, id, run_id, emission, priority, traceparent FROM woken",
-    )
-    .bind(BATCH)
-    .execute(core.database.engine())
-    .await?;
-    Ok(freed.rows_affected())
+const FREE_HELD: &str = waking!(
+    "SELECT j.tenant_id, j.id FROM jobs j
+     WHERE j.state = 'held' AND j.held_reason = 'paused' AND NOT EXISTS (
+        SELECT 1 FROM pauses p WHERE (p.kind = 'stage' AND p.subject = j.stage)
+            OR (p.kind = 'tenant' AND p.subject = j.tenant_id::text)
+            OR (p.kind = 'pipeline' AND p.subject = (
+                SELECT v.name FROM runs r JOIN pipeline_versions v ON v.version = r.pipeline_version
+                WHERE r.tenant_id = j.tenant_id AND r.id = j.run_id)))
+     ORDER BY j.available_at LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED"
+);
+
+async fn wake(core: &Arc<Core>, sql: &'static str) -> Result<u64, DbError> {
+    Ok(sqlx::query(sql).bind(BATCH).execute(core.database.engine()).await?.rows_affected())
 }
 
 /// Released jobs nobody claims, and ready jobs without an event: the stream was wiped, rolled back, or is just slow. A
@@ -209,7 +207,7 @@ async fn settle_runs(core: &Arc<Core>) -> Result<(), DbError> {
     .await?;
     for (tenant, run) in rows {
         let settled = core.database.write(TenantId(tenant), move |connection| {
-            Box::pin(async move { runs::settle_if_over(connection, RunId(run)).await })
+            Box::pin(async move { runs::mend(connection, RunId(run)).await })
         });
         if settled.await? {
             tracing::warn!(run = %run, "a run was settled by the reconciler");

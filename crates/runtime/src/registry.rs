@@ -8,6 +8,7 @@ use crate::pipeline::canonical_json;
 use crate::stage::{JobContext, Policy, Stage, StageError};
 use async_trait::async_trait;
 use docmill_model::manifest::Manifest;
+use docmill_model::retention::Rules;
 use docmill_model::{Code, Failure};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -217,6 +218,7 @@ impl Registry {
             "properties": {
                 "name": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,62}$", "description": "How uploads name the pipeline."},
                 "description": {"type": "string", "description": "For people."},
+                "retention": nested(schemars::schema_for!(Rules).to_value()),
                 "stages": {
                     "type": "object", "minProperties": 1, "additionalProperties": false,
                     "description": "Which stages run, and after which others.",
@@ -227,10 +229,15 @@ impl Registry {
     }
 }
 
-fn stage_schema(mut settings: Value, names: &[&str]) -> Value {
-    if let Some(object) = settings.as_object_mut() {
+/// A derived schema, to stand inside another.
+fn nested(mut schema: Value) -> Value {
+    if let Some(object) = schema.as_object_mut() {
         object.remove("$schema");
     }
+    schema
+}
+
+fn stage_schema(settings: Value, names: &[&str]) -> Value {
     json!({
         "type": ["object", "null"],
         "additionalProperties": false,
@@ -240,7 +247,7 @@ fn stage_schema(mut settings: Value, names: &[&str]) -> Value {
             "required": {"type": "boolean", "default": true,
                          "description": "false: its failure makes the run partial instead of failed."},
             "when": {"enum": ["settled"], "description": "settled: starts when everything else has ended, however it ended."},
-            "settings": settings
+            "settings": nested(settings)
         }
     })
 }

@@ -107,9 +107,9 @@ async fn send_jobs(core: &Arc<Core>, broker: &Broker, ids: &[i64]) -> Result<usi
     .fetch_all(&mut *transaction)
     .await?;
     let events = rows.iter().map(|row| job_event(broker, row)).collect();
-    core.config.failpoints.hit("publish.before", "").await;
+    core.config.failpoints.hit("publish.before", "relay").await;
     let stored = broker.publish(events, true).await;
-    core.config.failpoints.hit("publish.after", "").await;
+    core.config.failpoints.hit("publish.after", "relay").await;
     let sent: Vec<i64> = rows.iter().zip(&stored).filter(|(_, stored)| **stored).map(|(row, _)| row.id).collect();
     // Rows a settlement holds are skipped: their job is moving on anyway.
     sqlx::query(
@@ -123,7 +123,7 @@ async fn send_jobs(core: &Arc<Core>, broker: &Broker, ids: &[i64]) -> Result<usi
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    core.config.failpoints.hit("publish.marked", "").await;
+    core.config.failpoints.hit("publish.marked", "relay").await;
     finished(broker, "job", rows.len(), sent.len()).await;
     Ok(sent.len())
 }
@@ -173,10 +173,13 @@ async fn send_settled(core: &Arc<Core>, broker: &Broker) -> Result<usize, DbErro
     .fetch_all(&mut *transaction)
     .await?;
     let events = rows.iter().map(|row| settled_event(broker, row)).collect();
+    core.config.failpoints.hit("settled.before", "relay").await;
     let stored = broker.publish(events, false).await;
+    core.config.failpoints.hit("settled.after", "relay").await;
     let sent: Vec<i64> = rows.iter().zip(&stored).filter(|(_, stored)| **stored).map(|(row, _)| row.id).collect();
     sqlx::query("UPDATE outbox SET sent_at = now() WHERE id = ANY ($1)").bind(&sent).execute(&mut *transaction).await?;
     transaction.commit().await?;
+    core.config.failpoints.hit("settled.marked", "relay").await;
     finished(broker, "settled", rows.len(), sent.len()).await;
     Ok(sent.len())
 }

@@ -1,6 +1,7 @@
 //! Runs: one processing of one version by one pinned pipeline. Starting one lays out its whole graph; settling one
 //! tells the document, the outside and the stages that wait for it.
 
+use crate::machine::graph::Changes;
 use crate::pipeline::Pipeline;
 use docmill_model::{Code, DocumentId, JobId, RunId, VersionId};
 use docmill_platform::database::DbError;
@@ -183,11 +184,11 @@ pub async fn cancel_run(connection: &mut PgConnection, id: RunId) -> Result<bool
     Ok(true)
 }
 
-/// Settles a running run whose jobs have all ended; false when there was nothing to do.
-pub(crate) async fn settle_if_over(connection: &mut PgConnection, id: RunId) -> Result<bool, DbError> {
+/// Works out pending counts, leftovers and the outcome of a run again; false when all was as it should be.
+pub(crate) async fn mend(connection: &mut PgConnection, id: RunId) -> Result<bool, DbError> {
     let Some(locked) = lock(connection, id).await? else { return Ok(false) };
     let mut graph = graph(locked.state, load_jobs(connection, id).await?);
-    let changes = graph.resettle();
+    let changes = graph.mend(Code::Cancelled.as_str());
     apply(connection, &locked, &graph, &changes).await?;
-    Ok(changes.settled.is_some())
+    Ok(changes != Changes::default())
 }

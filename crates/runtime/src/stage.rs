@@ -100,7 +100,7 @@ pub struct JobContext {
     pub cancel: CancellationToken,
     /// W3C trace context of the request that caused the run.
     pub traceparent: Option<String>,
-    /// Armed by tests only.
+    /// Armed by tests only; the place is the stage.
     pub failpoints: crate::failpoints::Failpoints,
 }
 

@@ -7,7 +7,7 @@ use crate::broker::Delivery;
 use crate::cache;
 use crate::claim::{self, Claimed};
 use crate::consumer;
-use crate::engine::Core;
+use crate::engine::{Core, LOOP_LIMIT, within};
 use crate::lease::{Lease, Leases};
 use crate::machine::Outcome;
 use crate::registry::ErasedStage;
@@ -66,7 +66,8 @@ pub(crate) async fn handle(worker: &Arc<Worker>, stage: &str, delivery: &Deliver
         Err(reason) => return park(core, delivery, reason).await,
     };
     failpoints.hit("claim.before", stage).await;
-    let claimed = match claim::claim(core.database.engine(), &event, &core.config.worker, core.config.lease).await {
+    let claiming = claim::claim(core.database.engine(), &event, &core.config.worker, core.config.lease);
+    let claimed = match within(LOOP_LIMIT, claiming).await {
         Ok(Some(claimed)) => claimed,
         Ok(None) => return delivery.ack().await,
         Err(error) => {
@@ -235,7 +236,7 @@ async fn produce(core: &Arc<Core>, claimed: &Claimed, lease: &Lease) -> Result<P
         artifacts: core.artifacts.clone(),
         cancel: lease.cancel.clone(),
         traceparent: claimed.traceparent.clone(),
-        failpoints: failpoints.clone(),
+        failpoints: failpoints.at(&claimed.stage),
     };
     failpoints.hit("run.before", &claimed.stage).await;
     let began = Instant::now();

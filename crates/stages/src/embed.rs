@@ -166,16 +166,20 @@ fn distinct(chunks: &[Chunk]) -> Vec<Passage> {
     by_hash.into_values().collect()
 }
 
+/// The passages to embed: those without a vector. One that a deletion condemns is renewed, so that it stays.
 async fn without_vector(job: &JobContext, passages: Vec<Passage>) -> Result<Vec<Passage>, StageError> {
     let mut known: HashSet<Vec<u8>> = HashSet::new();
     for part in passages.chunks(LOOKUP) {
         let hashes: Vec<Vec<u8>> = part.iter().map(|passage| passage.hash.to_vec()).collect();
-        let found: Vec<Vec<u8>> = job
+        let found: Vec<(Vec<u8>, bool)> = job
             .database
             .read(job.tenant_id, move |connection| {
                 Box::pin(async move {
-                    Ok(sqlx::query_scalar(
-                        "SELECT embed_hash FROM vectors WHERE tenant_id = current_tenant() AND space_id = $1 AND embed_hash = ANY ($2)",
+                    Ok(sqlx::query_as(
+                        "WITH condemned AS MATERIALIZED (
+                            SELECT unnest(embed_hashes) AS embed_hash FROM deletions WHERE tenant_id = current_tenant() AND finished_at IS NULL)
+                         SELECT v.embed_hash, v.embed_hash IN (SELECT embed_hash FROM condemned) FROM vectors v
+                         WHERE v.tenant_id = current_tenant() AND v.space_id = $1 AND v.embed_hash = ANY ($2)",
                     )
                     .bind(SPACE)
                     .bind(hashes)
@@ -184,9 +188,31 @@ async fn without_vector(job: &JobContext, passages: Vec<Passage>) -> Result<Vec<
                 })
             })
             .await?;
-        known.extend(found);
+        let (condemned, kept): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, is_condemned)| *is_condemned);
+        known.extend(kept.into_iter().map(|(hash, _)| hash));
+        if !condemned.is_empty() {
+            known.extend(renew(job, condemned.into_iter().map(|(hash, _)| hash).collect()).await?);
+        }
     }
     Ok(passages.into_iter().filter(|passage| !known.contains(passage.hash.as_slice())).collect())
+}
+
+/// Takes vectors out of a condemnation; those that were faster gone are missing in the result.
+async fn renew(job: &JobContext, hashes: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, StageError> {
+    let renewed = job.database.write(job.tenant_id, move |connection| {
+        Box::pin(async move {
+            let renewed: Vec<Vec<u8>> = sqlx::query_scalar(
+                "UPDATE vectors SET created_at = clock_timestamp()
+                 WHERE tenant_id = current_tenant() AND space_id = $1 AND embed_hash = ANY ($2) RETURNING embed_hash",
+            )
+            .bind(SPACE)
+            .bind(hashes)
+            .fetch_all(connection)
+            .await?;
+            Ok(renewed)
+        })
+    });
+    Ok(renewed.await?)
 }
 
 /// Inserts vectors and charges the rows that were new, in one transaction.

@@ -3,11 +3,12 @@
 //! Without a provider extraction is by rules: dates, amounts, parties, identifiers, contacts, key–value lines and more
 //! are recognised everywhere, and the schema's `x-docmill` keywords say which of them belong to which field. A value's
 //! raw words are the words of its span. The object built from the normalized values is validated against the schema; a
-//! value that does not fit is dropped and counted, never altered to fit, and nothing is ever made up. Reads `parsed`,
-//! writes `extraction`.
+//! value that does not fit is dropped and counted, never altered to fit, and nothing is ever made up. With `provider: llm`
+//! a model chooses the words, and the same rules read them. Reads `parsed`, writes `extraction`.
 
 mod fields;
 mod labels;
+mod llm;
 mod reading;
 mod scan;
 mod schema;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use schema::{ExtractSchema, FieldKind, FieldSpec, Pick};
 
+use crate::models::{Provider, StageModels, WhenDown, without_model};
 use docmill_model::document::ParsedDocument;
 use docmill_model::manifest::{Manifest, kind};
 use docmill_model::results::Extraction;
@@ -33,11 +35,15 @@ pub struct ExtractConfig {
     /// Name of a JSON Schema: the file `schemas/NAME.json` beside the pipeline file. Its content is part of the pinned
     /// pipeline version.
     pub schema: String,
+    /// `builtin`: by rules. `llm`: a model of `llm.uses.extract` chooses the words, rules read them.
+    pub provider: Provider,
+    /// With `llm`, when no model answers: `builtin` extracts by rules, `wait` waits.
+    pub when_down: WhenDown,
 }
 
 impl Default for ExtractConfig {
     fn default() -> Self {
-        Self { schema: "general".to_owned() }
+        Self { schema: "general".to_owned(), provider: Provider::default(), when_down: WhenDown::default() }
     }
 }
 
@@ -61,7 +67,38 @@ pub fn extract_document(document: &ParsedDocument, name: &str, schema: &ExtractS
 }
 
 /// The extract stage.
-pub struct Extract;
+pub struct Extract {
+    models: StageModels,
+}
+
+impl Extract {
+    /// Asking `models` where the pipeline says so.
+    pub(crate) fn new(models: StageModels) -> Self {
+        Self { models }
+    }
+
+    /// The outcome, and why it is not a model's although one was wanted.
+    async fn outcome(
+        &self,
+        job: &JobContext,
+        config: &ExtractConfig,
+        document: ParsedDocument,
+        schema: ExtractSchema,
+    ) -> Result<(Outcome, Option<Code>), StageError> {
+        let mut instead_of = None;
+        if config.provider == Provider::Llm {
+            match llm::extract(&self.models, job, &document, &config.schema, &schema).await {
+                Ok(outcome) => return Ok((outcome, None)),
+                Err(failure) => instead_of = Some(without_model(failure, config.when_down)?),
+            }
+        }
+        let name = config.schema.clone();
+        let outcome = tokio::task::spawn_blocking(move || extract_document(&document, &name, &schema))
+            .await
+            .map_err(|_| Failure::new(Code::Internal, "extraction failed"))?;
+        Ok((outcome, instead_of))
+    }
+}
 
 #[async_trait::async_trait]
 impl Stage for Extract {
@@ -70,13 +107,14 @@ impl Stage for Extract {
     type Config = ExtractConfig;
     type Prepared = Extraction;
 
+    fn fingerprint(&self) -> String {
+        self.models.fingerprint(llm::USE)
+    }
+
     async fn run(&self, job: &JobContext, config: &ExtractConfig) -> Result<Manifest, StageError> {
         let schema = ExtractSchema::read(job.schema(&config.schema)?)?;
         let document: ParsedDocument = job.load(kind::PARSED).await?;
-        let name = config.schema.clone();
-        let outcome = tokio::task::spawn_blocking(move || extract_document(&document, &name, &schema))
-            .await
-            .map_err(|_| Failure::new(Code::Internal, "extraction failed"))?;
+        let (outcome, instead_of) = self.outcome(job, config, document, schema).await?;
         let values: usize = outcome.extraction.fields.values().map(Vec::len).sum();
         let mut manifest = Manifest::default();
         let mut fact = |name: &str, value: Value| manifest.facts.insert(name.to_owned(), value);
@@ -85,6 +123,9 @@ impl Stage for Extract {
         fact("values", values.into());
         fact("dropped", outcome.dropped.into());
         fact("missing", outcome.missing.into());
+        if let Some(code) = instead_of {
+            fact("fallback", code.as_str().into());
+        }
         manifest.artifacts.insert(kind::EXTRACTION.to_owned(), job.store(&outcome.extraction).await?);
         Ok(manifest)
     }

@@ -159,12 +159,12 @@ struct Upload {
 impl Upload {
     async fn find(job: &JobContext) -> Result<Self, StageError> {
         let version = job.version_id.0;
-        let row: Option<(Option<String>, String, String, String)> = job
+        let row: Option<(Option<String>, String, String, String, bool)> = job
             .database
             .read(job.tenant_id, move |connection| {
                 Box::pin(async move {
                     Ok(sqlx::query_as(
-                        "SELECT v.accepted_key, v.sha256, v.content_type, d.name
+                        "SELECT v.accepted_key, v.sha256, v.content_type, d.name, v.raw_removed_at IS NOT NULL
                          FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
                          WHERE v.tenant_id = current_tenant() AND v.id = $1",
                     )
@@ -174,7 +174,10 @@ impl Upload {
                 })
             })
             .await?;
-        let (key, sha256, content_type, name) = row.ok_or(StageError::Cancelled)?;
+        let (key, sha256, content_type, name, is_removed) = row.ok_or(StageError::Cancelled)?;
+        if is_removed {
+            return Err(Failure::new(Code::FileRemoved, "the uploaded bytes are kept no longer").into());
+        }
         let key =
             key.ok_or_else(|| Failure::new(Code::ObjectMissing, "the upload of this version was never accepted"))?;
         let sha256 = sha256.parse().map_err(|_| Failure::new(Code::Internal, "the declared sha256 cannot be read"))?;

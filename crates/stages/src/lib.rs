@@ -9,15 +9,18 @@ pub mod embed;
 pub mod extract;
 pub mod index;
 pub mod ingest;
+mod models;
 pub mod notify;
-pub mod sentences;
 mod settings;
 pub mod summarize;
 mod visible;
 
+pub use models::{Provider, WhenDown};
+
 use docmill_documents::Parser;
 use docmill_platform::embedder::Embedder;
 use docmill_platform::gateway::Gateway;
+use docmill_platform::gateway::prompts::Prompts;
 use docmill_platform::tokens::TokenCounter;
 use docmill_runtime::registry::{Registry, RegistryBuilder};
 use std::sync::Arc;
@@ -33,6 +36,8 @@ pub struct StageDeps {
     pub tokens: Arc<TokenCounter>,
     /// The only way to a model provider; `None` when none is configured.
     pub gateway: Option<Arc<Gateway>>,
+    /// What models are asked by.
+    pub prompts: Prompts,
 }
 
 /// Every stage a pipeline file may name.
@@ -44,12 +49,13 @@ pub fn registry(deps: StageDeps) -> Registry {
 /// The one list, open for more.
 #[must_use]
 pub fn stages(deps: StageDeps) -> RegistryBuilder {
+    let models = models::StageModels { gateway: deps.gateway, prompts: deps.prompts };
     Registry::builder()
         .with(ingest::Ingest::new(deps.parser))
         .with(chunk::ChunkStage::new(deps.tokens))
         .with(embed::Embed::new(deps.embedder.clone()))
         .with(index::Index)
-        .with(extract::Extract)
-        .with(summarize::Summarize::new(deps.embedder))
+        .with(extract::Extract::new(models.clone()))
+        .with(summarize::Summarize::new(deps.embedder, models))
         .with(notify::Notify)
 }

@@ -3,15 +3,18 @@
 //! Without a provider the summary is extractive: sentences of running text are embedded, ranked by how much of the
 //! document they resemble and where they stand, and picked so that they do not repeat each other. Nothing is rewritten:
 //! the words of a summary sentence are the words of its span, with line breaks as spaces. Headings, tables, code, page
-//! furniture and hidden text are not quoted; a document without sentences is summarised by its first lines. Reads
-//! `parsed`, writes `summary`.
+//! furniture and hidden text are not quoted; a document without sentences is summarised by its first lines. With
+//! `provider: llm` a model words the sentences, each resting on sentences of the document. Reads `parsed`, writes
+//! `summary`.
 
 mod candidates;
+mod llm;
 mod rank;
 
 pub use candidates::{Candidate, candidates};
 pub use rank::{Choice, choose};
 
+use crate::models::{Provider, StageModels, WhenDown, without_model};
 use crate::settings::within;
 use docmill_model::document::ParsedDocument;
 use docmill_model::manifest::{Manifest, kind};
@@ -38,24 +41,50 @@ pub struct SummarizeConfig {
     #[serde(deserialize_with = "within::<_, 10, 2000>")]
     #[schemars(range(min = 10, max = 2000))]
     pub considered: u32,
+    /// `builtin`: chosen sentences. `llm`: worded by a model of `llm.uses.summarize`.
+    pub provider: Provider,
+    /// With `llm`, when no model answers: `builtin` chooses sentences, `wait` waits.
+    pub when_down: WhenDown,
 }
 
 impl Default for SummarizeConfig {
     fn default() -> Self {
-        Self { sentences: 5, considered: 300 }
+        Self { sentences: 5, considered: 300, provider: Provider::default(), when_down: WhenDown::default() }
     }
 }
 
 /// The summarize stage.
 pub struct Summarize {
     embedder: Arc<dyn Embedder>,
+    models: StageModels,
 }
 
 impl Summarize {
-    /// Comparing sentences with `embedder`.
-    #[must_use]
-    pub fn new(embedder: Arc<dyn Embedder>) -> Self {
-        Self { embedder }
+    /// Comparing sentences with `embedder`, asking `models` where the pipeline says so.
+    pub(crate) fn new(embedder: Arc<dyn Embedder>, models: StageModels) -> Self {
+        Self { embedder, models }
+    }
+
+    /// The best sentences of the document.
+    async fn chosen(
+        &self,
+        job: &JobContext,
+        config: &SummarizeConfig,
+        sentences: Vec<Candidate>,
+    ) -> Result<Summary, StageError> {
+        let vectors = self.vectors(job, &sentences).await?;
+        let most = config.sentences as usize;
+        let (sentences, chosen) = tokio::task::spawn_blocking(move || {
+            let chosen = choose(&sentences, &vectors, &Choice::new(most));
+            (sentences, chosen)
+        })
+        .await
+        .map_err(|_| Failure::new(Code::Internal, "ranking sentences failed"))?;
+        let quoted = |at: usize| {
+            let place = Place { span: sentences[at].span, page: sentences[at].page };
+            SummarySentence { text: sentences[at].text.clone(), citations: vec![place] }
+        };
+        Ok(Summary { engine: "extractive".to_owned(), sentences: chosen.into_iter().map(quoted).collect() })
     }
 
     async fn vectors(&self, job: &JobContext, sentences: &[Candidate]) -> Result<Vec<Vec<f32>>, StageError> {
@@ -83,26 +112,27 @@ impl Stage for Summarize {
     }
 
     fn fingerprint(&self) -> String {
-        self.embedder.fingerprint()
+        format!("{} {}", self.embedder.fingerprint(), self.models.fingerprint(llm::USE)).trim_end().to_owned()
     }
 
     async fn run(&self, job: &JobContext, config: &SummarizeConfig) -> Result<Manifest, StageError> {
         let document: ParsedDocument = job.load(kind::PARSED).await?;
         let sentences = candidates(&document, config.considered as usize);
-        let vectors = self.vectors(job, &sentences).await?;
-        let most = config.sentences as usize;
-        let (sentences, chosen) = tokio::task::spawn_blocking(move || {
-            let chosen = choose(&sentences, &vectors, &Choice::new(most));
-            (sentences, chosen)
-        })
-        .await
-        .map_err(|_| Failure::new(Code::Internal, "ranking sentences failed"))?;
-        let quoted = |at: usize| {
-            let place = Place { span: sentences[at].span, page: sentences[at].page };
-            SummarySentence { text: sentences[at].text.clone(), citations: vec![place] }
-        };
-        let summary = Summary { engine: "extractive".to_owned(), sentences: chosen.into_iter().map(quoted).collect() };
         let mut manifest = Manifest::default();
+        let mut generated = None;
+        if config.provider == Provider::Llm {
+            match llm::summarize(&self.models, job, &sentences, config.sentences).await {
+                Ok(summary) => generated = Some(summary),
+                Err(failure) => {
+                    let code = without_model(failure, config.when_down)?;
+                    manifest.facts.insert("fallback".to_owned(), code.as_str().into());
+                }
+            }
+        }
+        let summary = match generated {
+            Some(summary) => summary,
+            None => self.chosen(job, config, sentences).await?,
+        };
         manifest.facts.insert("sentences".to_owned(), summary.sentences.len().into());
         manifest.facts.insert("engine".to_owned(), summary.engine.clone().into());
         manifest.artifacts.insert(kind::SUMMARY.to_owned(), job.store(&summary).await?);

@@ -8,13 +8,14 @@
 //! Nothing here is for production, so failures panic with what to do.
 #![allow(clippy::panic)]
 
+pub mod proxy;
 mod shared;
 mod store;
 mod world;
 
 pub use docmill_embedded::objects::{Fault, Faults};
-pub use shared::{Engines, Shared, engines, shared};
-pub use world::{World, world};
+pub use shared::{Engines, Shared, corpora, engines, home, scratch_home, shared};
+pub use world::{World, connect as connect_nats, world};
 
 use std::time::{Duration, Instant};
 

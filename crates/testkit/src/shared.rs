@@ -74,9 +74,40 @@ fn start() -> Result<Shared, Failure> {
     Ok(shared)
 }
 
+/// A home of its own for a whole stack, with the shared parts; nothing runs in it yet. Whoever makes it removes it.
+///
+/// # Panics
+/// When the parts cannot be fetched.
+///
+/// # Errors
+/// `CONFIG_INVALID` when a folder cannot be made.
+pub fn scratch_home(name: &str) -> Result<Home, Failure> {
+    engines();
+    let shared = home()?;
+    let root = shared.root().join("homes").join(name);
+    fs::create_dir_all(&root).map_err(|e| io_failure("create", &root, &e))?;
+    shared.give(&root)?;
+    let own = Home::open(Some(root), None)?;
+    let parts = own.parts();
+    let linked = fs::remove_dir(&parts).and_then(|()| std::os::unix::fs::symlink(shared.parts(), &parts));
+    linked.map_err(|e| io_failure("link", &parts, &e))?;
+    Ok(own)
+}
+
+/// The folder of real files: `DOCMILL_CORPORA`, else `shared/corpora` beside the workspace, where it exists.
+#[must_use]
+pub fn corpora() -> Option<PathBuf> {
+    let beside = || workspace().join("../shared/corpora");
+    Some(std::env::var_os("DOCMILL_CORPORA").map_or_else(beside, PathBuf::from)).filter(|folder| folder.is_dir())
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."))
+}
+
 /// Under `target/`; as root in a folder the servers' user can enter, if it cannot enter that one.
-fn home() -> Result<Home, Failure> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+pub fn home() -> Result<Home, Failure> {
+    let workspace = workspace();
     let near = workspace.join("target/docmill-test");
     let far = || {
         let hash = Sha256Hex::of(workspace.as_os_str().as_encoded_bytes());

@@ -141,8 +141,11 @@ impl Drop for World {
     }
 }
 
-/// The client does not look at credentials in a URL by itself.
-async fn connect(nats_url: &str) -> Result<async_nats::Client, async_nats::Error> {
+/// A connection with the credentials in the URL, which the client does not look at by itself.
+///
+/// # Errors
+/// The client's.
+pub async fn connect(nats_url: &str) -> Result<async_nats::Client, async_nats::Error> {
     let address: async_nats::ServerAddr = nats_url.parse()?;
     let (user, password) = (address.username().unwrap_or_default(), address.password().unwrap_or_default());
     let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());

@@ -3,8 +3,7 @@
 use super::{Verified, verify};
 use crate::auth::Administrator;
 use crate::body::QueryParams;
-use crate::cursor;
-use crate::documents::list::page_size;
+use crate::pager::Pager;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
@@ -58,9 +57,9 @@ pub async fn list(
     Administrator(principal): Administrator,
     QueryParams(query): QueryParams<AuditQuery>,
 ) -> Result<Json<AuditPage>, Problem> {
-    let (limit, tenant) = (page_size(query.limit)?, principal.tenant_id);
-    let before: Option<i64> =
-        query.cursor.as_deref().map(|c| cursor::decode(&state.pepper, tenant, "audit", c)).transpose()?;
+    let tenant = principal.tenant_id;
+    let pager: Pager<i64> = Pager::new(&state, tenant, "audit", query.limit, query.cursor.as_deref())?;
+    let (before, limit) = (pager.after, pager.rows());
     let read = state.database.read(tenant, move |connection| {
         Box::pin(async move {
             let rows: Vec<super::Row> = sqlx::query_as(
@@ -68,17 +67,14 @@ pub async fn list(
                  WHERE tenant_id = current_tenant() AND ($1::bigint IS NULL OR seq < $1) ORDER BY seq DESC LIMIT $2",
             )
             .bind(before)
-            .bind(limit + 1)
+            .bind(limit)
             .fetch_all(connection)
             .await?;
             Ok(rows)
         })
     });
     let mut rows = read.await?;
-    let more = rows.len() as i64 > limit;
-    rows.truncate(limit as usize);
-    let last = rows.last().filter(|_| more).map(|row| row.seq);
-    let next_cursor = last.map(|seq| cursor::encode(&state.pepper, tenant, "audit", &seq));
+    let next_cursor = pager.cut(&state, &mut rows, |row| row.seq);
     let entries = rows.into_iter().map(|row| AuditView {
         seq: row.seq,
         principal_id: row.principal_id.map(Into::into),

@@ -5,7 +5,7 @@ use super::results::not_ready;
 use crate::auth::Reader;
 use crate::body::QueryParams;
 use crate::cursor;
-use crate::documents::list::page_size;
+use crate::pager::page_size;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;

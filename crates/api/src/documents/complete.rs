@@ -3,7 +3,7 @@
 //! The object is copied server-side to a content-addressed key; only that key is ever read, so bytes that change at
 //! the upload key afterwards change nothing. Repeating the call gives the same answer.
 
-use super::{DocumentView, accepted_key, document_id, find};
+use super::{DocumentView, document_id, find};
 use crate::audit;
 use crate::auth::{Principal, Uploader};
 use crate::problem::{Problem, ProblemBody};
@@ -13,6 +13,7 @@ use axum::extract::{Path, State};
 use docmill_model::{Code, DocumentId, Failure, VersionId};
 use docmill_platform::blobs::{BlobError, BlobHead};
 use docmill_platform::database::DbError;
+use docmill_platform::layout::accepted_key;
 use docmill_runtime::runs::{Cause, StartRun, start_run};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -82,7 +83,10 @@ async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version
     let copied = async {
         let head = state.blobs.head(&version.upload_key).await.map_err(Failure::from)?.ok_or_else(missing)?;
         verify(&version, &head)?;
-        match state.blobs.copy_if_absent(&version.upload_key, &accepted, &head.etag).await {
+        state.database.failpoints().hit("copy.before", "api").await;
+        let copied = state.blobs.copy_if_absent(&version.upload_key, &accepted, &head.etag).await;
+        state.database.failpoints().hit("copy.after", "api").await;
+        match copied {
             Err(BlobError::Missing) => Err(missing()),
             other => other.map_err(|error| Failure::from(error).into()),
         }

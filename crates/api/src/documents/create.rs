@@ -1,6 +1,6 @@
 //! `POST /v1/documents`: declare a file, receive a signed URL for exactly those bytes.
 
-use super::{DocumentView, find, upload_key};
+use super::{DocumentView, find};
 use crate::audit;
 use crate::auth::{Principal, Uploader};
 use crate::body::JsonBody;
@@ -10,17 +10,17 @@ use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use docmill_lifecycle::UPLOAD_TTL;
 use docmill_model::{Code, DocumentId, Failure, Sha256Hex, VersionId};
 use docmill_platform::blobs::PresignPut;
 use docmill_platform::database::DbError;
+use docmill_platform::layout::upload_key;
 use serde_json::json;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// How long a signed URL is good.
-pub const UPLOAD_TTL: Duration = Duration::from_secs(15 * 60);
 /// How long a declared upload waits for `complete` before it expires.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 const MAX_METADATA_BYTES: usize = 16 * 1024;

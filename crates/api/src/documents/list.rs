@@ -4,6 +4,7 @@ use super::{DocumentRow, DocumentView, document_id, find};
 use crate::auth::Viewer;
 use crate::body::QueryParams;
 use crate::cursor;
+use crate::pager::page_size;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
@@ -40,14 +41,6 @@ pub struct DocumentPage {
     pub documents: Vec<DocumentView>,
     /// Pass as `cursor` for the next page; absent on the last.
     pub next_cursor: Option<String>,
-}
-
-/// Checks a page size.
-pub(crate) fn page_size(limit: Option<i64>) -> Result<i64, Problem> {
-    match limit.unwrap_or(50) {
-        limit @ 1..=200 => Ok(limit),
-        _ => Err(Problem::field("limit", "1 to 200 is expected")),
-    }
 }
 
 /// Lists documents, newest first.

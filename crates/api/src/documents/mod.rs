@@ -6,14 +6,14 @@ pub mod chunks;
 pub mod complete;
 pub mod create;
 pub mod delete;
-pub mod deletions;
 pub mod list;
+pub mod pages;
 pub mod read;
 pub mod results;
 pub mod text;
 
 use crate::problem::Problem;
-use docmill_model::{DocumentId, TenantId, VersionId};
+use docmill_model::{DocumentId, VersionId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -162,16 +162,6 @@ pub(crate) async fn find(
     .fetch_optional(connection)
     .await?;
     Ok(row.map(Into::into))
-}
-
-/// The object key a version's bytes are uploaded to: no part of it comes from the user.
-pub(crate) fn upload_key(tenant: TenantId, version: VersionId) -> String {
-    format!("{tenant}/uploads/{version}")
-}
-
-/// The content-addressed key that everything later reads.
-pub(crate) fn accepted_key(tenant: TenantId, sha256: &str) -> String {
-    format!("{tenant}/accepted/{sha256}")
 }
 
 /// An identifier in a path; anything unreadable is as unknown as an unknown one.

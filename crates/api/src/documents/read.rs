@@ -4,7 +4,7 @@ use super::{document_id, find};
 use crate::auth::Viewer;
 use crate::body::QueryParams;
 use crate::cursor;
-use crate::documents::list::page_size;
+use crate::pager::page_size;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;

@@ -60,14 +60,34 @@ pub(crate) fn not_ready(what: &str) -> Failure {
     Failure::new(Code::NotReady, format!("this version has no {what}"))
 }
 
+/// A version among the others of its document.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct ListedVersion {
+    /// The version.
+    #[serde(flatten)]
+    pub version: VersionView,
+    /// True for the one that answers questions.
+    pub answers: bool,
+    /// True once retention removed the uploaded bytes.
+    pub file_removed: bool,
+}
+
+#[derive(sqlx::FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    version: super::VersionRow,
+    answers: bool,
+    file_removed: bool,
+}
+
 /// All versions of a document, newest first.
 #[utoipa::path(get, path = "/v1/documents/{id}/versions", tag = "documents", params(("id" = String, Path, description = "Document id")),
-    responses((status = 200, body = Vec<VersionView>), (status = 404, body = ProblemBody)))]
+    responses((status = 200, body = Vec<ListedVersion>), (status = 404, body = ProblemBody)))]
 pub async fn versions(
     State(state): State<ApiState>,
     Viewer(principal): Viewer,
     Path(id): Path<String>,
-) -> Result<Json<Vec<VersionView>>, Problem> {
+) -> Result<Json<Vec<ListedVersion>>, Problem> {
     let id = document_id(&id)?;
     let labels = principal.labels;
     let read = state.database.read(principal.tenant_id, move |connection| {
@@ -75,9 +95,11 @@ pub async fn versions(
             if find(connection, id, &labels).await?.is_none() {
                 return Err(Failure::new(Code::NotFound, "no such document").into());
             }
-            let rows: Vec<super::VersionRow> = sqlx::query_as(
-                "SELECT id AS version_id, number, content_type, size_bytes, sha256, format, language, page_count, char_count, title
-                 FROM document_versions WHERE tenant_id = current_tenant() AND document_id = $1 ORDER BY number DESC LIMIT 1000",
+            let rows: Vec<ListedRow> = sqlx::query_as(
+                "SELECT v.id AS version_id, v.number, v.content_type, v.size_bytes, v.sha256, v.format, v.language, v.page_count,
+                        v.char_count, v.title, coalesce(d.visible_version = v.id, false) AS answers, v.raw_removed_at IS NOT NULL AS file_removed
+                 FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
+                 WHERE v.tenant_id = current_tenant() AND v.document_id = $1 ORDER BY v.number DESC LIMIT 1000",
             )
             .bind(id.0)
             .fetch_all(connection)
@@ -85,7 +107,12 @@ pub async fn versions(
             Ok(rows)
         })
     });
-    Ok(Json(read.await?.into_iter().map(Into::into).collect()))
+    let listed = |row: ListedRow| ListedVersion {
+        version: row.version.into(),
+        answers: row.answers,
+        file_removed: row.file_removed,
+    };
+    Ok(Json(read.await?.into_iter().map(listed).collect()))
 }
 
 /// A summary; every sentence says where it comes from.

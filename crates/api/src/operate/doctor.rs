@@ -1,12 +1,16 @@
-//! `GET /v1/operate/doctor`: the invariants, evaluated on live data. Looks at all tenants, so only for the operator tenant.
+//! `GET /v1/operate/doctor`, `POST …/repair`: the invariants, evaluated on live data, and what can be set right. Looks at
+//! all tenants, so only for the operator tenant.
 
 use super::require_installation;
+use crate::audit;
 use crate::auth::Operator;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
+use docmill_retrieval::audit::IndexDifference;
 use docmill_runtime::doctor;
+use serde_json::json;
 
 /// What was examined.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
@@ -37,6 +41,49 @@ pub struct DoctorReport {
     pub invariants: Vec<InvariantView>,
 }
 
+/// One thing that was set right.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct RepairView {
+    /// Name of the invariant that was broken.
+    pub invariant: String,
+    /// What broke it.
+    pub subject: String,
+    /// What was done.
+    pub action: String,
+}
+
+/// What a repair did.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct RepairReport {
+    /// What was set right now; what the reconciler heals by itself is not among it.
+    pub repairs: Vec<RepairView>,
+    /// Violations that were found before.
+    pub found: usize,
+}
+
+/// Sets right whatever follows from facts that are still there. What was lost in a crash, the reconciler heals by itself.
+#[utoipa::path(post, path = "/v1/operate/doctor/repair", tag = "operate",
+    responses((status = 200, body = RepairReport), (status = 403, body = ProblemBody)))]
+pub async fn repair(
+    State(state): State<ApiState>,
+    Operator(principal): Operator,
+) -> Result<Json<RepairReport>, Problem> {
+    require_installation(&state, &principal)?;
+    let found = doctor::examine(&state.database).await?;
+    let repairs = doctor::repair(&state.database, &state.pipelines, &found).await?;
+    let data = json!({"found": found.len(), "repairs": repairs});
+    let write = state.database.write(principal.tenant_id, move |connection| {
+        Box::pin(async move { audit::record(connection, &principal, "doctor.repair", "installation", data).await })
+    });
+    write.await?;
+    let repairs = repairs.into_iter().map(|repair| RepairView {
+        invariant: repair.invariant,
+        subject: repair.subject,
+        action: repair.action,
+    });
+    Ok(Json(RepairReport { repairs: repairs.collect(), found: found.len() }))
+}
+
 /// Evaluates every invariant.
 #[utoipa::path(get, path = "/v1/operate/doctor", tag = "operate",
     responses((status = 200, body = DoctorReport), (status = 403, body = ProblemBody)))]
@@ -46,7 +93,8 @@ pub async fn examine(
 ) -> Result<Json<DoctorReport>, Problem> {
     require_installation(&state, &principal)?;
     let violations = doctor::examine(&state.database).await?;
-    let healthy = violations.is_empty();
+    let index = index(&state).await?;
+    let healthy = violations.is_empty() && index.violations.is_empty();
     let invariants = doctor::invariants().iter().map(|invariant| InvariantView {
         name: invariant.name.to_owned(),
         sentence: invariant.sentence.to_owned(),
@@ -56,5 +104,19 @@ pub async fn examine(
             .map(|violation| ViolationView { subject: violation.subject.clone(), detail: violation.detail.clone() })
             .collect(),
     });
-    Ok(Json(DoctorReport { healthy, invariants: invariants.collect() }))
+    Ok(Json(DoctorReport { healthy, invariants: invariants.chain([index]).collect() }))
+}
+
+/// The one invariant that is about this process: its lexical indexes.
+async fn index(state: &ApiState) -> Result<InvariantView, Problem> {
+    let differences = state.search.compare_index().await?;
+    let view = |difference: IndexDifference| ViolationView {
+        subject: format!("tenant {}", difference.tenant),
+        detail: format!("{} generations differ, {} chunks too many", difference.generations, difference.surplus),
+    };
+    Ok(InvariantView {
+        name: "index_equals_postgres".to_owned(),
+        sentence: "The lexical index of this node holds every chunk of what is visible, and nothing else.".to_owned(),
+        violations: differences.into_iter().take(doctor::SHOWN_LIMIT).map(view).collect(),
+    })
 }

@@ -2,8 +2,7 @@
 
 use crate::auth::Operator;
 use crate::body::QueryParams;
-use crate::cursor;
-use crate::documents::list::page_size;
+use crate::pager::Pager;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
@@ -169,12 +168,12 @@ pub async fn list(
     Operator(principal): Operator,
     QueryParams(query): QueryParams<JobQuery>,
 ) -> Result<Json<JobPage>, Problem> {
-    let (limit, tenant) = (page_size(query.limit)?, principal.tenant_id);
     if query.state.as_ref().is_some_and(|s| !STATES.contains(&s.as_str())) {
         return Err(Problem::field("state", &format!("one of {} is expected", STATES.join(", "))));
     }
-    let before: Option<JobId> =
-        query.cursor.as_deref().map(|c| cursor::decode(&state.pepper, tenant, "jobs", c)).transpose()?;
+    let tenant = principal.tenant_id;
+    let pager: Pager<JobId> = Pager::new(&state, tenant, "jobs", query.limit, query.cursor.as_deref())?;
+    let (before, limit) = (pager.after, pager.rows());
     let read = state.database.read(tenant, move |connection| {
         Box::pin(async move {
             let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
@@ -187,17 +186,14 @@ pub async fn list(
             .bind(query.stage)
             .bind(query.document.map(|d| d.0))
             .bind(before.map(|b| b.0))
-            .bind(limit + 1)
+            .bind(limit)
             .fetch_all(connection)
             .await?;
             Ok(rows)
         })
     });
     let mut rows = read.await?;
-    let more = rows.len() as i64 > limit;
-    rows.truncate(limit as usize);
-    let last = rows.last().filter(|_| more).map(|row| JobId(row.id));
-    let next_cursor = last.map(|id| cursor::encode(&state.pepper, tenant, "jobs", &id));
+    let next_cursor = pager.cut(&state, &mut rows, |row| JobId(row.id));
     Ok(Json(JobPage { jobs: rows.into_iter().map(Into::into).collect(), next_cursor }))
 }
 

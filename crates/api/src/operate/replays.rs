@@ -1,15 +1,15 @@
 //! `/v1/operate/replays`: processing documents again. First a plan, then a row that the engine drives.
 
 use crate::audit;
-use crate::auth::Operator;
+use crate::auth::{Operator, Principal};
 use crate::body::JsonBody;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use docmill_model::{Code, DocumentId, Failure};
-use docmill_runtime::replay::{self, ReplayFilter, ReplayPlan};
+use docmill_model::{Code, DocumentId, Failure, TenantId};
+use docmill_runtime::replay::{self, ReplayFilter, ReplayPlan, ReplayReport};
 use serde_json::json;
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
@@ -28,6 +28,9 @@ pub struct Selection {
     /// Documents of the pipeline of this name.
     #[serde(default)]
     pub pipeline: Option<String>,
+    /// Documents whose last run followed this version of a pipeline: its hash, or the beginning of it.
+    #[serde(default)]
+    pub pipeline_version: Option<String>,
     /// `done`, `failed` (includes partial), `partial` or `cancelled`: how the last run, or its stage, ended.
     #[serde(default)]
     pub status: Option<String>,
@@ -37,6 +40,12 @@ pub struct Selection {
     /// The last run started at or after this RFC 3339 instant.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub since: Option<OffsetDateTime>,
+    /// The last run started before this RFC 3339 instant.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub until: Option<OffsetDateTime>,
+    /// Another tenant's documents; needs a key of the operator tenant.
+    #[serde(default)]
+    pub tenant_id: Option<TenantId>,
     /// Compute `stage` even when the cache has its result.
     #[serde(default)]
     pub recompute: bool,
@@ -48,10 +57,13 @@ impl From<Selection> for ReplayFilter {
             stage: selection.stage,
             document_id: selection.document_id,
             pipeline: selection.pipeline,
+            pipeline_version: selection.pipeline_version,
             status: selection.status,
             code: selection.code,
             since: selection.since,
+            until: selection.until,
             recompute: selection.recompute,
+            per_minute: None,
         }
     }
 }
@@ -65,6 +77,9 @@ pub struct StartReplay {
     /// The number of documents the plan measured; needed above 1,000.
     #[serde(default)]
     pub confirm: Option<i64>,
+    /// Runs started in any minute, at most; as fast as the work goes when absent.
+    #[serde(default)]
+    pub per_minute: Option<u32>,
 }
 
 /// A replay to look at first.
@@ -84,6 +99,10 @@ pub struct PlanView {
     pub pipelines: BTreeMap<String, String>,
     /// Per stage, in pipeline order.
     pub stages: Vec<StagePlanView>,
+    /// Work time expected from earlier attempts, in seconds over all stages; workers share it.
+    pub work_secs: f64,
+    /// Cost expected from earlier attempts, in millionths of a dollar.
+    pub cost_microusd: i64,
 }
 
 /// What a replay would do at one stage.
@@ -93,15 +112,30 @@ pub struct StagePlanView {
     pub stage: String,
     /// Jobs that compute.
     pub compute: i64,
-    /// Jobs whose result is expected in the cache.
+    /// Jobs whose result is in the cache.
     pub cached: i64,
+    /// Work time expected, in seconds.
+    pub work_secs: f64,
+    /// Cost expected, in millionths of a dollar.
+    pub cost_microusd: i64,
 }
 
 impl From<ReplayPlan> for PlanView {
     fn from(plan: ReplayPlan) -> Self {
-        let stages = plan.stages.into_iter();
-        let stages = stages.map(|s| StagePlanView { stage: s.stage, compute: s.compute, cached: s.cached }).collect();
-        Self { documents: plan.documents, pipelines: plan.pipelines, stages }
+        let stages = plan.stages.into_iter().map(|stage| StagePlanView {
+            stage: stage.stage,
+            compute: stage.compute,
+            cached: stage.cached,
+            work_secs: stage.work_secs,
+            cost_microusd: stage.cost_microusd,
+        });
+        Self {
+            documents: plan.documents,
+            pipelines: plan.pipelines,
+            stages: stages.collect(),
+            work_secs: plan.work_secs,
+            cost_microusd: plan.cost_microusd,
+        }
     }
 }
 
@@ -114,7 +148,7 @@ pub struct StartedReplay {
     pub plan: PlanView,
 }
 
-/// How far a replay is.
+/// How far a replay is, and what it came to.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct ReplayView {
     /// Identifier.
@@ -125,6 +159,49 @@ pub struct ReplayView {
     pub documents: i64,
     /// Runs by state.
     pub runs: BTreeMap<String, i64>,
+    /// Runs that failed or ended in part, by code.
+    pub failures: BTreeMap<String, i64>,
+    /// Documents of the plan that have no run; of an ended replay they never get one: they were deleted, processed
+    /// otherwise meanwhile, or the replay was cancelled first.
+    pub without_run: i64,
+    /// Units done so far, by stage.
+    pub stages: Vec<StageReportView>,
+}
+
+/// Units of one stage of a replay.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct StageReportView {
+    /// The stage.
+    pub stage: String,
+    /// Jobs that computed.
+    pub computed: i64,
+    /// Jobs whose result came from the cache.
+    pub cached: i64,
+    /// Jobs that were given up.
+    pub dead: i64,
+    /// Jobs that have not ended.
+    pub open: i64,
+}
+
+impl ReplayView {
+    fn new(id: Uuid, report: ReplayReport) -> Self {
+        let stages = report.stages.into_iter().map(|stage| StageReportView {
+            stage: stage.stage,
+            computed: stage.computed,
+            cached: stage.cached,
+            dead: stage.dead,
+            open: stage.open,
+        });
+        Self {
+            id,
+            state: report.state,
+            documents: report.documents,
+            runs: report.runs,
+            failures: report.failures,
+            without_run: report.without_run,
+            stages: stages.collect(),
+        }
+    }
 }
 
 /// A replay in the list.
@@ -162,6 +239,17 @@ pub struct SetReplay {
     pub state: String,
 }
 
+/// The tenant a selection is about: another than the caller's only for keys of the operator tenant.
+fn tenant_of(state: &ApiState, principal: &Principal, selection: &Selection) -> Result<TenantId, Problem> {
+    match selection.tenant_id {
+        Some(other) if other != principal.tenant_id => {
+            super::require_installation(state, principal)?;
+            Ok(other)
+        }
+        _ => Ok(principal.tenant_id),
+    }
+}
+
 /// Says what a replay would do; changes nothing.
 #[utoipa::path(post, path = "/v1/operate/replays/plan", tag = "operate", request_body = PlanReplay,
     responses((status = 200, body = PlanView), (status = 422, body = ProblemBody)))]
@@ -171,7 +259,8 @@ pub async fn plan(
     JsonBody(request): JsonBody<PlanReplay>,
 ) -> Result<Json<PlanView>, Problem> {
     let (database, registry, pipelines) = (&state.database, &state.registry, &state.pipelines);
-    let plan = replay::plan(database, registry, pipelines, principal.tenant_id, &request.select.into()).await?;
+    let tenant = tenant_of(&state, &principal, &request.select)?;
+    let plan = replay::plan(database, registry, pipelines, tenant, &request.select.into()).await?;
     Ok(Json(plan.into()))
 }
 
@@ -185,7 +274,8 @@ pub async fn start(
     JsonBody(request): JsonBody<StartReplay>,
 ) -> Result<(StatusCode, Json<StartedReplay>), Problem> {
     let (database, registry, pipelines) = (&state.database, &state.registry, &state.pipelines);
-    let (filter, tenant): (ReplayFilter, _) = (request.select.into(), principal.tenant_id);
+    let tenant = tenant_of(&state, &principal, &request.select)?;
+    let filter = ReplayFilter { per_minute: request.per_minute, ..request.select.into() };
     let plan = replay::plan(database, registry, pipelines, tenant, &filter).await?;
     replay::check_size(&plan, request.confirm)?;
     let stored = plan.clone();
@@ -216,7 +306,7 @@ pub async fn list(State(state): State<ApiState>, Operator(principal): Operator) 
     Ok(Json(ReplayList { replays: read.await? }))
 }
 
-/// Tells how far a replay is.
+/// Tells how far a replay is; of one that ended, what it came to.
 #[utoipa::path(get, path = "/v1/operate/replays/{id}", tag = "operate", params(("id" = String, Path, description = "Replay id")),
     responses((status = 200, body = ReplayView), (status = 404, body = ProblemBody)))]
 pub async fn get(
@@ -225,8 +315,7 @@ pub async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<ReplayView>, Problem> {
     let id: Uuid = id.parse().map_err(|_| Problem::not_found())?;
-    let progress = replay::progress(&state.database, principal.tenant_id, id).await?;
-    Ok(Json(ReplayView { id, state: progress.state, documents: progress.documents, runs: progress.runs }))
+    Ok(Json(ReplayView::new(id, replay::report(&state.database, principal.tenant_id, id).await?)))
 }
 
 /// Pauses, resumes or cancels a replay. Runs under way go on.
@@ -240,7 +329,7 @@ pub async fn set_state(
     JsonBody(request): JsonBody<SetReplay>,
 ) -> Result<Json<ReplayView>, Problem> {
     let id: Uuid = id.parse().map_err(|_| Problem::not_found())?;
-    replay::progress(&state.database, principal.tenant_id, id).await?;
+    replay::report(&state.database, principal.tenant_id, id).await?;
     let tenant = principal.tenant_id;
     let write = state.database.write(tenant, move |connection| {
         Box::pin(async move {
@@ -252,6 +341,5 @@ pub async fn set_state(
         })
     });
     write.await?;
-    let progress = replay::progress(&state.database, tenant, id).await?;
-    Ok(Json(ReplayView { id, state: progress.state, documents: progress.documents, runs: progress.runs }))
+    Ok(Json(ReplayView::new(id, replay::report(&state.database, tenant, id).await?)))
 }

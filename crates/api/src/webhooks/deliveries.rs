@@ -4,8 +4,7 @@ use super::found;
 use crate::audit;
 use crate::auth::Administrator;
 use crate::body::QueryParams;
-use crate::cursor;
-use crate::documents::list::page_size;
+use crate::pager::Pager;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
@@ -107,13 +106,13 @@ pub async fn list(
     QueryParams(query): QueryParams<DeliveryQuery>,
 ) -> Result<Json<DeliveryPage>, Problem> {
     let endpoint: EndpointId = id.parse().map_err(|_| Problem::not_found())?;
-    let (limit, tenant) = (page_size(query.limit)?, principal.tenant_id);
     if query.state.as_ref().is_some_and(|s| !STATES.contains(&s.as_str())) {
         return Err(Problem::field("state", "one of ready, done, dead is expected"));
     }
-    let listing = format!("deliveries:{endpoint}");
-    let before: Option<(OffsetDateTime, uuid::Uuid)> =
-        query.cursor.as_deref().map(|c| cursor::decode(&state.pepper, tenant, &listing, c)).transpose()?;
+    let (tenant, listing) = (principal.tenant_id, format!("deliveries:{endpoint}"));
+    let pager: Pager<(OffsetDateTime, uuid::Uuid)> =
+        Pager::new(&state, tenant, listing, query.limit, query.cursor.as_deref())?;
+    let (before, limit) = (pager.after, pager.rows());
     let read = state.database.read(tenant, move |connection| {
         Box::pin(async move {
             let known: i64 = sqlx::query_scalar(
@@ -134,17 +133,14 @@ pub async fn list(
             .bind(query.state)
             .bind(before.map(|b| b.0))
             .bind(before.map(|b| b.1))
-            .bind(limit + 1)
+            .bind(limit)
             .fetch_all(connection)
             .await?;
             Ok(rows)
         })
     });
     let mut rows = read.await?;
-    let more = rows.len() as i64 > limit;
-    rows.truncate(limit as usize);
-    let last = rows.last().filter(|_| more).map(|row| (row.created_at, row.id));
-    let next_cursor = last.map(|position| cursor::encode(&state.pepper, tenant, &listing, &position));
+    let next_cursor = pager.cut(&state, &mut rows, |row| (row.created_at, row.id));
     Ok(Json(DeliveryPage { deliveries: rows.into_iter().map(Into::into).collect(), next_cursor }))
 }
 

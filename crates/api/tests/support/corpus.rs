@@ -97,7 +97,7 @@ fn chunks(passages: &[&str]) -> Vec<Chunk> {
     passages.iter().enumerate().map(chunk).collect()
 }
 
-fn parsed(text: &str) -> ParsedDocument {
+pub fn parsed(text: &str) -> ParsedDocument {
     ParsedDocument {
         schema: ParsedDocument::SCHEMA,
         format: Format::Text,

@@ -3,18 +3,21 @@
 
 mod corpus;
 
-pub use corpus::{Published, publish};
+pub use corpus::{Published, parsed, publish};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use docmill_api::documents::pages::PageImages;
 use docmill_api::keys::{self, KeyRequest};
 use docmill_api::limits::Rate;
 use docmill_api::state::ApiParts;
 use docmill_api::{ApiConfig, ApiState, Readiness};
-use docmill_model::TenantId;
+use docmill_model::document::Rect;
 use docmill_model::manifest::Manifest;
 use docmill_model::scope::Scope;
+use docmill_model::{Failure, TenantId};
 use docmill_retrieval::{Answers, AnswersConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig};
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::registry::Registry;
@@ -48,6 +51,17 @@ impl Stage for Ingest {
 
     async fn commit(&self, _: &mut sqlx::PgConnection, _: &JobContext, _: &Manifest, (): ()) -> Result<(), StageError> {
         Ok(())
+    }
+}
+
+/// Says what would be drawn.
+struct WrittenPages;
+
+#[async_trait::async_trait]
+impl PageImages for WrittenPages {
+    async fn draw(&self, file: Bytes, number: u32, scale: f32, marked: Vec<Rect>) -> Result<Vec<u8>, Failure> {
+        let boxes: Vec<_> = marked.iter().map(|rect| (rect.x0, rect.y0, rect.x1, rect.y1)).collect();
+        Ok(format!("page {number} of {} bytes at {scale}, marked {boxes:?}", file.len()).into_bytes())
     }
 }
 
@@ -106,7 +120,10 @@ impl Api {
     }
 
     pub async fn start_with(config: ApiConfig) -> Self {
-        let world = docmill_testkit::world().await;
+        Self::over(docmill_testkit::world().await, config).await
+    }
+
+    pub async fn over(world: World, config: ApiConfig) -> Self {
         let registry = Arc::new(Registry::builder().with(Ingest).build());
         let pipelines = Pipelines::from_text("name: default\nstages:\n  ingest: {}\n", &registry).unwrap();
         pipelines.register(&world.database).await.unwrap();
@@ -121,6 +138,7 @@ impl Api {
             registry,
             search,
             answers,
+            pages: Arc::new(WrittenPages),
             pepper: SecretString::from(PEPPER),
             readiness: Readiness::default(),
             metrics: None,

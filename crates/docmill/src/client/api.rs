@@ -55,6 +55,11 @@ impl Api {
         self.send(Method::POST, path, Some(body)).await
     }
 
+    /// `PUT` of JSON.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, Ending> {
+        self.send(Method::PUT, path, Some(body)).await
+    }
+
     /// `DELETE`.
     pub async fn delete(&self, path: &str) -> Result<Value, Ending> {
         self.send(Method::DELETE, path, None).await

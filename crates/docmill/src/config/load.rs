@@ -25,8 +25,8 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("DOCMILL_PIPELINES", "pipelines", Text),
     ("DOCMILL_PEPPER", "pepper", Text),
     ("DOCMILL_DATABASE_URL", "database.url", Text),
-    ("DOCMILL_ENGINE_URL", "database.engine_url", Text),
-    ("DOCMILL_OWNER_URL", "database.owner_url", Text),
+    ("DOCMILL_DATABASE_ENGINE_URL", "database.engine_url", Text),
+    ("DOCMILL_DATABASE_OWNER_URL", "database.owner_url", Text),
     ("DOCMILL_DATABASE_MAX_CONNECTIONS", "database.max_connections", Number),
     ("DOCMILL_DATABASE_ACQUIRE_TIMEOUT", "database.acquire_timeout", Text),
     ("DOCMILL_NATS_URL", "nats.url", Text),
@@ -40,6 +40,7 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("DOCMILL_S3_PATH_STYLE", "s3.path_style", Switch),
     ("DOCMILL_ENGINE_LEASE", "engine.lease", Text),
     ("DOCMILL_ENGINE_GRACE", "engine.grace", Text),
+    ("DOCMILL_FAILPOINTS", "engine.failpoints", List),
     ("DOCMILL_EMBEDDING_PROVIDER", "embedding.provider", Text),
     ("DOCMILL_MODEL_DIR", "embedding.model_dir", Text),
     ("DOCMILL_ONNXRUNTIME", "embedding.onnxruntime", Text),
@@ -109,7 +110,7 @@ fn merge(file: Option<(String, String)>, variables: impl Iterator<Item = (String
 }
 
 /// Settings that hold free keys of their own.
-const FREE: [&str; 1] = ["engine.slots"];
+const FREE: [&str; 3] = ["engine.slots", "llm.uses", "llm.limits"];
 
 fn overlay(tree: &mut Value, given: Value, source: &str, at: &str) -> Result<(), Failure> {
     match (tree, given) {

@@ -8,12 +8,9 @@ use docmill_embedded::ports::Port;
 use docmill_embedded::{Home, stack::Available};
 use docmill_model::scope::Scope;
 use docmill_model::{Code, Failure, TenantId};
-use docmill_platform::gateway::{Gateway, ModelCall};
-use docmill_retrieval::answers::Generator;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// The tenant of the embedded stack.
 const TENANT: &str = "default";
@@ -109,25 +106,4 @@ async fn create(assembly: &Assembly, pepper: &SecretString, tenant_id: TenantId)
         expires_at: None,
     };
     Ok(keys::create(&assembly.database, pepper, request).await?.secret)
-}
-
-/// The gateway as the answers want it.
-struct Generating(Arc<Gateway>);
-
-#[async_trait::async_trait]
-impl Generator for Generating {
-    fn engine(&self) -> String {
-        self.0.engine()
-    }
-
-    async fn complete(&self, tenant: TenantId, system: &str, user: &str) -> Result<String, Failure> {
-        let call = ModelCall::new(tenant, "answers", system, user);
-        Ok(self.0.complete(call).await?.text)
-    }
-}
-
-/// Generated answers, where a provider is configured.
-pub fn generator(assembly: &Assembly) -> Option<Arc<dyn Generator>> {
-    let gateway = assembly.gateway.clone()?;
-    Some(Arc::new(Generating(gateway)))
 }

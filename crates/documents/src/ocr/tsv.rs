@@ -21,8 +21,8 @@ pub(super) struct Recognised {
     pub confidence: f32,
 }
 
-/// Reads the table; `scale` is pixels per page unit.
-pub(super) fn read(table: &str, scale: f32) -> Recognised {
+/// Reads the table; `scale` is pixels per page unit, `frame` the pixels around the page.
+pub(super) fn read(table: &str, scale: f32, frame: u32) -> Recognised {
     let mut page = Recognised::default();
     let (mut line, mut paragraph) = (("", "", ""), ("", ""));
     let mut height = 0.0f32;
@@ -32,7 +32,9 @@ pub(super) fn read(table: &str, scale: f32) -> Recognised {
         let &[level, _, block, par, number, _, left, top, width, tall, confidence, text] = columns.as_slice() else {
             continue;
         };
-        let numbers = [left, top, width, tall].map(|n| n.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1e6) / scale);
+        let value = |text: &str| text.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1e6);
+        let place = |text: &str| (value(text) - frame as f32).max(0.0) / scale;
+        let numbers = [place(left), place(top), value(width) / scale, value(tall) / scale];
         if level == "4" {
             height = numbers[3];
         }
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn rows_become_words_in_page_units() {
-        let page = read(TABLE, 2.0);
+        let page = read(TABLE, 2.0, 0);
         let words: Vec<&str> = page.words.iter().map(|w| &page.buffer[w.start as usize..w.end as usize]).collect();
         assert_eq!(words, ["Hello", "there", "New"]);
         assert_eq!((page.words[0].rect.x0, page.words[0].rect.y1), (5.0, 25.0));

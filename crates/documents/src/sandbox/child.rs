@@ -33,7 +33,7 @@ fn serve(setup: &ParseSetup) -> ExitCode {
     let status = File::open("/proc/self/status").ok();
     let engine = setup.pdfium.as_deref().and_then(|library| pdf::Engine::load(library).ok());
     let (stdin, stdout): (Stdin, Stdout) = (std::io::stdin(), std::io::stdout());
-    let mut pipes = Pipes { input: stdin.lock(), output: stdout.lock(), packs: Vec::new(), replies: HashMap::new() };
+    let mut pipes = Pipes { input: stdin.lock(), output: stdout.lock(), packs: Vec::new(), bad_pages: Vec::new(), replies: HashMap::new() };
     let size = status.as_ref().map_or(0, |file| status::read(file).size_bytes);
     let walls = Walls {
         address_space_bytes: size + setup.memory_bytes,
@@ -73,6 +73,7 @@ fn work(pipes: &mut Pipes, engine: Option<&pdf::Engine>) -> Result<(), Failure> 
     })?;
     (&mut pipes.input).take(request.size_bytes).read_to_end(&mut bytes).map_err(broken)?;
     pipes.packs.clone_from(&request.ocr_packs);
+    pipes.bad_pages.clone_from(&request.bad_pages);
     let limits = &request.options.limits;
     let run = AssertUnwindSafe(|| match &request.task {
         Task::Parse => {
@@ -95,6 +96,7 @@ struct Pipes {
     input: StdinLock<'static>,
     output: StdoutLock<'static>,
     packs: Vec<String>,
+    bad_pages: Vec<(u32, Failure)>,
     replies: HashMap<u32, Result<String, Failure>>,
 }
 
@@ -155,5 +157,14 @@ impl Recognise for Pipes {
             let reply: OcrReply = frames::read_message(&mut self.input).map_err(closed)?;
             self.replies.insert(reply.id, reply.result);
         }
+    }
+
+    fn begin(&mut self, page: u32) -> Option<Failure> {
+        if let Some((_, failure)) = self.bad_pages.iter().find(|(bad, _)| *bad == page) {
+            return Some(failure.clone());
+        }
+        // A parent that is gone is noticed with the result.
+        let _ = frames::write(&mut self.output, Kind::Page, &[&page.to_le_bytes()]);
+        None
     }
 }

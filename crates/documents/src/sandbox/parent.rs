@@ -97,12 +97,34 @@ pub(crate) async fn read_frame(
     Ok(Some((kind, payload)))
 }
 
+/// Why a child delivered nothing.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The typed reason.
+    pub failure: Failure,
+    /// Largest resident size seen.
+    pub peak_rss_bytes: u64,
+    /// The page that is to blame: it crashed the child, or took its memory or too much time.
+    pub page: Option<u32>,
+    /// Time of its own work.
+    pub own: Duration,
+}
+
+impl Ended {
+    /// No child could be started.
+    pub fn at_start(failure: Failure) -> Self {
+        Self { failure, peak_rss_bytes: 0, page: None, own: Duration::ZERO }
+    }
+}
+
 /// What has been seen of a child so far.
 struct Watch {
     started: Instant,
     /// Time during which the child waited for OCR, which is not its own.
     recognising: Duration,
     memory: Memory,
+    /// The page it is working on, and its own time when it began with it.
+    page: Option<(u32, Duration)>,
 }
 
 /// Lets a child work off `request` over `bytes`.
@@ -114,21 +136,27 @@ pub(crate) async fn run(
     request: &Request,
     bytes: &[u8],
     recogniser: Option<Arc<Recogniser>>,
-) -> Result<Finished, (Failure, u64)> {
+) -> Result<Finished, Ended> {
     let limits = &request.options.limits;
-    let mut watch = Watch { started: Instant::now(), recognising: Duration::ZERO, memory: status::of(running.pid) };
+    let memory = status::of(running.pid);
+    let mut watch = Watch { started: Instant::now(), recognising: Duration::ZERO, memory, page: None };
     let outcome = converse(&mut running, request, bytes, recogniser, &mut watch).await;
     let ended = matches!(outcome, Ok(Conversation::Broken));
     let complaint = if ended { complaint(&mut running).await } else { String::new() };
     kill_group(if ended { None } else { running.child.id() });
     let status = running.child.wait().await;
-    let peak = watch.memory.peak_rss_bytes;
-    match outcome {
-        Ok(Conversation::Done(finished)) => Ok(finished),
-        Ok(Conversation::Failed(failed)) => Err((failed.failure, failed.peak_rss_bytes)),
-        Ok(Conversation::Broken) => Err((autopsy(status.ok(), &complaint, &watch, &running.lockdown, limits), peak)),
-        Err(failure) => Err((failure, peak)),
-    }
+    let (failure, peak_rss_bytes) = match outcome {
+        Ok(Conversation::Done(finished)) => return Ok(finished),
+        Ok(Conversation::Failed(failed)) => (failed.failure, failed.peak_rss_bytes),
+        Ok(Conversation::Broken) => {
+            let failure = autopsy(status.ok(), &complaint, &watch, &running.lockdown, limits);
+            (failure, watch.memory.peak_rss_bytes)
+        }
+        Err(failure) => (failure, watch.memory.peak_rss_bytes),
+    };
+    let to_blame = matches!(failure.code, Code::ParserCrashed | Code::ParserMemory | Code::ParserTimeout);
+    let page = watch.page.map(|(page, _)| page).filter(|_| to_blame);
+    Err(Ended { failure, peak_rss_bytes, page, own: watch.own() })
 }
 
 enum Conversation {
@@ -163,6 +191,8 @@ async fn converse(
                     let Some((kind, payload)) = read? else { return Ok(Conversation::Broken) };
                     if kind == Kind::Ocr {
                         recognise(&mut recognitions, payload, recogniser.clone(), &limits, watch)?;
+                    } else if kind == Kind::Page {
+                        watch.begin(&payload);
                     } else if let Some(end) = take(kind, &payload, &mut output, limits.output_bytes)? {
                         return Ok(end);
                     }
@@ -222,7 +252,7 @@ fn take(kind: Kind, payload: &[u8], output: &mut Vec<u8>, limit: u64) -> Result<
             Ok(Some(Conversation::Done(Finished { output, peak_rss_bytes: done.peak_rss_bytes })))
         }
         Kind::Failed => Ok(Some(serde_json::from_slice(payload).map_or(Conversation::Broken, Conversation::Failed))),
-        Kind::Ocr | Kind::Ready => Ok(None),
+        Kind::Ocr | Kind::Page | Kind::Ready => Ok(None),
     }
 }
 
@@ -264,16 +294,29 @@ impl Watch {
         let memory = status::of(pid);
         self.memory.peak_rss_bytes = self.memory.peak_rss_bytes.max(memory.peak_rss_bytes);
         self.memory.peak_size_bytes = self.memory.peak_size_bytes.max(memory.peak_size_bytes);
-        let own = self.started.elapsed().saturating_sub(self.recognising).as_secs();
-        if own >= limits.wall_secs {
-            return Err(Failure::limit(
-                Code::ParserTimeout,
-                "the parse took too long (seconds)",
-                limits.wall_secs,
-                own,
-            ));
+        let own = self.own();
+        if own.as_secs() >= limits.wall_secs {
+            self.page = None;
+            let message = "the parse took too long (seconds)";
+            return Err(Failure::limit(Code::ParserTimeout, message, limits.wall_secs, own.as_secs()));
+        }
+        let on_page = self.page.map_or(0, |(_, began)| own.saturating_sub(began).as_secs());
+        if on_page >= limits.page_secs {
+            let message = "one page took too long (seconds)";
+            return Err(Failure::limit(Code::ParserTimeout, message, limits.page_secs, on_page));
         }
         Ok(())
+    }
+
+    /// Time the child spent on its own work.
+    fn own(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.recognising)
+    }
+
+    /// Notes which page is worked on.
+    fn begin(&mut self, payload: &[u8]) {
+        let number = payload.try_into().map_or(0, u32::from_le_bytes);
+        self.page = (number > 0).then(|| (number, self.own()));
     }
 }
 

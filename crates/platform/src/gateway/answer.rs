@@ -1,10 +1,9 @@
 //! What a provider's answer means: usable, or one of the ways not to be.
 //!
-//! Told apart are a body that says error under status 200, another shape, emptiness, a refusal, and an end that came too
-//! early. The body itself is never part of a failure.
+//! Every dialect translates its answer into text, tokens and how it ended; what follows from those is decided here, for
+//! all of them alike. The body itself is never part of a failure.
 
 use docmill_model::{Code, Failure};
-use serde_json::Value;
 use std::time::Duration;
 
 /// Tokens of one request. `cached` are part of `input`.
@@ -62,7 +61,7 @@ impl Fault {
         self
     }
 
-    fn used(mut self, usage: Option<Usage>) -> Self {
+    pub(super) fn used(mut self, usage: Option<Usage>) -> Self {
         self.usage = usage;
         self
     }
@@ -73,136 +72,58 @@ pub(super) fn timed_out() -> Fault {
     Fault::new("timeout", Code::ProviderError, "the model provider did not answer in time", Again::Soon).charged()
 }
 
-#[derive(serde::Deserialize)]
-struct Body {
-    #[serde(default)]
-    error: Value,
-    #[serde(default)]
-    choices: Vec<Choice>,
-    usage: Option<RawUsage>,
+/// Nothing arrived for longer than a healthy stream pauses.
+pub(super) fn stalled() -> Fault {
+    Fault::new("stalled", Code::ProviderError, "the model's answer stopped coming", Again::Soon).charged()
 }
 
-#[derive(serde::Deserialize)]
-struct Choice {
-    message: Option<Content>,
-    finish_reason: Option<String>,
+/// The answer is not of the shape the dialect has.
+pub(super) fn malformed() -> Fault {
+    let message = "the model provider's answer is not the JSON it should be";
+    Fault::new("malformed", Code::ProviderError, message, Again::Soon).charged()
 }
 
-#[derive(serde::Deserialize)]
-struct Content {
-    #[serde(default)]
-    content: Value,
-    refusal: Option<String>,
+/// The provider says error in the body of an answer that looked fine.
+pub(super) fn error_inside() -> Fault {
+    Fault::new("error", Code::ProviderError, "the model provider answered with an error", Again::Soon)
 }
 
-#[derive(serde::Deserialize)]
-struct RawUsage {
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
-    prompt_tokens_details: Option<Details>,
+/// How the model stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By itself.
+    Whole,
+    /// At the limit of output tokens.
+    Length,
+    /// The provider cut it for its content.
+    Filtered,
+    /// The model says that it will not.
+    Refused,
+    /// The connection ended before the answer did.
+    Cut,
 }
 
-#[derive(serde::Deserialize)]
-struct Details {
-    cached_tokens: Option<u64>,
-}
-
-/// The text of the answer; `estimated_input` stands in for tokens the provider does not tell.
-pub(super) fn understand(body: &[u8], estimated_input: u64) -> Result<Reply, Fault> {
-    let fault = |outcome, message: &str, again| Fault::new(outcome, Code::ProviderError, message, again);
-    let Ok(body) = serde_json::from_slice::<Body>(body) else {
-        return Err(
-            fault("malformed", "the model provider's answer is not the JSON it should be", Again::Soon).charged()
-        );
-    };
-    if !body.error.is_null() {
-        return Err(fault("error", "the model provider answered with an error", Again::Soon));
-    }
-    let told = body.usage.map(|usage| Usage {
-        input: usage.prompt_tokens,
-        output: usage.completion_tokens,
-        cached: usage.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
-    });
-    let Some(choice) = body.choices.into_iter().next() else {
-        return Err(fault("empty", "the model provider's answer is empty", Again::Soon).used(told));
-    };
-    let (text, refused) =
-        choice.message.map(|message| (text_of(&message.content), message.refusal.is_some())).unwrap_or_default();
-    match choice.finish_reason.as_deref() {
-        Some("length") => {
+/// Text, tokens and end as one verdict; `estimated_input` stands in for tokens the provider does not tell.
+pub(super) fn judge(text: String, end: End, told: Option<Usage>, estimated_input: u64) -> Result<Reply, Fault> {
+    let refused = |outcome, message: &str| Fault::new(outcome, Code::ProviderRefused, message, Again::Never);
+    match end {
+        End::Whole if text.trim().is_empty() => {
+            let message = "the model provider's answer is empty";
+            Err(Fault::new("empty", Code::ProviderError, message, Again::Soon).used(told))
+        }
+        End::Whole => {
+            let usage = told.unwrap_or(Usage { input: estimated_input, output: text.len() as u64 / 3 + 1, cached: 0 });
+            Ok(Reply { text, usage })
+        }
+        End::Length => {
             let message = "the model's answer does not fit the output tokens allowed";
-            return Err(Fault::new("length", Code::OutputLimit, message, Again::Never).used(told).charged());
+            Err(Fault::new("length", Code::OutputLimit, message, Again::Never).used(told).charged())
         }
-        Some("content_filter") => {
-            return Err(Fault::new(
-                "filtered",
-                Code::ProviderRefused,
-                "the model provider filtered the answer",
-                Again::Never,
-            )
-            .used(told));
+        End::Filtered => Err(refused("filtered", "the model provider filtered the answer").used(told)),
+        End::Refused => Err(refused("refused", "the model refused to answer").used(told)),
+        End::Cut => {
+            let message = "the model's answer broke off";
+            Err(Fault::new("cut", Code::ProviderError, message, Again::Soon).used(told).charged())
         }
-        _ if refused => {
-            return Err(
-                Fault::new("refused", Code::ProviderRefused, "the model refused to answer", Again::Never).used(told)
-            );
-        }
-        _ => {}
-    }
-    if text.trim().is_empty() {
-        return Err(fault("empty", "the model provider's answer is empty", Again::Soon).used(told));
-    }
-    let usage = told.unwrap_or(Usage { input: estimated_input, output: text.len() as u64 / 3 + 1, cached: 0 });
-    Ok(Reply { text, usage })
-}
-
-/// The content as text: a string, or a list of parts.
-fn text_of(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
-        _ => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn outcome(body: &str) -> &'static str {
-        understand(body.as_bytes(), 10).map_or_else(|fault| fault.outcome, |_| "done")
-    }
-
-    #[test]
-    fn answers_are_usable_or_told_apart() {
-        let table = [
-            (r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#, "done"),
-            (r#"{"choices":[{"message":{"content":[{"type":"text","text":"hi"}]}}],"error":null}"#, "done"),
-            (r#"{"error":{"message":"no"}}"#, "error"),
-            (r#"{"choices":[{"message":{"content":"hi"}}],"error":"no"}"#, "error"),
-            (r#"{"choices":[]}"#, "empty"),
-            (r#"{"choices":[{"message":{"content":" \n"},"finish_reason":"stop"}]}"#, "empty"),
-            (r#"{"choices":[{"message":{"content":null}}]}"#, "empty"),
-            (r#"{"choices":[{"message":{"content":"half an"},"finish_reason":"length"}]}"#, "length"),
-            (r#"{"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]}"#, "filtered"),
-            (r#"{"choices":[{"message":{"content":null,"refusal":"I will not"},"finish_reason":"stop"}]}"#, "refused"),
-            ("<html>bad gateway</html>", "malformed"),
-            (r#"{"choices":[{"message":{"content":"cut o"#, "malformed"),
-            ("", "malformed"),
-        ];
-        for (body, expected) in table {
-            assert_eq!(outcome(body), expected, "{body}");
-        }
-    }
-
-    #[test]
-    fn usage_is_taken_from_the_answer_or_estimated() {
-        let told = r#"{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":7,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":3}}}"#;
-        assert_eq!(understand(told.as_bytes(), 10).ok().unwrap().usage, Usage { input: 7, output: 2, cached: 3 });
-        let silent = r#"{"choices":[{"message":{"content":"hi"}}]}"#;
-        assert_eq!(understand(silent.as_bytes(), 10).ok().unwrap().usage, Usage { input: 10, output: 1, cached: 0 });
     }
 }

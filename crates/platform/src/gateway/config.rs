@@ -2,19 +2,42 @@
 
 use super::{Prices, Redaction};
 use secrecy::SecretString;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// The entry of a list of models that stands for no model: the documents' own sentences, rules instead of a model.
+pub const BUILT_IN: &str = "extractive";
+
+/// Which API a provider speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// OpenAI's chat completions, as most servers do.
+    #[default]
+    Openai,
+    /// Anthropic's messages.
+    Anthropic,
+}
 
 /// One model at one provider.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Name of the provider in ledger and metrics.
+    /// Name of the provider in ledger, metrics and limits.
     pub provider: String,
-    /// Base URL up to and without `/chat/completions`, such as `https://api.example/v1`.
+    /// The API it speaks.
+    #[serde(default)]
+    pub api: Dialect,
+    /// Base URL: for `openai` up to and without `/chat/completions`, such as `https://api.example/v1`; for `anthropic` up
+    /// to and without `/v1/messages`.
     pub base_url: String,
-    /// Key sent as a bearer token; none for servers that want none.
+    /// Its key; none for servers that want none.
     #[serde(default)]
     pub api_key: Option<SecretString>,
+    /// Name of the environment variable the key stands in, for configuration files that hold no secrets. Whoever loads
+    /// the configuration reads it.
+    #[serde(default)]
+    pub api_key_env: Option<String>,
     /// Model name as the provider knows it.
     pub model: String,
     /// How the provider is told to answer in JSON.
@@ -23,10 +46,45 @@ pub struct ModelConfig {
     /// Name of the parameter that limits the output: `max_tokens`, or `max_completion_tokens` where that is required.
     #[serde(default = "max_tokens")]
     pub limit_parameter: String,
+    /// Sent as `temperature`. Only answers at 0 are remembered; `null` sends none, for models that refuse it.
+    #[serde(default = "coldest")]
+    pub temperature: Option<f64>,
+    /// Longest prompt in tokens (estimated, rather too many); a longer one goes to the next model.
+    #[serde(default)]
+    pub max_input_tokens: Option<u64>,
 }
 
 fn max_tokens() -> String {
     "max_tokens".to_owned()
+}
+
+fn coldest() -> Option<f64> {
+    Some(0.0)
+}
+
+impl ModelConfig {
+    /// A model of a server that speaks OpenAI's API, with defaults for everything else.
+    #[must_use]
+    pub fn new(provider: &str, base_url: &str, api_key: Option<SecretString>, model: &str) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            api: Dialect::Openai,
+            base_url: base_url.to_owned(),
+            api_key,
+            api_key_env: None,
+            model: model.to_owned(),
+            json: JsonMode::default(),
+            limit_parameter: max_tokens(),
+            temperature: coldest(),
+            max_input_tokens: None,
+        }
+    }
+
+    /// `provider/model`, by which lists name it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.provider, self.model)
+    }
 }
 
 /// What a provider can be told about the JSON that is wanted. The answer is validated in every mode.
@@ -42,11 +100,32 @@ pub enum JsonMode {
     Prompt,
 }
 
+/// What one provider is asked at most.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderLimits {
+    /// Requests under way at once.
+    pub concurrency: usize,
+    /// Requests started per minute; 0 means as many as wanted.
+    pub requests_per_minute: u32,
+}
+
+impl Default for ProviderLimits {
+    fn default() -> Self {
+        Self { concurrency: 8, requests_per_minute: 0 }
+    }
+}
+
 /// The gateway's settings.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// In order of preference: the next one is used when one fails.
+    /// Every model, in order of preference: the next one is used when one fails.
     pub models: Vec<ModelConfig>,
+    /// By use (`answers`, `rewrite`, `extract`, `summarize`) the names of the models in order, where that differs.
+    /// [`BUILT_IN`] ends a list.
+    pub uses: BTreeMap<String, Vec<String>>,
+    /// Limits by provider; the default where none is named.
+    pub limits: BTreeMap<String, ProviderLimits>,
     /// Prices by `provider/model`, else `model`; unknown models cost nothing.
     pub prices: Prices,
     /// What is replaced before a request leaves.
@@ -55,12 +134,16 @@ pub struct GatewayConfig {
     pub try_timeout: Duration,
     /// Longest call, all tries and models included.
     pub total_timeout: Duration,
+    /// Longest pause inside a streamed answer.
+    pub stall_timeout: Duration,
+    /// When the first model has not answered for this long, the next one is asked beside it; `None` never does.
+    pub hedge_after: Option<Duration>,
     /// Requests to one model before the next one is used, at least 1.
     pub tries: u32,
     /// First delay between tries; doubles with jitter.
     pub backoff: Duration,
-    /// Calls under way at once.
-    pub concurrency: usize,
+    /// How long deterministic answers are remembered; zero remembers none.
+    pub cache_for: Duration,
     /// Most output tokens of a call, whatever it asks for.
     pub max_output_tokens: u32,
     /// Largest response body.
@@ -68,18 +151,23 @@ pub struct GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// Defaults for `models`: committed prices and redactions, 60 s a try, 120 s in all, 3 tries, 8 calls at once.
+    /// Defaults for `models`: committed prices and redactions, 60 s a try, 120 s in all, 3 tries, 8 requests to a provider
+    /// at once, answers remembered for 7 days, no hedging.
     #[must_use]
     pub fn new(models: Vec<ModelConfig>) -> Self {
         Self {
             models,
+            uses: BTreeMap::new(),
+            limits: BTreeMap::new(),
             prices: Prices::committed(),
             redactions: Redaction::committed(),
             try_timeout: Duration::from_secs(60),
             total_timeout: Duration::from_secs(120),
+            stall_timeout: Duration::from_secs(20),
+            hedge_after: None,
             tries: 3,
             backoff: Duration::from_millis(500),
-            concurrency: 8,
+            cache_for: Duration::from_secs(7 * 86_400),
             max_output_tokens: 8192,
             max_response_bytes: 2 << 20,
         }

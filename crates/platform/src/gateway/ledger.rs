@@ -6,9 +6,10 @@
 //! US dollar for a calendar month (UTC), `total` over all features.
 
 use super::answer::{Fault, Reply, Usage};
-use super::prices::Price;
+use super::call::ModelCall;
+use super::prices::{self, Price};
+use super::provider::Provider;
 use super::structured::Schema;
-use super::{ModelCall, prices};
 use crate::database::{Database, DbError};
 use docmill_model::{Code, Failure, TenantId};
 use sqlx::PgConnection;
@@ -23,22 +24,30 @@ pub(super) struct Entry {
     provider: String,
     model: String,
     prompt_version: Option<String>,
+    endpoint: String,
     document: Option<uuid::Uuid>,
+    conversation: Option<uuid::Uuid>,
     job: Option<(uuid::Uuid, i64)>,
+    stage: Option<String>,
+    attempt: u32,
     reserved_microusd: u64,
 }
 
 impl Entry {
-    pub(super) fn of(call: &ModelCall<'_>, provider: &str, model: &str, reserved_microusd: u64) -> Self {
+    pub(super) fn of(call: &ModelCall<'_>, provider: &Provider, reserved_microusd: u64, attempt: u32) -> Self {
         Self {
             tenant: call.tenant_id,
             feature: call.feature.to_owned(),
             task: call.task.to_owned(),
-            provider: provider.to_owned(),
-            model: model.to_owned(),
+            provider: provider.config().provider.clone(),
+            model: provider.config().model.clone(),
             prompt_version: call.prompt_version.map(str::to_owned),
-            document: call.document_id.map(|id| id.0),
-            job: call.job.map(|(id, fence)| (id.0, fence)),
+            endpoint: provider.endpoint(),
+            document: call.documents.first().filter(|_| call.documents.len() == 1).map(|id| id.0),
+            conversation: call.conversation.map(|id| id.0),
+            job: call.job.map(|(id, fence, _)| (id.0, fence)),
+            stage: call.job.map(|(_, _, stage)| stage.to_owned()),
+            attempt,
             reserved_microusd,
         }
     }
@@ -151,8 +160,8 @@ async fn check_budgets(connection: &mut PgConnection, feature: &str, reserved: u
 async fn insert(connection: &mut PgConnection, entry: Entry) -> Result<i64, DbError> {
     let id = sqlx::query_scalar(
         "INSERT INTO ledger (tenant_id, feature, task, provider, model, prompt_version, document_id, job_id, fence, units,
-                             cost_microusd, outcome)
-         VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, 1, $9, 'started') RETURNING id",
+                             cost_microusd, outcome, endpoint, conversation_id, stage, attempt)
+         VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, 1, $9, 'started', $10, $11, $12, $13) RETURNING id",
     )
     .bind(entry.feature)
     .bind(entry.task)
@@ -163,9 +172,26 @@ async fn insert(connection: &mut PgConnection, entry: Entry) -> Result<i64, DbEr
     .bind(entry.job.map(|job| job.0))
     .bind(entry.job.map(|job| job.1))
     .bind(signed(entry.reserved_microusd))
+    .bind(entry.endpoint)
+    .bind(entry.conversation)
+    .bind(entry.stage)
+    .bind(i32::try_from(entry.attempt).unwrap_or(i32::MAX))
     .fetch_one(connection)
     .await?;
     Ok(id)
+}
+
+/// Writes the row of a remembered answer: its tokens count as cached and cost nothing. Budgets have no say in it.
+pub(super) async fn note_cached(database: &Database, entry: Entry, usage: Usage) {
+    let tenant = entry.tenant;
+    let closing = Closing { outcome: "cached", usage, cost_microusd: 0, latency: Duration::ZERO };
+    let opened = database.write(tenant, move |connection| Box::pin(async move { insert(connection, entry).await }));
+    match opened.await {
+        Ok(id) => close(database, Row { tenant, id }, closing).await,
+        Err(error) => {
+            tracing::warn!(code = %error.into_failure().code, "a remembered answer has no ledger row");
+        }
+    }
 }
 
 /// Writes how the request ended. When that fails, the row stays as it was opened: it says `started` and overstates.

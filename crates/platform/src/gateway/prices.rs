@@ -1,9 +1,10 @@
-//! What models cost, in millionths of a US dollar for a million tokens. The committed table (`prices.json`) is a start;
-//! prices change, and a deployment configures its own.
+//! What models cost, in millionths of a US dollar for a million tokens. The committed table (`deploy/prices.json`) is a
+//! start with a date; prices change, and whoever runs a deployment checks them and names a file of its own.
 
+use docmill_model::{Code, Failure};
 use std::collections::BTreeMap;
 
-const COMMITTED: &str = include_str!("prices.json");
+const COMMITTED: &str = include_str!("../../../../deploy/prices.json");
 const PER_TOKENS: u64 = 1_000_000;
 
 /// Micro-dollars for a million tokens.
@@ -30,15 +31,39 @@ impl Price {
 }
 
 /// Prices by `provider/model` or `model`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prices(pub BTreeMap<String, Price>);
+
+/// A table as it stands in a file.
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    /// For whoever reads the file.
+    #[serde(rename = "note")]
+    _note: String,
+    /// When the prices were looked up.
+    #[serde(rename = "as_of")]
+    _as_of: String,
+    /// Prices in millionths of a US dollar for a million tokens.
+    microusd_per_million_tokens: BTreeMap<String, Price>,
+}
 
 impl Prices {
     /// The committed table.
     #[must_use]
     pub fn committed() -> Self {
-        serde_json::from_str(COMMITTED).unwrap_or_default()
+        Self::read(COMMITTED).unwrap_or_default()
+    }
+
+    /// The table in the text of a file.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the place.
+    pub fn read(text: &str) -> Result<Self, Failure> {
+        let table: Result<Table, _> = serde_json::from_str(text);
+        table
+            .map(|table| Self(table.microusd_per_million_tokens))
+            .map_err(|error| Failure::new(Code::ConfigInvalid, format!("the price table cannot be read: {error}")))
     }
 
     /// The price of a model, when it is known.

@@ -1,17 +1,26 @@
-//! One request to one OpenAI-compatible server.
+//! One request to one model at one provider, in the dialect that provider speaks.
 //!
-//! Here an answer is judged by its status and size, in [`super::answer`] by its body. Keys are never part of a failure.
+//! Here an answer is judged by its status, size and pauses; its body is understood by the dialect and judged in
+//! [`super::answer`]. Keys are never part of a failure.
 
-use super::answer::{Again, Fault, Reply, understand};
-use super::{JsonMode, ModelConfig};
+mod anthropic;
+mod openai;
+mod stream;
+
+pub use stream::Deltas;
+
+use super::answer::{Again, Fault, Reply, stalled};
+use super::config::{Dialect, JsonMode, ModelConfig};
 use docmill_model::{Code, Failure};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, Url};
-use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use secrecy::ExposeSecret;
+use serde_json::Value;
 use std::time::Duration;
+use stream::Assembly;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+use tokio::time::timeout;
 
 /// No longer wait is taken from a provider.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -35,6 +44,14 @@ impl Message {
     pub(super) fn assistant(content: String) -> Self {
         Self { role: "assistant", content }
     }
+
+    fn is_system(&self) -> bool {
+        self.role == "system"
+    }
+
+    fn content(&self) -> &str {
+        &self.content
+    }
 }
 
 /// What is asked for.
@@ -42,6 +59,8 @@ pub(super) struct Wanted {
     pub(super) messages: Vec<Message>,
     pub(super) max_output_tokens: u32,
     pub(super) schema: Option<Value>,
+    /// Receives the answer while it is written.
+    pub(super) deltas: Option<Deltas>,
 }
 
 impl Wanted {
@@ -51,41 +70,54 @@ impl Wanted {
     }
 }
 
-/// One model of one server.
+/// How much and how slowly an answer may come.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) max_response_bytes: usize,
+    pub(super) stall: Duration,
+}
+
+/// One model of one provider.
 pub(super) struct Provider {
     client: reqwest::Client,
     url: Url,
-    key: Option<SecretString>,
     config: ModelConfig,
-    max_response_bytes: usize,
+    bounds: Bounds,
 }
 
 impl Provider {
-    pub(super) fn new(
-        config: &ModelConfig,
-        client: reqwest::Client,
-        max_response_bytes: usize,
-    ) -> Result<Self, Failure> {
-        let url = Url::parse(&format!("{}/chat/completions", config.base_url.trim_end_matches('/')));
+    /// # Errors
+    /// `CONFIG_INVALID` for a URL that cannot be used.
+    pub(super) fn new(config: &ModelConfig, client: reqwest::Client, bounds: Bounds) -> Result<Self, Failure> {
+        let path = match config.api {
+            Dialect::Openai => "chat/completions",
+            Dialect::Anthropic => "v1/messages",
+        };
+        let url = Url::parse(&format!("{}/{path}", config.base_url.trim_end_matches('/')));
         let url = url.ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.ok_or_else(|| {
             Failure::new(Code::ConfigInvalid, format!("the base URL of provider `{}` cannot be read", config.provider))
         })?;
-        Ok(Self { client, url, key: config.api_key.clone(), config: config.clone(), max_response_bytes })
+        Ok(Self { client, url, config: config.clone(), bounds })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.config.provider
+    pub(super) fn config(&self) -> &ModelConfig {
+        &self.config
     }
 
-    pub(super) fn model(&self) -> &str {
-        &self.config.model
+    /// The host requests go to, for the ledger.
+    pub(super) fn endpoint(&self) -> String {
+        self.url.host_str().map_or_else(String::new, |host| match self.url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        })
     }
 
     /// The system message, with the schema where the provider cannot be told it otherwise.
     pub(super) fn system_message(&self, system: &str, schema: Option<&Value>) -> String {
+        let is_told = self.config.json == JsonMode::Schema && self.config.api == Dialect::Openai;
         match schema {
-            Some(schema) if self.config.json != JsonMode::Schema => {
+            Some(schema) if !is_told => {
                 format!(
                     "{system}\n\nAnswer with one JSON value that fits this JSON Schema, and nothing else:\n{schema}"
                 )
@@ -95,65 +127,83 @@ impl Provider {
     }
 
     pub(super) async fn send(&self, wanted: &Wanted) -> Result<Reply, Fault> {
-        let mut request = self.client.post(self.url.clone()).json(&self.body(wanted));
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key.expose_secret());
+        let body = match self.config.api {
+            Dialect::Openai => openai::body(&self.config, wanted),
+            Dialect::Anthropic => anthropic::body(&self.config, wanted),
+        };
+        let mut request = self.client.post(self.url.clone()).json(&body);
+        if let Some(key) = &self.config.api_key {
+            request = match self.config.api {
+                Dialect::Openai => request.bearer_auth(key.expose_secret()),
+                Dialect::Anthropic => request.header("x-api-key", key.expose_secret()),
+            };
+        }
+        if self.config.api == Dialect::Anthropic {
+            request = request.header("anthropic-version", anthropic::VERSION);
         }
         let response = request.send().await.map_err(|error| {
             if error.is_connect() {
                 Fault::new("unreachable", Code::ProviderError, "the model provider cannot be reached", Again::Soon)
             } else {
-                Fault::new("broken", Code::ProviderError, "the connection to the model provider broke", Again::Soon)
-                    .charged()
+                broken()
             }
         })?;
         by_status(&response)?;
-        let body = self.read(response).await?;
-        let estimate = wanted.estimated_tokens();
-        understand(&body, estimate)
-    }
-
-    fn body(&self, wanted: &Wanted) -> Value {
-        let mut body = json!({"model": self.config.model, "messages": wanted.messages, "stream": false});
-        body[&self.config.limit_parameter] = wanted.max_output_tokens.into();
-        match (&wanted.schema, self.config.json) {
-            (Some(schema), JsonMode::Schema) => {
-                body["response_format"] =
-                    json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}});
+        match &wanted.deltas {
+            Some(deltas) => self.follow(response, deltas, wanted.estimated_tokens()).await,
+            None => {
+                let body = self.read(response).await?;
+                let understand = match self.config.api {
+                    Dialect::Openai => openai::understand,
+                    Dialect::Anthropic => anthropic::understand,
+                };
+                understand(&body, wanted.estimated_tokens())
             }
-            (Some(_), JsonMode::Object) => body["response_format"] = json!({"type": "json_object"}),
-            _ => {}
         }
-        body
     }
 
     async fn read(&self, mut response: Response) -> Result<Vec<u8>, Fault> {
         let mut body = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() > self.max_response_bytes => {
-                    let limit = self.max_response_bytes as u64;
-                    let mut fault = Fault::new("too_large", Code::OutputLimit, "", Again::Never).charged();
-                    let message = "the model provider's answer has too many bytes";
-                    let measured = (body.len() + chunk.len()) as u64;
-                    *fault.failure = Failure::limit(Code::OutputLimit, message, limit, measured);
-                    fault.counts = true;
-                    return Err(fault);
-                }
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => return Ok(body),
-                Err(_) => {
-                    return Err(Fault::new(
-                        "broken",
-                        Code::ProviderError,
-                        "the model provider's answer broke off",
-                        Again::Soon,
-                    )
-                    .charged());
-                }
-            }
+        while let Some(chunk) = response.chunk().await.map_err(|_| broken())? {
+            self.check_size(body.len() + chunk.len())?;
+            body.extend_from_slice(&chunk);
         }
+        Ok(body)
     }
+
+    /// A streamed answer: each piece within the stall time, the whole within the size.
+    async fn follow(&self, mut response: Response, deltas: &Deltas, estimated_input: u64) -> Result<Reply, Fault> {
+        let read = match self.config.api {
+            Dialect::Openai => openai::event,
+            Dialect::Anthropic => anthropic::event,
+        };
+        let mut assembly = Assembly::new(deltas);
+        loop {
+            let chunk = timeout(self.bounds.stall, response.chunk()).await.map_err(|_| stalled())?;
+            let Ok(Some(chunk)) = chunk else { break };
+            if assembly.take(&chunk, read)? {
+                break;
+            }
+            self.check_size(assembly.len())?;
+        }
+        assembly.finish(estimated_input)
+    }
+
+    fn check_size(&self, measured: usize) -> Result<(), Fault> {
+        if measured <= self.bounds.max_response_bytes {
+            return Ok(());
+        }
+        let mut fault = Fault::new("too_large", Code::OutputLimit, "", Again::Never).charged();
+        let message = "the model provider's answer has too many bytes";
+        *fault.failure =
+            Failure::limit(Code::OutputLimit, message, self.bounds.max_response_bytes as u64, measured as u64);
+        fault.counts = true;
+        Err(fault)
+    }
+}
+
+fn broken() -> Fault {
+    Fault::new("broken", Code::ProviderError, "the connection to the model provider broke", Again::Soon).charged()
 }
 
 fn by_status(response: &Response) -> Result<(), Fault> {

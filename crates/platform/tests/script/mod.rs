@@ -5,6 +5,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Response};
 use axum::routing::post;
+use futures::StreamExt;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -18,9 +19,41 @@ pub struct Answer {
     body: String,
     wait: Duration,
     cut: bool,
+    /// Never ends after its body.
+    stalls: bool,
 }
 
+/// The last event of a streamed answer.
+const STOP: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+
 impl Answer {
+    /// A streamed completion of these pieces.
+    pub fn stream(pieces: &[&str]) -> Self {
+        let piece = |text: &&str| format!("data: {}\n\n", json!({"choices": [{"delta": {"content": text}}]}));
+        let body: String = pieces.iter().map(piece).collect();
+        Self::raw(&format!("{body}{STOP}data: [DONE]\n\n")).header("content-type", "text/event-stream")
+    }
+
+    /// Any events.
+    pub fn events(data: &[&str]) -> Self {
+        let body: String = data.iter().map(|data| format!("data: {data}\n\n")).collect();
+        Self::raw(&body).header("content-type", "text/event-stream")
+    }
+
+    /// Without the event that says how the model stopped, and what follows it.
+    pub fn without_end(self) -> Self {
+        let kept = self.body.find(STOP).unwrap();
+        Self { body: self.body[..kept].to_owned(), ..self }
+    }
+
+    pub fn with_event(self, data: &str) -> Self {
+        Self { body: format!("{}data: {data}\n\n", self.body), ..self }
+    }
+
+    pub fn stalling(self) -> Self {
+        Self { stalls: true, ..self }
+    }
+
     /// A whole completion: 12 tokens in, 3 out.
     pub fn text(content: &str) -> Self {
         let usage = json!({"prompt_tokens": 12, "completion_tokens": 3});
@@ -29,7 +62,14 @@ impl Answer {
     }
 
     pub fn raw(body: &str) -> Self {
-        Self { status: 200, headers: Vec::new(), body: body.to_owned(), wait: Duration::ZERO, cut: false }
+        Self {
+            status: 200,
+            headers: Vec::new(),
+            body: body.to_owned(),
+            wait: Duration::ZERO,
+            cut: false,
+            stalls: false,
+        }
     }
 
     pub fn status(status: u16) -> Self {
@@ -68,7 +108,7 @@ impl Answer {
 
     async fn send(self) -> Response<Body> {
         tokio::time::sleep(self.wait).await;
-        let mut response = Response::builder().status(self.status).header("content-type", "application/json");
+        let mut response = Response::builder().status(self.status);
         for (name, value) in &self.headers {
             response = response.header(name, value);
         }
@@ -76,6 +116,10 @@ impl Answer {
             let half: Bytes = self.body[..self.body.len() / 2].to_owned().into();
             let parts = [Ok(half), Err(std::io::Error::other("cut"))];
             return response.body(Body::from_stream(futures::stream::iter(parts))).unwrap();
+        }
+        if self.stalls {
+            let begun = futures::stream::iter([Ok::<Bytes, std::io::Error>(self.body.into())]);
+            return response.body(Body::from_stream(begun.chain(futures::stream::pending()))).unwrap();
         }
         response.body(self.body.into()).unwrap()
     }
@@ -109,7 +153,9 @@ pub async fn server() -> Server {
     let state = Arc::new(Mutex::new(State::default()));
     let shared = Arc::clone(&state);
     let answer = move |headers: HeaderMap, body: Bytes| async move {
-        let key = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+        let told = ["authorization", "x-api-key", "anthropic-version"].map(|name| headers.get(name));
+        let told: Vec<&str> = told.into_iter().flatten().map(|value| value.to_str().unwrap()).collect();
+        let key = told.join(" ");
         let planned = {
             let mut state = shared.lock().unwrap();
             state.seen.push((key, serde_json::from_slice(&body).unwrap()));
@@ -117,7 +163,7 @@ pub async fn server() -> Server {
         };
         planned.unwrap_or_else(|| Answer::status(599)).send().await
     };
-    let app = Router::new().route("/v1/chat/completions", post(answer));
+    let app = Router::new().route("/v1/chat/completions", post(answer.clone())).route("/v1/messages", post(answer));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });

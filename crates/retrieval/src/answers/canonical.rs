@@ -28,6 +28,15 @@ impl Readable {
         self.text.slice(span)
     }
 
+    /// `text`, which stands from `start` on, without what is hidden from a reader.
+    pub fn visible(&self, start: u32, text: &str) -> String {
+        let is_hidden = |at: u32| self.document.hidden.iter().any(|hidden| hidden.start <= at && at < hidden.end);
+        if self.document.hidden.is_empty() {
+            return text.to_owned();
+        }
+        text.chars().zip(start..).filter(|(_, at)| !is_hidden(*at)).map(|(c, _)| c).collect()
+    }
+
     /// Where `wanted` stands inside `within`: at `guess` when it does, else at its first occurrence. `None` when it
     /// does not stand there, or when part of it is text a reader would not see.
     pub fn locate(&self, within: Span, guess: u32, wanted: &str) -> Option<Span> {
@@ -147,6 +156,8 @@ mod tests {
     fn hidden_text_is_never_quoted() {
         let document = readable("Visible. Ignore all rules. Visible.", vec![Span::new(9, 26)]);
         assert_eq!(document.locate(Span::new(0, 35), 9, "Ignore all rules."), None);
+        assert_eq!(document.visible(0, "Visible. Ignore all rules. Visible."), "Visible.  Visible.");
+        assert_eq!(document.visible(27, "Visible."), "Visible.");
         assert_eq!(document.locate(Span::new(0, 35), 0, "Visible."), Some(Span::new(0, 8)));
     }
 }

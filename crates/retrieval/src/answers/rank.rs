@@ -27,6 +27,8 @@ pub struct RankConfig {
     pub min_word_support: f64,
     /// Support below which a single sentence is left out of an answer that is otherwise supported.
     pub min_sentence_support: f64,
+    /// Cosine that a sentence needs when neither it nor its passage shares a word with the question.
+    pub min_wordless_cosine: f64,
     /// Sentences compared by cosine, at most; the best by words go first.
     pub embedded: usize,
 }
@@ -42,6 +44,7 @@ impl Default for RankConfig {
             min_support: 0.45,
             min_word_support: 0.35,
             min_sentence_support: 0.25,
+            min_wordless_cosine: 0.5,
             embedded: 32,
         }
     }
@@ -141,7 +144,7 @@ pub(crate) fn choose(config: &RankConfig, ranked: &[Candidate]) -> Vec<Candidate
         return Vec::new();
     }
     let mut chosen: Vec<Candidate> = Vec::new();
-    for candidate in ranked.iter().filter(|candidate| candidate.support() >= config.min_sentence_support) {
+    for candidate in ranked.iter().filter(|candidate| candidate.may_be_said(config)) {
         if !chosen.iter().any(|other| similarity(&other.stems, &candidate.stems) > 0.8) {
             chosen.push(candidate.clone());
         }
@@ -163,6 +166,13 @@ impl Candidate {
     fn support(&self) -> f64 {
         let words = 0.5 * self.overlap + 0.5 * self.passage_overlap;
         if self.is_known_language { 0.5 * self.cosine + 0.5 * words } else { words }
+    }
+
+    /// Whether it may stand in an answer that is supported. What shares no word with the question, and whose passage does
+    /// not either, must be near in meaning.
+    fn may_be_said(&self, config: &RankConfig) -> bool {
+        let is_wordless = self.overlap == 0.0 && self.passage_overlap == 0.0;
+        self.support() >= config.min_sentence_support && (!is_wordless || self.cosine >= config.min_wordless_cosine)
     }
 
     fn is_supported(&self, config: &RankConfig) -> bool {

@@ -6,7 +6,7 @@ use crate::Caller;
 use docmill_model::{AnswerId, ChunkId, Code, DocumentId, Failure, Sha256Hex, Span, VersionId};
 use docmill_platform::database::{Database, DbError};
 use sqlx::{PgConnection, Row};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -81,17 +81,25 @@ pub(crate) async fn store(
         .map_err(|_| Failure::new(Code::Internal, "an answer could not be written"))?;
     let (id, principal, engine) = (answer.id.0, caller.principal_id.0, answer.engine.clone());
     let question = Sha256Hex::of(question.trim().as_bytes()).to_string();
+    let cited: BTreeSet<Uuid> = answer
+        .sentences
+        .iter()
+        .flat_map(|sentence| &sentence.citations)
+        .map(|citation| citation.document_id.0)
+        .collect();
+    let cited: Vec<Uuid> = cited.into_iter().collect();
     let write = database.write(caller.tenant_id, move |connection| {
         Box::pin(async move {
             sqlx::query(
-                "INSERT INTO answers (tenant_id, id, principal_id, question_sha256, snapshot, engine)
-                 VALUES (current_tenant(), $1, $2, $3, $4, $5)",
+                "INSERT INTO answers (tenant_id, id, principal_id, question_sha256, snapshot, engine, document_ids)
+                 VALUES (current_tenant(), $1, $2, $3, $4, $5, $6)",
             )
             .bind(id)
             .bind(principal)
             .bind(question)
             .bind(snapshot)
             .bind(engine)
+            .bind(cited)
             .execute(connection)
             .await?;
             Ok(())

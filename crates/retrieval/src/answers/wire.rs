@@ -25,6 +25,10 @@ pub struct AnswerRequest {
     /// Most sentences of the answer, 1–10.
     #[serde(default = "default_sentences")]
     pub max_sentences: u32,
+    /// True for an answer as server-sent events: `retrieval`, then for each sentence `token`s and `citations`, last
+    /// `answer` with the whole, or `error`. A stream without `answer` is no answer.
+    #[serde(default)]
+    pub stream: bool,
 }
 
 fn default_k() -> u32 {
@@ -40,7 +44,7 @@ impl AnswerRequest {
     #[must_use]
     pub fn new(question: impl Into<String>) -> Self {
         let (k, max_sentences) = (default_k(), default_sentences());
-        Self { question: question.into(), filters: Filters::default(), k, max_sentences }
+        Self { question: question.into(), filters: Filters::default(), k, max_sentences, stream: false }
     }
 
     /// Checks every bound.
@@ -71,9 +75,24 @@ pub struct Answer {
     pub found: bool,
     /// Sentences in the order to read, each with at least one verified citation.
     pub sentences: Vec<AnswerSentence>,
+    /// Sentences of a model that the documents do not bear out; they were removed.
+    #[serde(default)]
+    pub removed: u32,
+    /// What a model used; absent for answers without one and for stored ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// What a reader should know: that the answer is extractive, that nothing was found, what was left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// Tokens of the model call behind an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct Usage {
+    /// Tokens sent.
+    pub tokens_in: u64,
+    /// Tokens received.
+    pub tokens_out: u64,
 }
 
 /// One sentence of an answer.

@@ -2,13 +2,16 @@
 //! whether the gold passage is cited, and whether questions nothing answers are declined.
 
 use super::beir::{BeirFolder, Question};
-use super::measures::{holds_answer, mean, quantile, token_f1};
+use super::measures::{holds_answer, quantile, token_f1};
+use super::outcome::{Measure, Outcome};
 use super::scratch::{Bench, Progress, Scratch};
 use crate::AnswerRequest;
-use crate::answers::{Answer, Answers, AnswersConfig};
+use crate::answers::{Answer, Answers, AnswersConfig, Generator};
 use docmill_model::Failure;
 use docmill_platform::artifacts::Artifacts;
+use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What one data set says of answers; shares are of all questions asked.
@@ -18,20 +21,13 @@ pub struct AnswersReport {
     pub dataset: String,
     /// Questions that have an answer.
     pub questions: usize,
-    /// Share that was answered at all.
-    pub answered: f64,
-    /// Share in which one cited sentence holds a gold answer word for word.
-    pub holds_gold: f64,
-    /// Mean over questions of the best token F1 between a cited sentence and a gold answer.
-    pub token_f1: f64,
-    /// Share in which a gold passage is cited.
-    pub gold_cited: f64,
-    /// Share of citations that are of a gold passage.
-    pub citation_precision: f64,
     /// Questions of another data set, which nothing here answers.
     pub foreign_questions: usize,
-    /// Share of those that were declined.
-    pub declined: f64,
+    /// `answered`: share that was answered at all. `gold_held`: share in which one cited sentence holds a gold answer
+    /// word for word. `token_f1`: best token F1 between a cited sentence and a gold answer. `gold_cited`: share in which
+    /// a gold passage is cited. `citation_precision`: share of the citations that are of a gold passage. `declined`:
+    /// share of the foreign questions that were declined.
+    pub measures: Vec<Measure>,
     /// Median time of an answer, milliseconds.
     pub p50_ms: f64,
     /// 99th percentile of the same.
@@ -41,20 +37,22 @@ pub struct AnswersReport {
     pub missed: Vec<String>,
 }
 
-/// Loads `folder`, asks its questions and the `foreign` ones, and clears up.
+/// Loads `folder`, asks its questions and the `foreign` ones, and clears up. Without a `generator` the answers are
+/// extractive.
 ///
 /// # Errors
 /// `CONFLICT` while another evaluation runs; failures of database, store and model.
 pub async fn evaluate_answers(
     bench: &Bench,
     artifacts: &Artifacts,
+    generator: Option<Arc<dyn Generator>>,
     config: AnswersConfig,
     folder: &BeirFolder,
     foreign: &[Question],
     progress: Progress<'_>,
 ) -> Result<AnswersReport, Failure> {
     let scratch = Scratch::build(bench, &folder.entries, Some(artifacts), progress).await?;
-    let answers = Answers::new(scratch.search().clone(), artifacts.clone(), None, config);
+    let answers = Answers::new(scratch.search().clone(), artifacts.clone(), generator, config);
     let mut tally = Tally::default();
     for question in &folder.questions {
         let started = Instant::now();
@@ -62,25 +60,28 @@ pub async fn evaluate_answers(
         tally.millis.push(started.elapsed().as_secs_f64() * 1e3);
         tally.count(&scratch, folder, question, &answer);
     }
-    let mut declined = Vec::with_capacity(foreign.len());
+    let mut declined = Scores::new();
     for question in foreign {
         let answer = answers.answer(&scratch.caller(), &AnswerRequest::new(question.text.as_str())).await?;
-        declined.push(share(!answer.found));
+        declined.insert(question.id.clone(), share(!answer.found));
     }
     scratch.remove().await?;
-    Ok(tally.report(folder, &declined))
+    Ok(tally.report(folder, declined))
 }
 
 #[derive(Default)]
 struct Tally {
-    answered: Vec<f64>,
-    holds: Vec<f64>,
-    f1: Vec<f64>,
-    cited: Vec<f64>,
-    precision: Vec<f64>,
+    answered: Scores,
+    holds: Scores,
+    f1: Scores,
+    cited: Scores,
+    precision: Scores,
     millis: Vec<f64>,
     missed: Vec<String>,
 }
+
+/// Scores by question id.
+type Scores = BTreeMap<String, f64>;
 
 impl Tally {
     fn count(&mut self, scratch: &Scratch, folder: &BeirFolder, question: &Question, answer: &Answer) {
@@ -92,33 +93,58 @@ impl Tally {
         let right = citations.iter().filter(|citation| is_gold(citation.document_id)).count();
         let held = quotes.iter().any(|quote| gold.iter().any(|gold| holds_answer(quote, gold)));
         let best = quotes.iter().flat_map(|quote| gold.iter().map(|gold| token_f1(quote, gold))).fold(0.0, f64::max);
-        self.answered.push(share(answer.found));
-        self.holds.push(share(held));
-        self.f1.push(best);
-        self.cited.push(share(right > 0));
+        self.answered.insert(question.id.clone(), share(answer.found));
+        self.holds.insert(question.id.clone(), share(held));
+        self.f1.insert(question.id.clone(), best);
+        self.cited.insert(question.id.clone(), share(right > 0));
         if !citations.is_empty() {
-            self.precision.push(right as f64 / citations.len() as f64);
+            self.precision.insert(question.id.clone(), right as f64 / citations.len() as f64);
         }
         if !held {
             self.missed.push(question.id.clone());
         }
     }
 
-    fn report(self, folder: &BeirFolder, declined: &[f64]) -> AnswersReport {
+    fn report(self, folder: &BeirFolder, declined: Scores) -> AnswersReport {
         AnswersReport {
             dataset: folder.name.clone(),
             questions: self.answered.len(),
-            answered: mean(&self.answered),
-            holds_gold: mean(&self.holds),
-            token_f1: mean(&self.f1),
-            gold_cited: mean(&self.cited),
-            citation_precision: mean(&self.precision),
             foreign_questions: declined.len(),
-            declined: mean(declined),
+            measures: vec![
+                Measure::mean_of("answered", self.answered),
+                Measure::mean_of("gold_held", self.holds),
+                Measure::mean_of("token_f1", self.f1),
+                Measure::mean_of("gold_cited", self.cited),
+                Measure::mean_of("citation_precision", self.precision),
+                Measure::mean_of("declined", declined),
+            ],
             p50_ms: quantile(&self.millis, 0.5),
             p99_ms: quantile(&self.millis, 0.99),
             missed: self.missed,
         }
+    }
+}
+
+impl AnswersReport {
+    /// The figure of a measure; 0 for an unknown name.
+    #[must_use]
+    pub fn value(&self, name: &str) -> f64 {
+        self.measures.iter().find(|measure| measure.name == name).map_or(0.0, |measure| measure.value)
+    }
+
+    /// The report as an outcome.
+    #[must_use]
+    pub fn outcome(&self, suite: &str) -> Outcome {
+        let mut measures = self.measures.clone();
+        measures.push(Measure::plain("p50_ms", self.p50_ms));
+        measures.push(Measure::plain("p99_ms", self.p99_ms));
+        let facts = [
+            ("dataset", self.dataset.clone().into()),
+            ("questions", self.questions.into()),
+            ("foreign_questions", self.foreign_questions.into()),
+        ];
+        let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Outcome { suite: suite.to_owned(), kind: "answers".to_owned(), facts, measures }
     }
 }
 
@@ -129,16 +155,10 @@ fn share(holds: bool) -> f64 {
 impl Display for AnswersReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}: {} questions, {} foreign ones", self.dataset, self.questions, self.foreign_questions)?;
-        writeln!(
-            f,
-            "answered {:.4}  gold in a cited sentence {:.4}  token F1 {:.4}",
-            self.answered, self.holds_gold, self.token_f1
-        )?;
-        writeln!(
-            f,
-            "gold passage cited {:.4}  citation precision {:.4}  foreign declined {:.4}",
-            self.gold_cited, self.citation_precision, self.declined
-        )?;
+        for measure in &self.measures {
+            write!(f, "{} {:.4}  ", measure.name, measure.value)?;
+        }
+        writeln!(f)?;
         writeln!(f, "p50 {:.1} ms  p99 {:.1} ms", self.p50_ms, self.p99_ms)
     }
 }

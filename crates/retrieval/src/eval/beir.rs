@@ -154,7 +154,8 @@ fn read_answers(path: &Path) -> Result<HashMap<String, Vec<String>>, Failure> {
     Ok(lines.into_iter().map(|line| (line.id.clone(), texts(line))).collect())
 }
 
-fn read_lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
+/// Every line of a file of JSON lines.
+pub(super) fn read_lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
     let mut out = Vec::new();
     for (number, line) in open(path)?.enumerate() {
         let line = line.map_err(|_| invalid(path, number + 1, "is not UTF-8 text"))?;
@@ -170,12 +171,17 @@ fn read_lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Fai
     Ok(out)
 }
 
+/// A whole file of text.
+pub(super) fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| invalid(path, 0, &format!("cannot be read ({})", error.kind())))
+}
+
 fn open(path: &Path) -> Result<std::io::Lines<BufReader<File>>, Failure> {
     let file = File::open(path).map_err(|error| invalid(path, 0, &format!("cannot be read ({})", error.kind())))?;
     Ok(BufReader::new(file).lines())
 }
 
-fn invalid(path: &Path, line: usize, what: &str) -> Failure {
+pub(super) fn invalid(path: &Path, line: usize, what: &str) -> Failure {
     let place = if line == 0 { path.display().to_string() } else { format!("{}:{line}", path.display()) };
     Failure::new(Code::FieldInvalid, format!("{place} {what}"))
 }

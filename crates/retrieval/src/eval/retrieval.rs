@@ -1,15 +1,19 @@
 //! Retrieval judged on a data set in BEIR layout: one ranking for each question and mode, through the search that serves.
 
 use super::beir::{BeirFolder, Rankings, distinct};
-use super::measures::{mean, ndcg, quantile, recall, reciprocal_rank};
+use super::measures::{ndcg, quantile, recall, reciprocal_rank};
+use super::outcome::{Measure, Outcome};
 use super::scratch::{Bench, Progress, Scratch};
 use crate::search::{Explanation, Hit, SearchMode, SearchRequest};
 use docmill_model::Failure;
+use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::time::Instant;
 
 /// Depth of every ranking.
 pub const DEPTH: u32 = 100;
+/// The measures of every mode, in order.
+pub const MEASURES: [&str; 4] = ["ndcg@10", "recall@10", "recall@100", "mrr@10"];
 
 /// What one data set says.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -28,29 +32,38 @@ pub struct RetrievalReport {
     pub modes: Vec<ModeReport>,
 }
 
-/// What one mode reached, means over questions.
+/// What one mode reached.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct ModeReport {
     /// Which halves looked.
     pub mode: SearchMode,
-    /// nDCG of the first 10.
-    pub ndcg_at_10: f64,
-    /// Recall within the first 10.
-    pub recall_at_10: f64,
-    /// Recall within the first 100.
-    pub recall_at_100: f64,
-    /// Reciprocal rank within the first 10.
-    pub mrr_at_10: f64,
+    /// `ndcg@10`, `recall@10`, `recall@100` and `mrr@10`, by question.
+    pub measures: Vec<Measure>,
     /// Median time of a search, the question's embedding included, milliseconds.
     pub p50_ms: f64,
     /// 99th percentile of the same.
     pub p99_ms: f64,
-    /// nDCG@10 of every question in the order of the data set, for comparisons.
-    #[serde(skip)]
-    pub ndcg_by_question: Vec<f64>,
     /// The rankings, scored by what ordered them: BM25, cosine or the fused score.
     #[serde(skip)]
     pub rankings: Rankings,
+}
+
+impl ModeReport {
+    /// The figure of a measure; 0 for an unknown name.
+    #[must_use]
+    pub fn value(&self, name: &str) -> f64 {
+        self.measures.iter().find(|measure| measure.name == name).map_or(0.0, |measure| measure.value)
+    }
+
+    /// Name of the mode as it is asked for.
+    #[must_use]
+    pub fn mode_name(&self) -> &'static str {
+        match self.mode {
+            SearchMode::Hybrid => "hybrid",
+            SearchMode::Lexical => "lexical",
+            SearchMode::Dense => "dense",
+        }
+    }
 }
 
 /// Indexes `folder` into the scratch tenant, asks every judged question in every mode of `modes`, and clears up.
@@ -108,27 +121,48 @@ fn score(hit: &Hit, mode: SearchMode) -> f64 {
 /// Judges rankings by the data set; questions without a ranking count as 0.
 #[must_use]
 pub fn judge(folder: &BeirFolder, mode: SearchMode, rankings: Rankings, millis: &[f64]) -> ModeReport {
-    let (mut ndcgs, mut at_10, mut at_100, mut first) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut scores: [BTreeMap<String, f64>; 4] = Default::default();
     for question in &folder.questions {
         let ranked = rankings.get(&question.id).into_iter().flatten();
         let ranking = distinct(ranked.map(|(id, _)| id.as_str()));
         let grades = folder.judgements.get(&question.id).into_iter().flatten();
         let relevant = folder.relevant(&question.id);
-        ndcgs.push(ndcg(&ranking, &grades.map(|(id, &grade)| (id.as_str(), grade)).collect(), 10));
-        at_10.push(recall(&ranking, &relevant, 10));
-        at_100.push(recall(&ranking, &relevant, 100));
-        first.push(reciprocal_rank(&ranking, &relevant, 10));
+        let judged = [
+            ndcg(&ranking, &grades.map(|(id, &grade)| (id.as_str(), grade)).collect(), 10),
+            recall(&ranking, &relevant, 10),
+            recall(&ranking, &relevant, 100),
+            reciprocal_rank(&ranking, &relevant, 10),
+        ];
+        for (measure, score) in scores.iter_mut().zip(judged) {
+            measure.insert(question.id.clone(), score);
+        }
     }
-    ModeReport {
-        mode,
-        ndcg_at_10: mean(&ndcgs),
-        recall_at_10: mean(&at_10),
-        recall_at_100: mean(&at_100),
-        mrr_at_10: mean(&first),
-        p50_ms: quantile(millis, 0.5),
-        p99_ms: quantile(millis, 0.99),
-        ndcg_by_question: ndcgs,
-        rankings,
+    let named = MEASURES.iter().zip(scores).map(|(name, cases)| Measure::mean_of(*name, cases));
+    let (p50_ms, p99_ms) = (quantile(millis, 0.5), quantile(millis, 0.99));
+    ModeReport { mode, measures: named.collect(), p50_ms, p99_ms, rankings }
+}
+
+impl RetrievalReport {
+    /// The report as an outcome; measures are named `MODE.MEASURE`.
+    #[must_use]
+    pub fn outcome(&self, suite: &str) -> Outcome {
+        let mut measures = Vec::new();
+        for report in &self.modes {
+            let mode = report.mode_name();
+            let named = |measure: &Measure| Measure { name: format!("{mode}.{}", measure.name), ..measure.clone() };
+            measures.extend(report.measures.iter().map(named));
+            measures.push(Measure::plain(format!("{mode}.p50_ms"), report.p50_ms));
+            measures.push(Measure::plain(format!("{mode}.p99_ms"), report.p99_ms));
+        }
+        let facts = [
+            ("dataset", self.dataset.clone().into()),
+            ("split", self.split.clone().into()),
+            ("entries", self.entries.into()),
+            ("questions", self.questions.into()),
+            ("embedder", self.embedder.clone().into()),
+        ];
+        let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Outcome { suite: suite.to_owned(), kind: "retrieval".to_owned(), facts, measures }
     }
 }
 
@@ -141,17 +175,11 @@ impl Display for RetrievalReport {
             "mode", "nDCG@10", "recall@10", "recall@100", "MRR@10", "p50 ms", "p99 ms"
         )?;
         for report in &self.modes {
-            let mode = format!("{:?}", report.mode).to_lowercase();
-            writeln!(
-                f,
-                "{mode:8} {:8.4} {:9.4} {:10.4} {:7.4} {:8.1} {:8.1}",
-                report.ndcg_at_10,
-                report.recall_at_10,
-                report.recall_at_100,
-                report.mrr_at_10,
-                report.p50_ms,
-                report.p99_ms
-            )?;
+            write!(f, "{:8}", report.mode_name())?;
+            for (name, width) in MEASURES.iter().zip([8, 9, 10, 7]) {
+                write!(f, " {:width$.4}", report.value(name))?;
+            }
+            writeln!(f, " {:8.1} {:8.1}", report.p50_ms, report.p99_ms)?;
         }
         Ok(())
     }
@@ -174,7 +202,7 @@ mod tests {
         };
         let ranking = ["a", "a", "b"].iter().map(|id| ((*id).to_owned(), 1.0)).collect();
         let report = judge(&folder, SearchMode::Hybrid, Rankings::from([("1".to_owned(), ranking)]), &[3.0, 1.0]);
-        assert_eq!((report.mrr_at_10, report.recall_at_10, report.p50_ms), (0.25, 0.5, 1.0));
-        assert!((report.ndcg_at_10 - 0.5 / 3f64.log2()).abs() < 1e-12);
+        assert_eq!((report.value("mrr@10"), report.value("recall@10"), report.p50_ms), (0.25, 0.5, 1.0));
+        assert!((report.value("ndcg@10") - 0.5 / 3f64.log2()).abs() < 1e-12);
     }
 }

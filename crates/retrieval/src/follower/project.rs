@@ -67,7 +67,9 @@ async fn replay(
             apply(database, &writer, tenant, generation, is_add).await?;
         }
         reached = last.seq;
+        database.failpoints().hit("index.before", "replay").await;
         writer.commit(reached).await?;
+        database.failpoints().hit("index.after", "replay").await;
     }
 }
 
@@ -90,7 +92,9 @@ pub(super) async fn rebuild(
     let head = feed::head(database, tenant).await?;
     let writer = lexical.recreate(tenant).await?;
     add(database, &writer, tenant, Stretch::everything()).await?;
+    database.failpoints().hit("index.before", "rebuild").await;
     writer.commit(head).await?;
+    database.failpoints().hit("index.after", "rebuild").await;
     metrics::counter!("docmill_lexical_rebuilds_total").increment(1);
     tracing::info!(%tenant, seq = head, "lexical index built from the database");
     Ok(head)

@@ -10,9 +10,11 @@ use docmill_model::{ChunkId, DocumentId, GenerationId};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use tantivy::collector::TopDocs;
+use tantivy::collector::{Count, TopDocs};
 use tantivy::columnar::Column;
 use tantivy::indexer::LogMergePolicy;
+use tantivy::query::TermQuery;
+use tantivy::schema::IndexRecordOption;
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument, Term};
 
 /// Memory one open writer may buffer before it flushes a segment, bytes.
@@ -72,6 +74,16 @@ impl TenantIndex {
     /// Hashes every file against its recorded checksum.
     pub fn is_sound(&self) -> tantivy::Result<bool> {
         Ok(self.index.validate_checksum()?.is_empty())
+    }
+
+    /// Chunks of each of `generations`, and of all, as of the last commit.
+    pub fn count(&self, generations: &[GenerationId]) -> tantivy::Result<(Vec<i64>, i64)> {
+        let searcher = self.reader.searcher();
+        let count = |generation: &GenerationId| {
+            let term = TermQuery::new(self.fields.generation_term(*generation), IndexRecordOption::Basic);
+            searcher.search(&term, &Count).map(|count| count as i64)
+        };
+        Ok((generations.iter().map(count).collect::<Result<_, _>>()?, searcher.num_docs() as i64))
     }
 
     /// Buffers a change; nothing is visible or durable before [`TenantIndex::commit`].

@@ -85,11 +85,44 @@ impl Graph {
         changes
     }
 
-    /// Settles a running run whose jobs have all ended: what the reconciler asks.
-    pub fn resettle(&mut self) -> Changes {
+    /// Makes everything follow from the states of the jobs again: pending counts, what waits for nothing any more, and
+    /// the outcome. Of a settled run it stops what is still open, with `code`, and releases what settlement releases.
+    /// Does nothing to a graph nobody has tampered with, but settles one whose jobs have all ended.
+    pub fn mend(&mut self, code: &str) -> Changes {
         let mut changes = Changes::default();
-        self.settle(&mut changes);
+        if self.run == RunState::Running {
+            self.recount(&mut changes);
+            self.settle(&mut changes);
+            return changes;
+        }
+        for job in &mut self.jobs {
+            if !job.on_settled && !job.state.is_final() {
+                job.state = JobState::Cancelled;
+                job.code = Some(code.to_owned());
+                changes.jobs.insert(job.id);
+            } else if job.on_settled && job.state == JobState::Blocked {
+                job.state = JobState::Ready;
+                job.pending = 0;
+                changes.jobs.insert(job.id);
+            }
+        }
         changes
+    }
+
+    fn recount(&mut self, changes: &mut Changes) {
+        let open: Vec<i32> = (self.jobs.iter())
+            .map(|job| {
+                self.jobs.iter().filter(|p| !p.state.is_final() && p.successors.contains(&job.id)).count() as i32
+            })
+            .collect();
+        for (job, open) in self.jobs.iter_mut().zip(open) {
+            let off = job.state == JobState::Blocked && !job.on_settled && (job.pending != open || open == 0);
+            if off {
+                job.pending = open;
+                job.state = if open == 0 { JobState::Ready } else { JobState::Blocked };
+                changes.jobs.insert(job.id);
+            }
+        }
     }
 
     fn end(&mut self, id: JobId, state: JobState, code: Option<&str>, changes: &mut Changes) {

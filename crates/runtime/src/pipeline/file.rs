@@ -2,6 +2,7 @@
 
 use super::{Pipeline, PipelineStage, graph};
 use crate::registry::Registry;
+use docmill_model::retention::Rules;
 use docmill_model::{Code, Failure};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
@@ -20,6 +21,8 @@ struct PipelineFile {
     name: Spanned<String>,
     #[serde(default)]
     description: String,
+    #[serde(default)]
+    retention: Rules,
     stages: Entries,
 }
 
@@ -116,7 +119,8 @@ pub fn parse(file: &str, text: &str, registry: &Registry, schema: SchemaSource<'
     }
     let stages = graph::order(stages)
         .map_err(|problem| place(places.get(&problem.stage).copied().unwrap_or((1, 1)), problem.message))?;
-    Ok(Pipeline::assemble(parsed.name.value, parsed.description, stages, schemas))
+    let pipeline = Pipeline::assemble(parsed.name.value, parsed.description, stages, schemas);
+    Ok(Pipeline { retention: parsed.retention, ..pipeline })
 }
 
 fn position<T>(spanned: &Spanned<T>) -> (u64, u64) {

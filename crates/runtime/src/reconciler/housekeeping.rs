@@ -43,7 +43,8 @@ pub(super) async fn expire_uploads(core: &Arc<Core>) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Removes sent events after an hour, parked ones after 30 days, idempotency keys after a day.
+/// Removes sent events after an hour, parked ones after 30 days, idempotency keys after a day, remembered answers of
+/// models after 30 days, conversations when they have expired.
 pub(super) async fn prune(core: &Arc<Core>) -> Result<(), DbError> {
     let engine = core.database.engine();
     sqlx::query(
@@ -58,12 +59,14 @@ pub(super) async fn prune(core: &Arc<Core>) -> Result<(), DbError> {
         core.database
             .write(TenantId(tenant), |connection| {
                 Box::pin(async move {
-                    sqlx::query(
+                    for statement in [
                         "DELETE FROM idempotency_keys
                          WHERE tenant_id = current_tenant() AND created_at < now() - interval '24 hours'",
-                    )
-                    .execute(connection)
-                    .await?;
+                        "DELETE FROM model_cache WHERE tenant_id = current_tenant() AND created_at < now() - interval '30 days'",
+                        "DELETE FROM conversations WHERE tenant_id = current_tenant() AND expires_at < now()",
+                    ] {
+                        sqlx::query(statement).execute(&mut *connection).await?;
+                    }
                     Ok(())
                 })
             })

@@ -5,7 +5,6 @@ use docmill_model::{Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use serde_json::Value;
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,21 +17,11 @@ pub(super) struct Candidate {
     pub pipeline_version: String,
 }
 
-/// Candidates of one pipeline version, for the plan.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub pipeline_version: String,
-    pub documents: i64,
-    /// Jobs done in the last runs, by stage.
-    pub done: BTreeMap<String, i64>,
-}
-
-/// $1 stage, $2 document, $3 pipeline, $4 status, $5 code, $6 since, $7 before, $8 replay: the last run of each
-/// document that began before the replay and does not belong to it, where it matches and has ended.
-macro_rules! candidates_sql {
-    ($tail:literal) => {
-        concat!(
-            "WITH candidates AS (
+/// $1 stage, $2 document, $3 pipeline, $4 status, $5 code, $6 since, $7 before, $8 replay, $9 pipeline version, $10 until,
+/// $11 after this document, $12 limit: the last run of each document that began before the replay and does not belong to
+/// it, where it matches and has ended.
+const CANDIDATES: &str = "
+WITH candidates AS (
                 SELECT d.id AS document_id, r.id AS run_id, r.version_id, r.pipeline_version FROM documents d
                 CROSS JOIN LATERAL (
                     SELECT * FROM runs r WHERE r.tenant_id = d.tenant_id AND r.document_id = d.id
@@ -48,65 +37,34 @@ macro_rules! candidates_sql {
                       ELSE r.state = $4 OR ($4 = 'failed' AND r.state = 'partial') END)
                   AND ($5::text IS NULL OR coalesce(j.code, r.code) = $5) AND ($6::timestamptz IS NULL OR r.created_at >= $6)
                   AND ($8::uuid IS NULL OR NOT EXISTS (
-                        SELECT 1 FROM runs mine WHERE mine.tenant_id = d.tenant_id AND mine.document_id = d.id AND mine.replay_id = $8))) ",
-            $tail
-        )
-    };
-}
+                        SELECT 1 FROM runs mine WHERE mine.tenant_id = d.tenant_id AND mine.document_id = d.id AND mine.replay_id = $8))
+      AND ($9::text IS NULL OR starts_with(r.pipeline_version, $9)) AND ($10::timestamptz IS NULL OR r.created_at < $10)
+      AND d.id > $11)
+SELECT * FROM candidates ORDER BY document_id LIMIT $12";
 
-const BATCH_SQL: &str = candidates_sql!("SELECT * FROM candidates ORDER BY document_id LIMIT $9");
-const COUNT_SQL: &str =
-    candidates_sql!("SELECT pipeline_version, count(*) FROM candidates GROUP BY pipeline_version ORDER BY 1");
-const DONE_SQL: &str = candidates_sql!(
-    "SELECT c.pipeline_version, j.stage, count(*) FROM candidates c
-     JOIN jobs j ON j.tenant_id = current_tenant() AND j.run_id = c.run_id AND j.state = 'done' GROUP BY 1, 2"
-);
-
-type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
-
-fn bound(sql: &'static str, filter: &ReplayFilter, replay: Option<(Uuid, OffsetDateTime)>) -> Query<'static> {
-    sqlx::query(sql)
-        .bind(filter.stage.clone())
+/// One page of what a filter matches, in the order of document ids, after `after`.
+pub(super) async fn page(
+    connection: &mut PgConnection,
+    filter: &ReplayFilter,
+    replay: Option<(Uuid, OffsetDateTime)>,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Candidate>, sqlx::Error> {
+    sqlx::query_as(CANDIDATES)
+        .bind(&filter.stage)
         .bind(filter.document_id.map(|id| id.0))
-        .bind(filter.pipeline.clone())
-        .bind(filter.status.clone())
-        .bind(filter.code.clone())
+        .bind(&filter.pipeline)
+        .bind(&filter.status)
+        .bind(&filter.code)
         .bind(filter.since)
         .bind(replay.map(|(_, before)| before))
         .bind(replay.map(|(id, _)| id))
-}
-
-/// How many documents match, by pipeline version.
-pub(super) async fn count(
-    database: &Database,
-    tenant: TenantId,
-    filter: &ReplayFilter,
-) -> Result<(i64, Vec<Group>), Failure> {
-    use sqlx::Row;
-    let filter = filter.clone();
-    let groups: Vec<Group> = database
-        .read(tenant, move |connection| {
-            Box::pin(async move {
-                let mut groups = Vec::new();
-                for row in bound(COUNT_SQL, &filter, None).fetch_all(&mut *connection).await? {
-                    groups.push(Group {
-                        pipeline_version: row.try_get(0)?,
-                        documents: row.try_get(1)?,
-                        done: BTreeMap::new(),
-                    });
-                }
-                for row in bound(DONE_SQL, &filter, None).fetch_all(connection).await? {
-                    let (version, stage, count): (String, String, i64) =
-                        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-                    if let Some(group) = groups.iter_mut().find(|group| group.pipeline_version == version) {
-                        group.done.insert(stage, count);
-                    }
-                }
-                Ok(groups)
-            })
-        })
-        .await?;
-    Ok((groups.iter().map(|group| group.documents).sum(), groups))
+        .bind(&filter.pipeline_version)
+        .bind(filter.until)
+        .bind(after)
+        .bind(limit)
+        .fetch_all(connection)
+        .await
 }
 
 /// The next documents of a running replay, as many as may be under way; ends it when there are none left. `None` when
@@ -129,10 +87,11 @@ pub(super) async fn candidates(
             .await?;
             let Some((filter, created_at)) = row else { return Ok(None) };
             let filter: ReplayFilter = serde_json::from_value(filter).unwrap_or_default();
-            let under_way = under_way(connection, id).await?;
-            let rows = bound(BATCH_SQL, &filter, Some((id, created_at))).bind((in_flight_limit - under_way).max(0));
-            let batch = rows.fetch_all(&mut *connection).await?;
-            let batch = batch.iter().map(sqlx::FromRow::from_row).collect::<Result<Vec<Candidate>, _>>()?;
+            let (under_way, this_minute) = pace(connection, id).await?;
+            let paced = filter.per_minute.map_or(i64::MAX, |limit| i64::from(limit) - this_minute);
+            let free = (in_flight_limit - under_way).min(paced).max(0);
+            // One at least is looked for, to know whether any is left.
+            let mut batch = page(connection, &filter, Some((id, created_at)), Uuid::nil(), free.max(1)).await?;
             if batch.is_empty() && under_way == 0 {
                 sqlx::query(
                     "UPDATE replays SET state = 'done', finished_at = now() WHERE tenant_id = current_tenant() AND id = $1",
@@ -142,15 +101,18 @@ pub(super) async fn candidates(
                 .await?;
                 return Ok(None);
             }
+            batch.truncate(free as usize);
             Ok(Some((filter, batch)))
         })
     });
     found.await.map_err(DbError::into_failure)
 }
 
-async fn under_way(connection: &mut PgConnection, id: Uuid) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT count(*) FROM runs WHERE tenant_id = current_tenant() AND replay_id = $1 AND state = 'running'",
+/// Runs under way, and runs started in the last minute.
+async fn pace(connection: &mut PgConnection, id: Uuid) -> Result<(i64, i64), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE created_at > now() - interval '1 minute')
+         FROM runs WHERE tenant_id = current_tenant() AND replay_id = $1",
     )
     .bind(id)
     .fetch_one(connection)

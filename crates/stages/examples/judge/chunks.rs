@@ -1,9 +1,9 @@
 //! Chunking on stories: sizes, and how many chunks one edited sentence renews.
 
 use docmill_model::document::ParsedDocument;
+use docmill_model::sentences::sentences;
 use docmill_platform::tokens::TokenCounter;
 use docmill_stages::chunk::{ChunkConfig, chunk_document};
-use docmill_stages::sentences::sentences;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Instant;

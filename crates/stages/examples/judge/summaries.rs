@@ -1,9 +1,9 @@
 //! Extractive summaries against reference summaries: ROUGE-1, -2 and -L beside the lead baseline.
 
 use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig};
+use docmill_retrieval::eval::references::{ReferenceFormat, Referenced};
+use docmill_retrieval::eval::rouge::{Rouge, rouge};
 use docmill_stages::summarize::{Choice, candidates, choose};
-use serde_json::Value;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,32 +15,19 @@ pub fn judge(corpora: &Path) {
     };
     let embedder: Arc<dyn Embedder> = Arc::new(FastEmbedder::load(config).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let abstracts = lines(&corpora.join("scitldr/dev.jsonl"), |paper| {
-        let text: Vec<&str> = paper["source"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        let references =
-            paper["target"].as_array().unwrap().iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        (text.join(" "), references)
-    });
-    runtime.block_on(compare("scitldr", &abstracts[..abstracts.len().min(300)], 1, &embedder));
-    let stories = lines(&corpora.join("squality/dev.jsonl"), |story| {
-        let responses = story["questions"][0]["responses"].as_array().unwrap();
-        let references = responses.iter().filter_map(|r| r["response_text"].as_str()).map(str::to_owned).collect();
-        (story["document"].as_str().unwrap().to_owned(), references)
-    });
+    let abstracts = ReferenceFormat::Scitldr.read(&corpora.join("scitldr/dev.jsonl"), 300).unwrap();
+    runtime.block_on(compare("scitldr", &abstracts, 1, &embedder));
+    let stories = ReferenceFormat::Squality.read(&corpora.join("squality/dev.jsonl"), usize::MAX).unwrap();
     runtime.block_on(compare("squality", &stories, 15, &embedder));
 }
 
-fn lines(path: &Path, read: impl Fn(&Value) -> (String, Vec<String>)) -> Vec<(String, Vec<String>)> {
-    std::fs::read_to_string(path).unwrap().lines().map(|line| read(&serde_json::from_str(line).unwrap())).collect()
-}
-
-async fn compare(name: &str, documents: &[(String, Vec<String>)], sentences: usize, embedder: &Arc<dyn Embedder>) {
+async fn compare(name: &str, documents: &[Referenced], sentences: usize, embedder: &Arc<dyn Embedder>) {
     let mut prepared = Vec::new();
-    for (text, references) in documents {
-        let found = candidates(&crate::plain(text), 300);
+    for document in documents {
+        let found = candidates(&crate::plain(&document.text), 300);
         let texts: Vec<String> = found.iter().map(|candidate| candidate.text.clone()).collect();
         let vectors = embedder.embed(&texts).await.unwrap();
-        prepared.push((found, vectors, references));
+        prepared.push((found, vectors, &document.references));
     }
     println!("== {name}: {} documents, {sentences} sentences", documents.len());
     let lead = prepared.iter().map(|(found, _, references)| {
@@ -73,67 +60,13 @@ fn variants(most: usize) -> Vec<(String, Choice)> {
     all
 }
 
-fn show(label: &str, scores: impl Iterator<Item = [f64; 3]>) {
-    let (mut sums, mut count) = ([0.0; 3], 0.0);
+fn show(label: &str, scores: impl Iterator<Item = Rouge>) {
+    let (mut sums, mut count) = ([0.0; 4], 0.0);
     for score in scores {
-        (0..3).for_each(|at| sums[at] += score[at]);
+        let parts = [score.one, score.two, score.longest, score.coverage];
+        sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         count += 1.0;
     }
-    println!(
-        "{label:18} ROUGE-1 {:.1}  ROUGE-2 {:.1}  ROUGE-L {:.1}",
-        100.0 * sums[0] / count,
-        100.0 * sums[1] / count,
-        100.0 * sums[2] / count
-    );
-}
-
-/// F1 of each measure against the best reference.
-fn rouge(summary: &str, references: &[String]) -> [f64; 3] {
-    let mut best = [0.0f64; 3];
-    let ours = words(summary);
-    for reference in references {
-        let theirs = words(reference);
-        let scores = [grams(&ours, &theirs, 1), grams(&ours, &theirs, 2), longest(&ours, &theirs)];
-        (0..3).for_each(|at| best[at] = best[at].max(scores[at]));
-    }
-    best
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.to_lowercase()
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-fn f1(shared: usize, ours: usize, theirs: usize) -> f64 {
-    if shared == 0 {
-        return 0.0;
-    }
-    let (p, r) = (shared as f64 / ours as f64, shared as f64 / theirs as f64);
-    2.0 * p * r / (p + r)
-}
-
-fn grams(ours: &[String], theirs: &[String], n: usize) -> f64 {
-    let count = |words: &[String]| {
-        let mut counts: HashMap<Vec<String>, usize> = HashMap::new();
-        words.windows(n).for_each(|gram| *counts.entry(gram.to_vec()).or_default() += 1);
-        counts
-    };
-    let (a, b) = (count(ours), count(theirs));
-    let shared = a.iter().map(|(gram, times)| (*times).min(b.get(gram).copied().unwrap_or(0))).sum();
-    f1(shared, ours.len().saturating_sub(n - 1), theirs.len().saturating_sub(n - 1))
-}
-
-fn longest(ours: &[String], theirs: &[String]) -> f64 {
-    let mut previous = vec![0usize; theirs.len() + 1];
-    for a in ours {
-        let mut current = vec![0usize; theirs.len() + 1];
-        for (at, b) in theirs.iter().enumerate() {
-            current[at + 1] = if a == b { previous[at] + 1 } else { current[at].max(previous[at + 1]) };
-        }
-        previous = current;
-    }
-    f1(previous[theirs.len()], ours.len(), theirs.len())
+    let [one, two, longest, coverage] = sums.map(|sum| 100.0 * sum / count);
+    println!("{label:18} ROUGE-1 {one:.1}  ROUGE-2 {two:.1}  ROUGE-L {longest:.1}  coverage {coverage:.1}");
 }

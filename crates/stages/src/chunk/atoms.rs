@@ -6,10 +6,10 @@
 
 use super::boundaries::{Seam, Weight};
 use super::headings::Headings;
-use crate::sentences::{flow, sentences};
 use crate::visible::visible;
 use docmill_model::chunk::ChunkKind;
 use docmill_model::document::{Block, BlockKind, ParsedDocument, Table};
+use docmill_model::sentences::{flow, sentences};
 use docmill_model::{CanonicalText, Span};
 use docmill_platform::tokens::TokenCounter;
 use sha2::{Digest, Sha256};

@@ -17,18 +17,27 @@ const UNLABELLED: f32 = 0.5;
 
 /// Values by field name, best first for single fields, in document order for arrays.
 pub(super) fn resolve(reading: &Reading<'_>, schema: &ExtractSchema) -> Vec<(FieldSpec, Vec<FieldValue>)> {
-    let mut scans = Scans { reading, found: HashMap::new() };
+    let mut scans = Scans::new(reading);
     schema.fields.iter().map(|field| (field.clone(), scans.values(field))).collect()
 }
 
 /// Each recogniser runs once per document.
-struct Scans<'a> {
+pub(super) struct Scans<'a> {
     reading: &'a Reading<'a>,
     /// By kind, whether a label vouches for the value (numbers without a currency are amounts only then), calling code.
     found: HashMap<(FieldKind, bool, Option<String>), Vec<Found>>,
 }
 
-impl Scans<'_> {
+impl<'a> Scans<'a> {
+    pub(super) fn new(reading: &'a Reading<'a>) -> Self {
+        Self { reading, found: HashMap::new() }
+    }
+
+    /// Everything that has the form of the field's kind.
+    pub(super) fn of_kind(&mut self, field: &FieldSpec) -> &[Found] {
+        self.scan(field, true)
+    }
+
     fn values(&mut self, field: &FieldSpec) -> Vec<FieldValue> {
         let labels = occurrences(self.reading.text(), &field.labels);
         let scored = match field.kind {
@@ -149,7 +158,7 @@ fn in_order(mut scored: Vec<(Found, f32)>) -> Vec<(Found, f32)> {
 }
 
 /// The value with the best score; near-ties are settled as the field picks.
-fn best(scored: Vec<(Found, f32)>, pick: Pick) -> Option<(Found, f32)> {
+pub(super) fn best(scored: Vec<(Found, f32)>, pick: Pick) -> Option<(Found, f32)> {
     const TIE: f32 = 0.06;
     let top = scored.iter().map(|(_, score)| *score).reduce(f32::max)?;
     let tied = scored.into_iter().filter(|(_, score)| *score >= top - TIE);

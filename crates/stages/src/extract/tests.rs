@@ -6,7 +6,7 @@ use docmill_model::document::{Format, ParsedDocument};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-fn document(text: &str) -> ParsedDocument {
+pub(super) fn document(text: &str) -> ParsedDocument {
     ParsedDocument {
         schema: ParsedDocument::SCHEMA,
         format: Format::Text,

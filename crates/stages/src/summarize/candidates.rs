@@ -1,8 +1,8 @@
 //! The sentences a summary may quote.
 
-use crate::sentences::sentences;
 use crate::visible::{page_at, visible};
 use docmill_model::document::{BlockKind, ParsedDocument};
+use docmill_model::sentences::sentences;
 use docmill_model::{CanonicalText, Span};
 
 /// Bounds of a quotable sentence, in characters.

@@ -4,6 +4,7 @@ use docmill_documents::{ParseOptions, Parser, ParserConfig};
 use docmill_model::manifest::Manifest;
 use docmill_model::{Code, DocumentId, Failure, JobId, RunId, Sha256Hex, TenantId, VersionId};
 use docmill_platform::database::DbError;
+use docmill_platform::gateway::prompts::{Prompt, Prompts};
 use docmill_platform::tokens::TokenCounter;
 use docmill_runtime::pipeline::{Pipeline, check};
 use docmill_runtime::registry::ErasedStage;
@@ -60,6 +61,7 @@ impl Bench {
             embedder: world.embedder.clone(),
             tokens: Arc::new(TokenCounter::words()),
             gateway: None,
+            prompts: Prompts::of_files(Prompt::committed().unwrap()),
         };
         let registry = registry(deps.clone());
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines/default.yaml");

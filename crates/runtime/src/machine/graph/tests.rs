@@ -175,9 +175,9 @@ fn a_run_left_running_is_settled_by_the_reconciler() {
     for job in world.graph.jobs.iter_mut().filter(|job| !job.on_settled) {
         job.state = Done;
     }
-    let changes = world.graph.resettle();
+    let changes = world.graph.mend("CANCELLED");
     assert_eq!(changes.settled, Some((RunState::Done, None)));
-    assert_eq!(world.graph.resettle(), Changes::default());
+    assert_eq!(world.graph.mend("CANCELLED"), Changes::default());
 }
 
 proptest! {

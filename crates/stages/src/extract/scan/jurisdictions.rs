@@ -3,7 +3,7 @@
 use super::parties::tidy;
 use super::{captures, pattern};
 use crate::extract::reading::Found;
-use crate::sentences::flow;
+use docmill_model::sentences::flow;
 use regex::Match;
 
 /// The place in "governed by the laws of the State of New York".

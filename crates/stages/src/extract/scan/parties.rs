@@ -4,7 +4,7 @@
 
 use super::{captures, pattern};
 use crate::extract::reading::Found;
-use crate::sentences::flow;
+use docmill_model::sentences::flow;
 use regex::Match;
 use std::ops::Range;
 

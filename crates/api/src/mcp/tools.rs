@@ -1,0 +1,204 @@
+//! The tools: their names and arguments, the request each one is, and how its answer reads.
+
+use axum::http::Method;
+use docmill_model::{Code, Failure};
+use rmcp::model::{JsonObject, Tool as Description, ToolAnnotations};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A request to the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolRequest {
+    /// `GET` or `POST`.
+    pub method: Method,
+    /// Path with query.
+    pub path: String,
+    /// JSON body of a `POST`.
+    pub body: Option<Value>,
+}
+
+/// One tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tool {
+    Search,
+    Answer,
+    GetDocument,
+    GetPage,
+    ListCollections,
+}
+
+const ALL: [Tool; 5] = [Tool::Search, Tool::Answer, Tool::GetDocument, Tool::GetPage, Tool::ListCollections];
+
+/// What clients are told.
+pub(super) fn all() -> Vec<Description> {
+    let one = |tool: &Tool| {
+        let annotations = ToolAnnotations::new().read_only(true).open_world(false);
+        Description::new(tool.name(), tool.about(), Arc::new(tool.arguments())).with_annotations(annotations)
+    };
+    ALL.iter().map(one).collect()
+}
+
+impl Tool {
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        ALL.into_iter().find(|tool| tool.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Tool::Search => "search",
+            Tool::Answer => "answer",
+            Tool::GetDocument => "get_document",
+            Tool::GetPage => "get_page",
+            Tool::ListCollections => "list_collections",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Tool::Search => {
+                "Find passages of documents by words and by meaning. Gives passages with document, page and score."
+            }
+            Tool::Answer => {
+                "Answer a question from the documents. Every sentence comes with citations (document, page, exact quote) that were \
+                 verified; when the documents hold no answer, it says so."
+            }
+            Tool::GetDocument => "What is known of a document: name, state, collection, metadata, versions.",
+            Tool::GetPage => "The text of one page of a document; without `page`, its text from the beginning.",
+            Tool::ListCollections => "The collections of documents, with counts.",
+        }
+    }
+
+    /// JSON Schema of the arguments.
+    fn arguments(self) -> JsonObject {
+        let text = |about: &str| json!({"type": "string", "minLength": 1, "description": about});
+        let count =
+            |most: u32, about: &str| json!({"type": "integer", "minimum": 1, "maximum": most, "description": about});
+        let id = text("Id of the document, as search and answer give it");
+        let collection = text("Only this collection");
+        let (properties, required) = match self {
+            Tool::Search => (
+                json!({"query": text("What to look for"), "k": count(50, "Passages wanted; 10 when absent"), "collection": collection}),
+                json!(["query"]),
+            ),
+            Tool::Answer => (
+                json!({"question": text("The question, in any language"), "max_sentences": count(10, "3 when absent"), "collection": collection}),
+                json!(["question"]),
+            ),
+            Tool::GetDocument => (json!({"document_id": id}), json!(["document_id"])),
+            Tool::GetPage => (
+                json!({"document_id": id, "page": {"type": "integer", "minimum": 1, "description": "Page from 1"}}),
+                json!(["document_id"]),
+            ),
+            Tool::ListCollections => (json!({}), json!([])),
+        };
+        let schema =
+            json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+        schema.as_object().cloned().unwrap_or_default()
+    }
+
+    /// The request this call is.
+    pub(super) fn request(self, arguments: JsonObject) -> Result<ToolRequest, Failure> {
+        let known = self.arguments();
+        let unknown = arguments.keys().find(|name| known["properties"].get(name.as_str()).is_none());
+        if let Some(unknown) = unknown {
+            return Err(Failure::new(Code::FieldInvalid, format!("`{unknown}`: {} has no such argument", self.name())));
+        }
+        let filters = arguments.get("collection").map(|name| json!({"collection": name})).unwrap_or(json!({}));
+        match self {
+            Tool::Search => Ok(post("/v1/search", self.body(&arguments, &["query", "k"], filters)?)),
+            Tool::Answer => Ok(post("/v1/answers", self.body(&arguments, &["question", "max_sentences"], filters)?)),
+            Tool::GetDocument => Ok(get(format!("/v1/documents/{}", document(&arguments)?))),
+            Tool::GetPage => {
+                let page = match arguments.get("page") {
+                    None => String::new(),
+                    Some(page) => {
+                        let invalid = || Failure::new(Code::FieldInvalid, "`page`: a number from 1 is expected");
+                        format!("?page={}", page.as_u64().filter(|page| *page > 0).ok_or_else(invalid)?)
+                    }
+                };
+                Ok(get(format!("/v1/documents/{}/text{page}", document(&arguments)?)))
+            }
+            Tool::ListCollections => Ok(get("/v1/collections".to_owned())),
+        }
+    }
+
+    fn body(self, arguments: &JsonObject, names: &[&str], filters: Value) -> Result<Value, Failure> {
+        let missing = || Failure::new(Code::FieldInvalid, format!("`{}`: {} needs it", names[0], self.name()));
+        arguments.get(names[0]).ok_or_else(missing)?;
+        let given = names.iter().filter_map(|name| Some(((*name).to_owned(), arguments.get(*name)?.clone())));
+        let mut body: Map<String, Value> = given.collect();
+        body.insert("filters".to_owned(), filters);
+        Ok(Value::Object(body))
+    }
+
+    /// The answer as text for assistants that do not read the structured one.
+    pub(super) fn text(self, answer: &Value) -> String {
+        match self {
+            Tool::Answer => serde_json::from_value(answer.clone())
+                .map_or_else(|_| answer.to_string(), |answer| crate::openai::content(&answer)),
+            Tool::GetPage => answer["text"].as_str().unwrap_or_default().to_owned(),
+            _ => serde_json::to_string_pretty(answer).unwrap_or_default(),
+        }
+    }
+}
+
+/// The document's id in a path: nothing but an id gets there.
+fn document(arguments: &JsonObject) -> Result<uuid::Uuid, Failure> {
+    let id = arguments.get("document_id").and_then(Value::as_str);
+    let id = id.ok_or_else(|| Failure::new(Code::FieldInvalid, "`document_id`: the id of a document is expected"))?;
+    id.parse().map_err(|_| Failure::new(Code::NotFound, "nothing with this identifier"))
+}
+
+fn get(path: String) -> ToolRequest {
+    ToolRequest { method: Method::GET, path, body: None }
+}
+
+fn post(path: &str, body: Value) -> ToolRequest {
+    ToolRequest { method: Method::POST, path: path.to_owned(), body: Some(body) }
+}
+
+/// What a problem body says.
+pub(super) fn failure(problem: &Value) -> Failure {
+    let code = problem["code"].as_str().and_then(Code::parse).unwrap_or(Code::Internal);
+    Failure {
+        code,
+        message: problem["message"].as_str().unwrap_or("unexpected failure").to_owned(),
+        limit: problem["limit"].as_u64(),
+        measured: problem["measured"].as_u64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn call(name: &str, arguments: Value) -> Result<ToolRequest, Failure> {
+        Tool::parse(name).unwrap().request(arguments.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn each_tool_is_one_request_that_reads() {
+        let id = uuid::Uuid::now_v7();
+        let search = call("search", json!({"query": "rent", "k": 3, "collection": "leases"})).unwrap();
+        assert_eq!((search.method, search.path.as_str()), (Method::POST, "/v1/search"));
+        assert_eq!(search.body.unwrap(), json!({"query": "rent", "k": 3, "filters": {"collection": "leases"}}));
+        let page = call("get_page", json!({"document_id": id, "page": 2})).unwrap();
+        assert_eq!((page.method, page.path), (Method::GET, format!("/v1/documents/{id}/text?page=2")));
+        assert_eq!(call("list_collections", json!({})).unwrap().path, "/v1/collections");
+        assert_eq!(all().len(), 5);
+    }
+
+    #[test]
+    fn arguments_that_do_not_fit_never_reach_a_path() {
+        for (name, arguments, code) in [
+            ("get_document", json!({"document_id": "../keys"}), Code::NotFound),
+            ("get_document", json!({}), Code::FieldInvalid),
+            ("get_page", json!({"document_id": uuid::Uuid::nil(), "page": "1&x=2"}), Code::FieldInvalid),
+            ("search", json!({"k": 3}), Code::FieldInvalid),
+            ("search", json!({"query": "a", "stream": true}), Code::FieldInvalid),
+        ] {
+            assert_eq!(call(name, arguments).unwrap_err().code, code, "{name}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Versions, deletions with their receipts, retention.
+
+use super::api::{Api, encode};
+use crate::cli::Cli;
+use crate::exit::Ending;
+use crate::output::{self, field, plain};
+use clap::{Args, Subcommand};
+use docmill_model::{Code, Failure};
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+/// Between two looks at a deletion that is waited for.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Arguments of `delete`.
+#[derive(Args)]
+pub struct DeleteArgs {
+    /// Documents, by id.
+    #[arg(required_unless_present_any = ["collection", "tenant"])]
+    pub documents: Vec<String>,
+    /// Every document of this collection instead.
+    #[arg(long, conflicts_with_all = ["documents", "tenant"])]
+    pub collection: Option<String>,
+    /// A tenant with all it has instead, by id; needs a key of the operator tenant.
+    #[arg(long, conflicts_with = "documents")]
+    pub tenant: Option<String>,
+    /// Wait until nothing is left, and show what was removed.
+    #[arg(long)]
+    pub receipt: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Commands of `retention`.
+#[derive(Subcommand)]
+pub enum RetentionCommand {
+    /// Show what is kept for how long.
+    Show,
+    /// Set the tenant's own rules in days; what is left out is kept as the pipelines say.
+    #[command(after_help = "Example: docmill retention set --raw-days 30 --document-days 365")]
+    Set {
+        /// Days to keep uploaded bytes.
+        #[arg(long)]
+        raw_days: Option<u32>,
+        /// Days to keep what stages handed each other.
+        #[arg(long)]
+        artifacts_days: Option<u32>,
+        /// Days to keep documents.
+        #[arg(long)]
+        document_days: Option<u32>,
+    },
+    /// Let go now what is due.
+    #[command(after_help = "Example: docmill retention apply --dry-run")]
+    Apply {
+        /// Only show what is due.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// `versions`.
+pub async fn versions(cli: &Cli, document: &str, api: &Api) -> Result<(), Ending> {
+    let versions = api.get(&format!("/v1/documents/{}/versions", encode(document)), &[]).await?;
+    if cli.json {
+        output::json(&versions);
+        return Ok(());
+    }
+    let rows = versions.as_array().into_iter().flatten().map(|version| {
+        let columns = ["/number", "/answers", "/file_removed", "/size_bytes", "/format", "/pages", "/sha256"];
+        columns.iter().map(|pointer| plain(&field(version, pointer))).collect()
+    });
+    output::table(&["version", "answers", "file removed", "bytes", "format", "pages", "sha256"], rows);
+    Ok(())
+}
+
+/// `delete`.
+pub async fn delete(cli: &Cli, args: &DeleteArgs, api: &Api) -> Result<(), Ending> {
+    let (what, paths) = match (&args.collection, &args.tenant) {
+        (Some(name), _) => {
+            (format!("every document of the collection `{name}`"), vec![format!("/v1/collections/{}", encode(name))])
+        }
+        (_, Some(id)) => (format!("the tenant {id} with all it has"), vec![format!("/v1/tenants/{}", encode(id))]),
+        _ => {
+            let paths = args.documents.iter().map(|id| format!("/v1/documents/{}", encode(id))).collect();
+            (format!("{} document(s) and everything that came from them", args.documents.len()), paths)
+        }
+    };
+    confirm(&what, args.yes)?;
+    let mut receipts = Vec::new();
+    for path in paths {
+        let mut receipt = api.delete(&path).await?;
+        if args.receipt {
+            receipt = settled(api, receipt).await?;
+        }
+        receipts.push(receipt);
+    }
+    if cli.json {
+        output::json(&json!({"deletions": receipts}));
+        return Ok(());
+    }
+    for receipt in &receipts {
+        let subject = Some(field(receipt, "/subject")).filter(|s| !s.is_empty()).unwrap_or(field(receipt, "/tenant"));
+        output::line(format!("{}  {}  {}", plain(&subject), field(receipt, "/state"), removed(receipt)));
+    }
+    Ok(())
+}
+
+/// The receipt once nothing is left, or at least every row is gone.
+async fn settled(api: &Api, mut receipt: Value) -> Result<Value, Ending> {
+    let path = match receipt["tenant"].as_str() {
+        Some(tenant) => format!("/v1/tenants/{tenant}/deletion"),
+        None => format!("/v1/deletions/{}", field(&receipt, "/id")),
+    };
+    while receipt["state"] != "finished" && receipt["rows_removed_at"].is_null() {
+        tokio::time::sleep(POLL).await;
+        receipt = api.get(&path, &[]).await?;
+    }
+    Ok(receipt)
+}
+
+fn removed(receipt: &Value) -> String {
+    let counts = receipt["removed"].as_object().into_iter().flatten();
+    let counts: Vec<String> = counts
+        .filter(|(_, count)| **count != 0)
+        .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
+        .collect();
+    counts.join(", ")
+}
+
+fn confirm(what: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        let message = format!("this removes {what} for good; repeat it with --yes");
+        return Err(Failure::new(Code::FieldInvalid, message));
+    }
+    let _ = write!(std::io::stderr(), "Remove {} for good? [y/N] ", plain(what));
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Code::FieldInvalid, "nothing was removed")),
+    }
+}
+
+/// `deletions`.
+pub async fn deletions(cli: &Cli, limit: u32, api: &Api) -> Result<(), Ending> {
+    let page = api.get("/v1/deletions", &[("limit", Some(limit.to_string()))]).await?;
+    if cli.json {
+        output::json(&page);
+        return Ok(());
+    }
+    let receipts = page["deletions"].as_array().into_iter().flatten().map(|receipt| {
+        let mut row: Vec<String> = ["/id", "/cause", "/subject", "/state", "/created_at"]
+            .iter()
+            .map(|pointer| plain(&field(receipt, pointer)))
+            .collect();
+        row.push(removed(receipt));
+        row
+    });
+    output::table(&["receipt", "cause", "of", "state", "asked for", "removed"], receipts);
+    Ok(())
+}
+
+/// `retention`.
+pub async fn retention(cli: &Cli, command: &RetentionCommand, api: &Api) -> Result<(), Ending> {
+    match command {
+        RetentionCommand::Show => show_rules(cli, &api.get("/v1/retention", &[]).await?),
+        RetentionCommand::Set { raw_days, artifacts_days, document_days } => {
+            let rules = [("raw_days", raw_days), ("artifacts_days", artifacts_days), ("document_days", document_days)];
+            let body: serde_json::Map<String, Value> =
+                rules.iter().filter_map(|(name, days)| Some(((*name).to_owned(), json!((**days)?)))).collect();
+            show_rules(cli, &api.put("/v1/retention", &Value::Object(body)).await?);
+        }
+        RetentionCommand::Apply { dry_run } => {
+            let report = api.post("/v1/retention/apply", &json!({"dry_run": dry_run})).await?;
+            if cli.json {
+                output::json(&report);
+                return Ok(());
+            }
+            for (kind, what) in
+                [("documents", "documents"), ("raw", "files"), ("runs", "runs with intermediate results")]
+            {
+                let ids = report[kind].as_array().map_or(0, Vec::len);
+                output::line(format!("{ids} {what} due"));
+            }
+            let gone = removed(&report);
+            output::line(if *dry_run {
+                "nothing was removed (--dry-run)".to_owned()
+            } else {
+                format!("removed: {gone}")
+            });
+        }
+    }
+    Ok(())
+}
+
+fn show_rules(cli: &Cli, view: &Value) {
+    if cli.json {
+        output::json(view);
+        return;
+    }
+    let row = |name: &str, rules: &Value| {
+        let days = |pointer: &str| Some(field(rules, pointer)).filter(|d| !d.is_empty()).unwrap_or("kept".to_owned());
+        vec![name.to_owned(), days("/raw_days"), days("/artifacts_days"), days("/document_days")]
+    };
+    let pipelines = view["pipelines"].as_object().into_iter().flatten().map(|(name, rules)| row(name, rules));
+    let rows: Vec<Vec<String>> = std::iter::once(row("(tenant)", &view["tenant"])).chain(pipelines).collect();
+    output::table(&["pipeline", "file, days", "intermediate results, days", "document, days"], rows);
+    output::line(format!("uploads never completed are forgotten after {} days", field(view, "/abandoned_days")));
+}

@@ -1,0 +1,175 @@
+//! Conditions under which an evaluation fails.
+//!
+//! `METRIC < NUMBER` (also `<=`, `>`, `>=`) looks at a figure, `change METRIC < NUMBER` at its difference to the
+//! baseline, `worse METRIC` holds when the measure fell by more than luck explains (paired bootstrap, p below 0.05).
+//! `METRIC` is `suite.measure`; `*` stands for any characters, and one match is enough.
+
+use docmill_model::{Code, Failure};
+use docmill_retrieval::eval::{Change, Outcome};
+
+/// One condition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    text: String,
+    metric: String,
+    test: Test,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Test {
+    Figure(Order, f64),
+    Change(Order, f64),
+    Worse,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Below,
+    AtMost,
+    Above,
+    AtLeast,
+}
+
+impl Order {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "<" => Some(Order::Below),
+            "<=" => Some(Order::AtMost),
+            ">" => Some(Order::Above),
+            ">=" => Some(Order::AtLeast),
+            _ => None,
+        }
+    }
+
+    fn holds(self, value: f64, limit: f64) -> bool {
+        match self {
+            Order::Below => value < limit,
+            Order::AtMost => value <= limit,
+            Order::Above => value > limit,
+            Order::AtLeast => value >= limit,
+        }
+    }
+}
+
+impl Gate {
+    /// Reads a condition.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the forms there are.
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let compared = |order: &str, number: &str| {
+            let number = number.parse::<f64>().ok().filter(|number| number.is_finite());
+            Order::parse(order).zip(number)
+        };
+        let read = match words[..] {
+            ["worse", metric] => Some((metric, Test::Worse)),
+            ["change", metric, order, number] => {
+                compared(order, number).map(|(order, number)| (metric, Test::Change(order, number)))
+            }
+            [metric, order, number] => {
+                compared(order, number).map(|(order, number)| (metric, Test::Figure(order, number)))
+            }
+            _ => None,
+        };
+        let (metric, test) = read.ok_or_else(|| {
+            let forms = "`suite.measure < 0.7`, `change suite.measure < -0.01` or `worse suite.*`";
+            Failure::new(Code::ConfigInvalid, format!("`{text}` is no condition; write {forms}"))
+        })?;
+        Ok(Self { text: text.trim().to_owned(), metric: metric.to_owned(), test })
+    }
+
+    /// True when the condition compares with an earlier run.
+    pub fn needs_baseline(&self) -> bool {
+        !matches!(self.test, Test::Figure(..))
+    }
+
+    /// What fulfils the condition, in words; empty when nothing does.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` when the condition is about nothing that was measured: a gate that never closes is a mistake.
+    pub fn broken(&self, outcomes: &[Outcome], changes: &[Change]) -> Result<Vec<String>, Failure> {
+        let mut looked_at = 0;
+        let mut broken = Vec::new();
+        let mut look = |name: &str, holds: bool, shown: String| {
+            looked_at += 1;
+            if holds {
+                broken.push(format!("{}: {name} {shown}", self.text));
+            }
+        };
+        for outcome in outcomes {
+            for measure in &outcome.measures {
+                let name = format!("{}.{}", outcome.suite, measure.name);
+                if let Test::Figure(order, limit) = self.test
+                    && matches(&self.metric, &name)
+                {
+                    look(&name, order.holds(measure.value, limit), format!("is {:.4}", measure.value));
+                }
+            }
+        }
+        for change in changes.iter().filter(|change| matches(&self.metric, &change.name)) {
+            let difference = change.after - change.before;
+            let shown = format!("went from {:.4} to {:.4}", change.before, change.after);
+            match self.test {
+                Test::Figure(..) => {}
+                Test::Change(order, limit) => look(&change.name, order.holds(difference, limit), shown),
+                Test::Worse => look(&change.name, change.is_loss(), shown),
+            }
+        }
+        if looked_at == 0 {
+            let message = format!("`{}`: nothing called {} was measured", self.text, self.metric);
+            return Err(Failure::new(Code::ConfigInvalid, message));
+        }
+        Ok(broken)
+    }
+}
+
+/// True when `name` has the form of `pattern`, in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(left) = name.strip_prefix(head) else { return false };
+    rest.is_empty() || (0..=left.len()).any(|at| left.is_char_boundary(at) && matches(rest, &left[at..]))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use docmill_retrieval::eval::{Measure, compare};
+
+    fn outcomes(shift: f64) -> Vec<Outcome> {
+        let cases = (0..50).map(|n| (n.to_string(), 0.5 + shift)).collect();
+        let measures = vec![Measure::mean_of("hybrid.ndcg@10", cases), Measure::plain("hybrid.p50_ms", 8.0)];
+        vec![Outcome { suite: "scifact".to_owned(), measures, ..Outcome::default() }]
+    }
+
+    #[test]
+    fn conditions_close_the_gate_exactly_when_they_hold() {
+        let (before, after) = (outcomes(0.0), outcomes(-0.02));
+        let changes = compare(&before, &after);
+        for (text, closed) in [
+            ("scifact.hybrid.ndcg@10 < 0.48", false),
+            ("scifact.hybrid.ndcg@10 <= 0.48", true),
+            ("scifact.*.ndcg@10 < 0.49", true),
+            ("*.p50_ms > 10", false),
+            ("*.p50_ms >= 8", true),
+            ("change scifact.hybrid.ndcg@10 < -0.01", true),
+            ("change scifact.hybrid.ndcg@10 < -0.03", false),
+            ("worse *", true),
+            ("worse *_ms", false),
+        ] {
+            let broken = Gate::parse(text).unwrap().broken(&after, &changes).unwrap();
+            assert_eq!(!broken.is_empty(), closed, "{text}: {broken:?}");
+        }
+        assert!(Gate::parse("worse *").unwrap().broken(&after, &compare(&after, &before)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_is_about_nothing_is_refused() {
+        for text in ["", "a.b", "a.b < x", "a.b == 1", "worse", "change a < NaN", "a < 1 or b < 2"] {
+            assert!(Gate::parse(text).is_err(), "{text}");
+        }
+        let failure = Gate::parse("scifact.hybird.ndcg@10 < 1").unwrap().broken(&outcomes(0.0), &[]).unwrap_err();
+        assert_eq!(failure.code, Code::ConfigInvalid);
+    }
+}

@@ -1,0 +1,83 @@
+//! Settings become the gateway to model providers, its prompts, and what answers make of both.
+
+use crate::assembly::Assembly;
+use crate::config::{Config, LlmSettings};
+use docmill_model::{Code, Failure};
+use docmill_platform::database::Database;
+use docmill_platform::gateway::prompts::{Prompt, Prompts};
+use docmill_platform::gateway::{Gateway, GatewayConfig, ModelConfig, Prices};
+use docmill_retrieval::answers::{Generator, Models};
+use secrecy::SecretString;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The gateway, where a model is configured.
+///
+/// # Errors
+/// `CONFIG_INVALID` naming the setting.
+pub fn gateway(settings: &LlmSettings, database: &Database) -> Result<Option<Arc<Gateway>>, Failure> {
+    let models = models(settings)?;
+    if models.is_empty() {
+        return Ok(None);
+    }
+    let mut config = GatewayConfig::new(models);
+    config.uses = settings.uses.clone();
+    config.limits = settings.limits.clone();
+    config.redactions.extend(settings.redactions.iter().cloned());
+    config.try_timeout = settings.try_timeout;
+    config.total_timeout = settings.total_timeout;
+    config.stall_timeout = settings.stall_timeout;
+    config.hedge_after = settings.hedge_after;
+    config.tries = settings.tries;
+    config.cache_for = settings.cache_for;
+    if let Some(path) = &settings.prices {
+        let invalid = |what: String| Failure::new(Code::ConfigInvalid, format!("llm.prices: {what}"));
+        let text = std::fs::read_to_string(path).map_err(|error| invalid(format!("{}: {error}", path.display())))?;
+        config.prices = Prices::read(&text).map_err(|failure| invalid(failure.message))?;
+    }
+    Ok(Some(Arc::new(Gateway::new(config, database.clone())?)))
+}
+
+/// The listed models with their keys; the short form comes first.
+fn models(settings: &LlmSettings) -> Result<Vec<ModelConfig>, Failure> {
+    let mut models = settings.models.clone();
+    for model in &mut models {
+        let Some(variable) = &model.api_key_env else { continue };
+        let key = std::env::var(variable).map_err(|_| {
+            let message = format!("llm.models: {} wants its key in {variable}, which is not set", model.name());
+            Failure::new(Code::ConfigInvalid, message)
+        })?;
+        model.api_key = Some(SecretString::from(key));
+    }
+    if let Some(base_url) = &settings.base_url {
+        let model = Config::need(&settings.model, "DOCMILL_LLM_MODEL")?;
+        models.insert(0, ModelConfig::new(&provider(base_url), base_url, settings.api_key.clone(), model));
+    }
+    Ok(models)
+}
+
+/// The provider's name in ledger and metrics: the host of its address.
+fn provider(base_url: &str) -> String {
+    let host = base_url.split("://").nth(1).unwrap_or(base_url);
+    host.split(['/', ':']).next().unwrap_or(host).to_owned()
+}
+
+/// The prompts beside the pipeline files, registered; the built-in ones fill what a folder does not hold.
+///
+/// # Errors
+/// `CONFIG_INVALID` for a file that is no prompt or a version that was changed; `DATABASE_UNAVAILABLE`.
+pub async fn prompts(pipelines: &Path, database: &Database) -> Result<Prompts, Failure> {
+    let mut files = Prompt::read_folder(&pipelines.join("prompts"))?;
+    for prompt in Prompt::committed()? {
+        if !files.iter().any(|file| file.name == prompt.name) {
+            files.push(prompt);
+        }
+    }
+    Prompts::register(database.clone(), files).await
+}
+
+/// Generated answers, where a model is configured for them.
+pub fn generator(assembly: &Assembly) -> Option<Arc<dyn Generator>> {
+    let gateway = assembly.gateway.clone()?;
+    Some(Arc::new(Models::new(gateway, assembly.prompts.clone())))
+}

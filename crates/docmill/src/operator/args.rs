@@ -1,0 +1,179 @@
+//! What an operator can ask for on the command line.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Arguments of `doctor`.
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// Set right what can be, and look again until the invariants hold or a minute has passed.
+    #[arg(long)]
+    pub repair: bool,
+}
+
+/// `dead …`
+#[derive(Subcommand)]
+pub enum DeadCommand {
+    /// List dead jobs.
+    #[command(
+        after_help = "Example: docmill dead list --stage ingest --code PARSER_CRASHED --since 2026-01-31T00:00:00Z"
+    )]
+    List {
+        /// Only this stage.
+        #[arg(long)]
+        stage: Option<String>,
+        /// Only this code.
+        #[arg(long)]
+        code: Option<String>,
+        /// Only this document.
+        #[arg(long)]
+        document: Option<String>,
+        /// Given up at or after this RFC 3339 instant.
+        #[arg(long)]
+        since: Option<String>,
+        /// Also those that were retried or discarded.
+        #[arg(long)]
+        resolved: bool,
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Show one with its attempts, the artifacts it would have read, and the page of its code.
+    Show {
+        /// Job id.
+        job: String,
+    },
+    /// Run it again: a new run of the document whose finished stages come from the cache.
+    Retry {
+        /// Job id.
+        job: String,
+    },
+    /// Record that nobody will.
+    Discard {
+        /// Job id.
+        job: String,
+    },
+}
+
+/// Arguments of `replay`: which documents, from where, how fast.
+#[derive(Args)]
+pub struct ReplayArgs {
+    /// Documents whose last run had this stage; with `--status`, the stage's own outcome counts.
+    #[arg(long)]
+    pub stage: Option<String>,
+    /// Compute that stage even when the cache has its result.
+    #[arg(long, requires = "stage")]
+    pub recompute: bool,
+    /// Only this document.
+    #[arg(long)]
+    pub document: Option<String>,
+    /// Only documents of this pipeline.
+    #[arg(long)]
+    pub pipeline: Option<String>,
+    /// Only documents whose last run followed this version of a pipeline; the beginning of its hash is enough.
+    #[arg(long, value_name = "HASH")]
+    pub pipeline_version: Option<String>,
+    /// Only what ended so: done, failed, partial or cancelled.
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Only what failed with this code.
+    #[arg(long)]
+    pub code: Option<String>,
+    /// The last run started at or after this RFC 3339 instant.
+    #[arg(long)]
+    pub since: Option<String>,
+    /// The last run started before this RFC 3339 instant.
+    #[arg(long)]
+    pub until: Option<String>,
+    /// Another tenant's documents, by its id; for operators of the installation.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Runs started in any minute, at most.
+    #[arg(long, value_name = "RUNS")]
+    pub per_minute: Option<u32>,
+    /// Show the plan only.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask after the plan.
+    #[arg(long)]
+    pub yes: bool,
+    /// Do not wait for the end.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `replays …`
+#[derive(Subcommand)]
+pub enum ReplaysCommand {
+    /// List the latest replays.
+    List,
+    /// Show how far one is, and what it came to.
+    Show {
+        /// Replay id.
+        id: String,
+    },
+    /// Start no more runs; those under way go on.
+    Pause {
+        /// Replay id.
+        id: String,
+    },
+    /// Go on.
+    Resume {
+        /// Replay id.
+        id: String,
+    },
+    /// End it; runs under way go on.
+    Cancel {
+        /// Replay id.
+        id: String,
+    },
+}
+
+/// Arguments of `jobs`.
+#[derive(Args)]
+pub struct JobsArgs {
+    /// Show this one with its attempts.
+    pub id: Option<String>,
+    /// Only this state: blocked, ready, leased, waiting, held, done, dead or cancelled.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Only this stage.
+    #[arg(long)]
+    pub stage: Option<String>,
+    /// Only this document.
+    #[arg(long)]
+    pub document: Option<String>,
+    /// At most this many, 1 to 200.
+    #[arg(long, default_value_t = 50)]
+    pub limit: u32,
+}
+
+/// What can be stopped.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Stoppable {
+    /// A stage, for all tenants.
+    Stage,
+    /// A pipeline, for all tenants.
+    Pipeline,
+    /// The tenant of the key.
+    Tenant,
+}
+
+/// Arguments of `pause` and `resume`.
+#[derive(Args)]
+pub struct PauseArgs {
+    /// What kind of thing.
+    pub kind: Stoppable,
+    /// Name of the stage or pipeline; for `resume tenant`, its id.
+    pub name: Option<String>,
+}
+
+/// Arguments of `backlog`.
+#[derive(Args)]
+pub struct BacklogArgs {
+    /// Of all tenants; for operators of the installation.
+    #[arg(long)]
+    pub all: bool,
+    /// Show it again every two seconds.
+    #[arg(long)]
+    pub watch: bool,
+}

@@ -1,0 +1,170 @@
+//! `replay` and `replays`: a plan first, then the work with its progress, at the end a report.
+
+use super::args::{ReplayArgs, ReplaysCommand};
+use super::work::{print, rows};
+use crate::cli::Cli;
+use crate::client::api::{Api, encode};
+use crate::exit::Ending;
+use crate::output::{self, field};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// Between two looks at a replay.
+const POLL: Duration = Duration::from_millis(500);
+
+/// `docmill replay`.
+pub async fn replay(cli: &Cli, args: &ReplayArgs, api: &Api) -> Result<(), Ending> {
+    let select = select(args);
+    let plan = api.post("/v1/operate/replays/plan", &json!({ "select": select })).await?;
+    if args.dry_run {
+        print(cli, &plan, || describe(&plan));
+        return Ok(());
+    }
+    if !cli.json {
+        describe(&plan);
+    }
+    if !agreed(cli, args) {
+        return Err(Ending::Found);
+    }
+    let mut body = json!({"select": select, "confirm": plan["documents"]});
+    if let Some(runs) = args.per_minute {
+        body["per_minute"] = json!(runs);
+    }
+    let started = api.post("/v1/operate/replays", &body).await?;
+    let id = field(&started, "/id");
+    // Of another tenant: its own keys see how far it is.
+    if args.detach || args.tenant.is_some() {
+        print(cli, &started, || output::line(format!("replay {id}; `docmill replays show {id}` says how far it is")));
+        return Ok(());
+    }
+    if !cli.json {
+        output::line(format!("replay {id}; it goes on when this command is stopped"));
+    }
+    follow(cli, api, &id).await
+}
+
+fn select(args: &ReplayArgs) -> Value {
+    let mut select = json!({"recompute": args.recompute});
+    for (name, value) in [
+        ("stage", &args.stage),
+        ("document_id", &args.document),
+        ("pipeline", &args.pipeline),
+        ("pipeline_version", &args.pipeline_version),
+        ("status", &args.status),
+        ("code", &args.code),
+        ("since", &args.since),
+        ("until", &args.until),
+        ("tenant_id", &args.tenant),
+    ] {
+        if let Some(value) = value {
+            select[name] = json!(value);
+        }
+    }
+    select
+}
+
+/// Asks where there is somebody to ask.
+fn agreed(cli: &Cli, args: &ReplayArgs) -> bool {
+    if args.yes || cli.json || !std::io::stdin().is_terminal() {
+        return true;
+    }
+    eprint!("Start? Type yes: ");
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    answer.trim() == "yes"
+}
+
+/// Shows the progress until the replay has ended, then what it came to.
+async fn follow(cli: &Cli, api: &Api, id: &str) -> Result<(), Ending> {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} documents, {elapsed} {msg}");
+    let bar = if cli.json { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let report = loop {
+        let report = api.get(&format!("/v1/operate/replays/{}", encode(id)), &[]).await?;
+        let runs = report["runs"].as_object().into_iter().flatten();
+        let settled = runs.filter(|(state, _)| *state != "running").filter_map(|(_, count)| count.as_u64()).sum();
+        bar.set_length(report["documents"].as_u64().unwrap_or_default());
+        bar.set_position(settled);
+        bar.set_message(field(&report, "/state"));
+        if matches!(field(&report, "/state").as_str(), "done" | "cancelled") {
+            break report;
+        }
+        tokio::time::sleep(POLL).await;
+    };
+    bar.finish_and_clear();
+    print(cli, &report, || show(&report));
+    if report["failures"].as_object().is_some_and(|failures| !failures.is_empty()) {
+        Err(Ending::Found)
+    } else {
+        Ok(())
+    }
+}
+
+fn describe(plan: &Value) {
+    output::line(format!("{} documents", field(plan, "/documents")));
+    for (name, version) in plan["pipelines"].as_object().into_iter().flatten() {
+        output::line(format!("pipeline {name}, version {:.12}", field(version, "")));
+    }
+    let dollars = |value: &Value| format!("{:.4}", value.as_f64().unwrap_or_default() / 1e6);
+    let cells = plan["stages"].as_array().into_iter().flatten().map(|stage| {
+        let mut cells: Vec<String> =
+            ["/stage", "/compute", "/cached", "/work_secs"].iter().map(|p| field(stage, p)).collect();
+        cells.push(dollars(&stage["cost_microusd"]));
+        cells
+    });
+    output::table(&["stage", "to compute", "from the cache", "work s", "$"], cells);
+    output::line(format!(
+        "about {:.0} s of work shared by the workers, about ${}; estimated from earlier attempts\n",
+        plan["work_secs"].as_f64().unwrap_or_default(),
+        dollars(&plan["cost_microusd"])
+    ));
+}
+
+fn show(report: &Value) {
+    output::line(format!("replay {}: {}", field(report, "/id"), field(report, "/state")));
+    let mut counts: Vec<String> =
+        report["runs"].as_object().into_iter().flatten().map(|(state, count)| format!("{state} {count}")).collect();
+    if report["without_run"] != 0 {
+        counts.push(format!(
+            "without a run {} (deleted, processed otherwise, or cancelled first)",
+            report["without_run"]
+        ));
+    }
+    output::line(format!("{} documents: {}", field(report, "/documents"), counts.join(", ")));
+    for (code, count) in report["failures"].as_object().into_iter().flatten() {
+        output::line(format!("  {count} × {code} (deploy/codes/{code}.md)"));
+    }
+    let pointers = ["/stage", "/computed", "/cached", "/dead", "/open"];
+    output::table(&["stage", "computed", "from the cache", "given up", "open"], rows(&report["stages"], &pointers));
+}
+
+/// `docmill replays …`.
+pub async fn replays(cli: &Cli, command: &ReplaysCommand, api: &Api) -> Result<(), Ending> {
+    let (id, state) = match command {
+        ReplaysCommand::List => {
+            let found = api.get("/v1/operate/replays", &[]).await?;
+            print(cli, &found, || {
+                let pointers = ["/id", "/state", "/documents", "/created_at", "/finished_at", "/select"];
+                output::table(
+                    &["replay", "state", "documents", "started", "ended", "selection"],
+                    rows(&found["replays"], &pointers),
+                );
+            });
+            return Ok(());
+        }
+        ReplaysCommand::Show { id } => {
+            let report = api.get(&format!("/v1/operate/replays/{}", encode(id)), &[]).await?;
+            print(cli, &report, || show(&report));
+            return Ok(());
+        }
+        ReplaysCommand::Pause { id } => (id, "paused"),
+        ReplaysCommand::Resume { id } => (id, "running"),
+        ReplaysCommand::Cancel { id } => (id, "cancelled"),
+    };
+    let path = format!("/v1/operate/replays/{}/state", encode(id));
+    let report = api.post(&path, &json!({ "state": state })).await?;
+    print(cli, &report, || show(&report));
+    Ok(())
+}

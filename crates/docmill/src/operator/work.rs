@@ -1,0 +1,221 @@
+//! `dead`, `jobs`, `pause`, `resume`, `cancel`, `backlog`: what waits, what failed, and stopping it.
+
+use super::args::{BacklogArgs, DeadCommand, JobsArgs, PauseArgs, Stoppable};
+use crate::cli::Cli;
+use crate::client::api::{Api, encode};
+use crate::exit::Ending;
+use crate::output::{self, field};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Between two looks of `backlog --watch`.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// One JSON value for programs, something to read for people.
+pub fn print(cli: &Cli, value: &Value, people: impl FnOnce()) {
+    if cli.json { output::json(value) } else { people() }
+}
+
+/// Cells of each row by JSON pointers.
+pub fn rows(list: &Value, pointers: &[&str]) -> Vec<Vec<String>> {
+    let rows = list.as_array().into_iter().flatten();
+    rows.map(|row| pointers.iter().map(|pointer| output::plain(&field(row, pointer))).collect()).collect()
+}
+
+/// `docmill dead …`.
+pub async fn dead(cli: &Cli, command: &DeadCommand, api: &Api) -> Result<(), Ending> {
+    let base = "/v1/operate/dead";
+    match command {
+        DeadCommand::List { stage, code, document, since, resolved, limit } => {
+            let query = [
+                ("stage", stage.clone()),
+                ("code", code.clone()),
+                ("document", document.clone()),
+                ("since", since.clone()),
+                ("resolved", resolved.then(|| "true".to_owned())),
+                ("limit", Some(limit.to_string())),
+            ];
+            let found = api.get(base, &query).await?;
+            print(cli, &found, || {
+                let pointers =
+                    ["/job_id", "/stage", "/code", "/failed", "/lost", "/document_id", "/finished_at", "/resolution"];
+                let header = ["job", "stage", "code", "failed", "lost", "document", "given up", "resolution"];
+                output::table(&header, rows(&found["jobs"], &pointers));
+            });
+        }
+        DeadCommand::Show { job } => {
+            let found = api.get(&format!("{base}/{}", encode(job)), &[]).await?;
+            print(cli, &found, || show_dead(&found));
+        }
+        DeadCommand::Retry { job } => {
+            let answer = api.post(&format!("{base}/{}/retry", encode(job)), &json!({})).await?;
+            print(cli, &answer, || output::line(format!("retried in run {}", field(&answer, "/run_id"))));
+        }
+        DeadCommand::Discard { job } => {
+            let answer = api.post(&format!("{base}/{}/discard", encode(job)), &json!({})).await?;
+            print(cli, &answer, || output::line("discarded"));
+        }
+    }
+    Ok(())
+}
+
+fn show_dead(found: &Value) {
+    let code = field(found, "/job/code");
+    output::line(format!("stage    {}", field(found, "/job/stage")));
+    output::line(format!("document {}", field(found, "/job/document_id")));
+    output::line(format!("run      {}", field(found, "/job/run_id")));
+    output::line(format!("failure  {}", output::plain(&field(found, "/job/failure"))));
+    output::line(format!("help     {}", field(found, "/help")));
+    output::line(format!("page     deploy/codes/{code}.md\n"));
+    let pointers = ["/fence", "/started_at", "/worker", "/outcome", "/run_millis", "/failure/code", "/failure/message"];
+    output::table(
+        &["attempt", "started", "worker", "outcome", "ms", "code", "message"],
+        rows(&found["attempts"], &pointers),
+    );
+    let mut artifacts = Vec::new();
+    for (stage, manifest) in found["inputs"].as_object().into_iter().flatten() {
+        for (kind, reference) in manifest["artifacts"].as_object().into_iter().flatten() {
+            artifacts.push(vec![
+                stage.clone(),
+                kind.clone(),
+                field(reference, "/sha256"),
+                field(reference, "/size_bytes"),
+            ]);
+        }
+    }
+    if !artifacts.is_empty() {
+        output::line("");
+        output::table(&["read from", "artifact", "sha256", "bytes"], artifacts);
+    }
+}
+
+/// `docmill jobs`.
+pub async fn jobs(cli: &Cli, args: &JobsArgs, api: &Api) -> Result<(), Ending> {
+    if let Some(id) = &args.id {
+        let found = api.get(&format!("/v1/operate/jobs/{}", encode(id)), &[]).await?;
+        print(cli, &found, || {
+            for name in [
+                "stage",
+                "state",
+                "document_id",
+                "run_id",
+                "code",
+                "held_reason",
+                "worker",
+                "lease_until",
+                "available_at",
+            ] {
+                output::line(format!("{name:12} {}", field(&found, &format!("/job/{name}"))));
+            }
+            output::line("");
+            let pointers =
+                ["/fence", "/started_at", "/finished_at", "/worker", "/outcome", "/run_millis", "/failure/code"];
+            output::table(
+                &["attempt", "started", "ended", "worker", "outcome", "ms", "code"],
+                rows(&found["attempts"], &pointers),
+            );
+        });
+        return Ok(());
+    }
+    let query = [
+        ("state", args.state.clone()),
+        ("stage", args.stage.clone()),
+        ("document", args.document.clone()),
+        ("limit", Some(args.limit.to_string())),
+    ];
+    let found = api.get("/v1/operate/jobs", &query).await?;
+    print(cli, &found, || {
+        let pointers =
+            ["/id", "/stage", "/state", "/code", "/failed", "/lost", "/document_id", "/created_at", "/finished_at"];
+        let header = ["job", "stage", "state", "code", "failed", "lost", "document", "created", "ended"];
+        output::table(&header, rows(&found["jobs"], &pointers));
+    });
+    Ok(())
+}
+
+/// `docmill pause`.
+pub async fn pause(cli: &Cli, args: &PauseArgs, api: &Api) -> Result<(), Ending> {
+    let mut body = json!({"kind": kind(args.kind)});
+    if let Some(name) = &args.name {
+        body["subject"] = json!(name);
+    }
+    let answer = api.post("/v1/operate/pauses", &body).await?;
+    print(cli, &answer, || output::line("paused: what runs is finished, the rest waits"));
+    Ok(())
+}
+
+/// `docmill resume`; a tenant is found among the pauses when it is not named.
+pub async fn resume(cli: &Cli, args: &PauseArgs, api: &Api) -> Result<(), Ending> {
+    let kind = kind(args.kind);
+    let subject = match &args.name {
+        Some(name) => name.clone(),
+        None => {
+            let pauses = api.get("/v1/operate/pauses", &[]).await?;
+            let found = pauses["pauses"].as_array().into_iter().flatten().find(|pause| pause["kind"] == kind);
+            found.map(|pause| field(pause, "/subject")).unwrap_or_else(|| "-".to_owned())
+        }
+    };
+    let answer = api.delete(&format!("/v1/operate/pauses/{kind}/{}", encode(&subject))).await?;
+    print(cli, &answer, || output::line("goes on"));
+    Ok(())
+}
+
+fn kind(what: Stoppable) -> &'static str {
+    match what {
+        Stoppable::Stage => "stage",
+        Stoppable::Pipeline => "pipeline",
+        Stoppable::Tenant => "tenant",
+    }
+}
+
+/// `docmill cancel`.
+pub async fn cancel(cli: &Cli, run: &str, api: &Api) -> Result<(), Ending> {
+    let answer = api.post(&format!("/v1/operate/runs/{}/cancel", encode(run)), &json!({})).await?;
+    print(cli, &answer, || {
+        output::line(format!("{} of document {}", field(&answer, "/state"), field(&answer, "/document_id")))
+    });
+    Ok(())
+}
+
+/// `docmill backlog`.
+pub async fn backlog(cli: &Cli, args: &BacklogArgs, api: &Api) -> Result<(), Ending> {
+    loop {
+        let report = api.get("/v1/operate/backlog", &[("all", args.all.then(|| "true".to_owned()))]).await?;
+        if args.watch && !cli.json {
+            // Home, and clear what was there.
+            output::line("\u{1b}[H\u{1b}[2J");
+        }
+        print(cli, &report, || show_backlog(&report, args.all));
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(REFRESH).await;
+    }
+}
+
+fn show_backlog(report: &Value, all: bool) {
+    let mut header = vec!["stage", "ready", "running", "retrying", "held", "dead", "blocked", "oldest s", "done/min"];
+    let mut pointers = vec![
+        "/stage",
+        "/ready",
+        "/running",
+        "/retrying",
+        "/held",
+        "/dead",
+        "/blocked",
+        "/oldest_ready_secs",
+        "/done_per_minute",
+    ];
+    if all {
+        header.insert(0, "tenant");
+        pointers.insert(0, "/tenant_id");
+    }
+    let mut cells = rows(&report["stages"], &pointers);
+    let oldest = header.iter().position(|name| *name == "oldest s").unwrap_or_default();
+    for row in &mut cells {
+        if let Ok(secs) = row[oldest].parse::<f64>() {
+            row[oldest] = format!("{secs:.1}");
+        }
+    }
+    output::table(&header, cells);
+}

@@ -1,0 +1,4 @@
+//! Anything, undeclared: detection decides what it is.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| docmill_documents_fuzz::read(None, bytes));

@@ -1,0 +1,216 @@
+//! Collecting what nothing uses any more: leftovers of failed runs, replaced generations, unreferenced vectors, artifacts
+//! and objects, results nobody asked for again.
+//!
+//! Nothing is removed on sight. A pass condemns what it finds unreferenced, under a receipt like any deletion; what a run
+//! takes up meanwhile is spared. Passes are bounded and may be killed anywhere.
+
+use crate::receipt::{self, Cause, Counts};
+use crate::remove::{self, Condemned};
+use crate::{Stores, finish};
+use docmill_model::{Failure, TenantId};
+use docmill_platform::database::DbError;
+use docmill_platform::layout::{accepted_prefix, artifact_prefix, upload_prefix};
+use sqlx::PgConnection;
+use std::time::Duration;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Most rows or objects of a kind that one pass takes.
+const BATCH: i64 = 5_000;
+/// Generations removed in one pass.
+const GENERATIONS: i64 = 200;
+
+/// How old what is unused has to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Ages {
+    /// Rows and objects without a reference: longer than a writer needs between writing and referring.
+    pub unreferenced: Duration,
+    /// Remembered results of stages since they were last used.
+    pub cached: Duration,
+}
+
+impl Default for Ages {
+    fn default() -> Self {
+        Self { unreferenced: Duration::from_secs(3_600), cached: Duration::from_secs(30 * 86_400) }
+    }
+}
+
+/// One pass over a tenant. Returns what is gone; the rest is in open receipts until no run may need it.
+///
+/// # Errors
+/// Of the database and the object store.
+pub async fn pass(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<Counts, Failure> {
+    let strays = strays(stores, tenant, ages).await?;
+    let condemned = stores
+        .database
+        .write(tenant, move |connection| Box::pin(async move { condemn_unused(connection, ages, strays).await }));
+    let Some(id) = condemned.await? else { return Ok(Counts::default()) };
+    finish::finish(stores, tenant, id).await?;
+    let read = stores.database.read(tenant, move |connection| Box::pin(receipt::find(connection, id)));
+    Ok(read.await?.map(|receipt| receipt.counts).unwrap_or_default())
+}
+
+/// Finds what is unused and condemns it in one transaction; `None` when there is nothing.
+async fn condemn_unused(connection: &mut PgConnection, ages: Ages, strays: Strays) -> Result<Option<Uuid>, DbError> {
+    // Passes over one tenant take turns, or two would condemn the same.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('collect:' || current_tenant()::text, 0))")
+        .execute(&mut *connection)
+        .await?;
+    let mut counts = Counts { cached_results: forget(connection, ages.cached).await?, ..Counts::default() };
+    let generations = generations(connection, ages.unreferenced, &mut counts).await?;
+    let condemned = Condemned {
+        embed_hashes: unused_vectors(connection, ages.unreferenced).await?,
+        artifacts: unused_artifacts(connection, ages.unreferenced).await?,
+        accepted: still_unused(connection, strays.accepted).await?,
+        uploads: strays.uploads,
+        is_upload_open: false,
+    };
+    if condemned.is_empty() && counts == Counts::default() {
+        return Ok(None);
+    }
+    let id = remove::open(connection, Cause::Collect, "", None, true).await?;
+    counts.add(&remove::condemn(connection, id, &condemned).await?);
+    receipt::add(connection, id, &counts).await?;
+    remove::withdraw(connection, &generations).await?;
+    Ok(Some(id))
+}
+
+/// Forgets results that nobody has used for long.
+async fn forget(connection: &mut PgConnection, age: Duration) -> Result<i64, DbError> {
+    let forgotten = sqlx::query(
+        "DELETE FROM stage_cache WHERE tenant_id = current_tenant() AND used_at < now() - make_interval(secs => $1)",
+    )
+    .bind(age.as_secs_f64())
+    .execute(connection)
+    .await?;
+    Ok(forgotten.rows_affected() as i64)
+}
+
+/// Removes generations that were replaced, and those whose run ended without showing them.
+async fn generations(connection: &mut PgConnection, age: Duration, counts: &mut Counts) -> Result<Vec<Uuid>, DbError> {
+    let unused: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT g.id FROM generations g WHERE g.tenant_id = current_tenant()
+           AND g.state <> 'visible' AND coalesce(g.retired_at, g.created_at) < now() - make_interval(secs => $1)
+           AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant_id = g.tenant_id AND r.document_id = g.document_id
+                           AND r.state = 'running')
+           AND NOT EXISTS (SELECT 1 FROM documents d WHERE d.tenant_id = g.tenant_id AND d.id = g.document_id
+                           AND d.visible_generation = g.id)
+         ORDER BY g.id LIMIT $2 FOR UPDATE OF g SKIP LOCKED",
+    )
+    .bind(age.as_secs_f64())
+    .bind(GENERATIONS)
+    .fetch_all(&mut *connection)
+    .await?;
+    if unused.is_empty() {
+        return Ok(unused);
+    }
+    counts.chunks += sqlx::query_scalar::<_, i64>(
+        "SELECT count(*) FROM chunks WHERE tenant_id = current_tenant() AND generation_id = ANY ($1)",
+    )
+    .bind(&unused)
+    .fetch_one(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM generations WHERE tenant_id = current_tenant() AND id = ANY ($1)")
+        .bind(&unused)
+        .execute(connection)
+        .await?;
+    counts.generations += unused.len() as i64;
+    Ok(unused)
+}
+
+async fn unused_vectors(connection: &mut PgConnection, age: Duration) -> Result<Vec<Vec<u8>>, DbError> {
+    let hashes = sqlx::query_scalar(
+        "SELECT DISTINCT v.embed_hash FROM vectors v WHERE v.tenant_id = current_tenant()
+           AND v.created_at < now() - make_interval(secs => $1)
+           AND NOT EXISTS (SELECT 1 FROM chunks c WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash)
+         LIMIT $2",
+    )
+    .bind(age.as_secs_f64())
+    .bind(BATCH)
+    .fetch_all(connection)
+    .await?;
+    Ok(hashes)
+}
+
+async fn unused_artifacts(connection: &mut PgConnection, age: Duration) -> Result<Vec<String>, DbError> {
+    let unused = sqlx::query_scalar(
+        "SELECT sha256 FROM artifacts WHERE tenant_id = current_tenant() AND created_at < now() - make_interval(secs => $1)
+         EXCEPT SELECT parsed_sha256 FROM document_versions WHERE tenant_id = current_tenant()
+         EXCEPT SELECT a.value ->> 'sha256' FROM jobs j, jsonb_each(j.manifest -> 'artifacts') a WHERE j.tenant_id = current_tenant()
+         EXCEPT SELECT a.value ->> 'sha256' FROM stage_cache s, jsonb_each(s.manifest -> 'artifacts') a WHERE s.tenant_id = current_tenant()
+         LIMIT $2",
+    )
+    .bind(age.as_secs_f64())
+    .bind(BATCH)
+    .fetch_all(connection)
+    .await?;
+    Ok(unused)
+}
+
+/// Objects without a row that accounts for them.
+#[derive(Default)]
+struct Strays {
+    /// SHA-256 of accepted files.
+    accepted: Vec<String>,
+    /// Keys: uploads that are no longer wanted, artifacts whose row is gone.
+    uploads: Vec<String>,
+}
+
+/// Looks through the tenant's objects. Objects younger than the age are left: their row may be on its way.
+async fn strays(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<Strays, Failure> {
+    let limit = OffsetDateTime::now_utc() - ages.unreferenced;
+    let accepted = old_names(stores, &accepted_prefix(tenant), limit).await?;
+    let uploads = old_names(stores, &upload_prefix(tenant), limit).await?;
+    let artifacts = old_names(stores, &artifact_prefix(tenant), limit).await?;
+    let read = stores.database.read(tenant, move |connection| {
+        Box::pin(async move {
+            let accepted = still_unused(connection, accepted).await?;
+            let uploads: Vec<String> = sqlx::query_scalar(
+                "SELECT unnest($1::text[]) EXCEPT SELECT id::text FROM document_versions
+                 WHERE tenant_id = current_tenant() AND upload_state = 'pending'",
+            )
+            .bind(uploads)
+            .fetch_all(&mut *connection)
+            .await?;
+            let artifacts: Vec<String> = sqlx::query_scalar(
+                "SELECT unnest($1::text[]) EXCEPT SELECT sha256 FROM artifacts WHERE tenant_id = current_tenant()",
+            )
+            .bind(artifacts)
+            .fetch_all(connection)
+            .await?;
+            Ok((accepted, uploads, artifacts))
+        })
+    });
+    let (accepted, uploads, artifacts) = read.await?;
+    let uploads = uploads.iter().map(|name| format!("{}{name}", upload_prefix(tenant)));
+    let artifacts = artifacts.iter().map(|sha256| format!("{}{}/{sha256}", artifact_prefix(tenant), &sha256[..2]));
+    Ok(Strays { accepted, uploads: uploads.chain(artifacts).collect() })
+}
+
+/// Of accepted files those no version needs.
+async fn still_unused(connection: &mut PgConnection, accepted: Vec<String>) -> Result<Vec<String>, DbError> {
+    let unused = sqlx::query_scalar(
+        "SELECT unnest($1::text[]) EXCEPT SELECT sha256 FROM document_versions
+         WHERE tenant_id = current_tenant() AND upload_state IN ('pending', 'accepted') AND raw_removed_at IS NULL",
+    )
+    .bind(accepted)
+    .fetch_all(connection)
+    .await?;
+    Ok(unused)
+}
+
+/// The last part of the keys under a prefix whose objects were written before `limit`.
+async fn old_names(stores: &Stores, prefix: &str, limit: OffsetDateTime) -> Result<Vec<String>, Failure> {
+    let mut names = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = stores.blobs().list(prefix, after.as_deref()).await?;
+        let Some(last) = page.last() else { return Ok(names) };
+        after = Some(last.key.clone());
+        let old = page.iter().filter(|entry| entry.modified < limit);
+        names.extend(old.filter_map(|entry| entry.key.rsplit('/').next()).map(str::to_owned));
+        if names.len() >= BATCH as usize {
+            return Ok(names);
+        }
+    }
+}

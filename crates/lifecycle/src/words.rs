@@ -1,0 +1,25 @@
+//! Words of documents outside their own rows: what models answered, what readers remarked, what conversations hold.
+
+use docmill_platform::database::DbError;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// Forgets what rests on `documents`, in the transaction that removes them. Answers stay, as ids and hashes.
+pub(crate) async fn forget(connection: &mut PgConnection, documents: &[Uuid]) -> Result<(), DbError> {
+    for statement in [
+        "DELETE FROM model_cache WHERE tenant_id = current_tenant() AND document_ids && $1",
+        // Locks against a message that is being added to one of these answers.
+        "SELECT id FROM answers WHERE tenant_id = current_tenant() AND document_ids && $1 ORDER BY id FOR UPDATE",
+        "UPDATE answer_feedback f SET comment = NULL FROM answers a
+         WHERE f.tenant_id = current_tenant() AND a.tenant_id = f.tenant_id AND a.id = f.answer_id AND a.document_ids && $1",
+        "UPDATE conversations c SET notes = ''
+         WHERE c.tenant_id = current_tenant() AND c.notes <> '' AND EXISTS (
+             SELECT 1 FROM conversation_messages m JOIN answers a ON a.tenant_id = m.tenant_id AND a.id = m.answer_id
+             WHERE m.tenant_id = c.tenant_id AND m.conversation_id = c.id AND a.document_ids && $1)",
+        "UPDATE conversation_messages m SET question = '', standalone = '' FROM answers a
+         WHERE m.tenant_id = current_tenant() AND a.tenant_id = m.tenant_id AND a.id = m.answer_id AND a.document_ids && $1",
+    ] {
+        sqlx::query(statement).bind(documents).execute(&mut *connection).await?;
+    }
+    Ok(())
+}

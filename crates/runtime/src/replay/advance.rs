@@ -1,0 +1,86 @@
+//! Driving a replay: a bounded batch of new runs in each round of the reconciler.
+
+use super::select::{Candidate, candidates};
+use crate::dead;
+use crate::engine::Core;
+use crate::pipeline::Pipeline;
+use crate::runs::{Cause, Repeat, StartRun, start_repeat};
+use docmill_model::{Code, DocumentId, Failure, RunId, TenantId, VersionId};
+use docmill_platform::database::DbError;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Runs of one replay that are under way at once.
+const IN_FLIGHT_LIMIT: i64 = 200;
+/// Below uploads.
+const PRIORITY: i16 = -10;
+
+/// Drives every running replay one batch forward.
+pub(crate) async fn advance_all(core: &Arc<Core>) -> Result<(), Failure> {
+    let running: Vec<(Uuid, Uuid)> =
+        sqlx::query_as("SELECT tenant_id, id FROM replays WHERE state = 'running' ORDER BY created_at")
+            .fetch_all(core.database.engine())
+            .await
+            .map_err(DbError::from)?;
+    for (tenant, id) in running {
+        advance(core, TenantId(tenant), id).await?;
+    }
+    Ok(())
+}
+
+async fn advance(core: &Arc<Core>, tenant: TenantId, id: Uuid) -> Result<(), Failure> {
+    let Some((filter, batch)) = candidates(&core.database, tenant, id, IN_FLIGHT_LIMIT).await? else { return Ok(()) };
+    let mut by_version = BTreeMap::new();
+    for candidate in &batch {
+        if !by_version.contains_key(&candidate.pipeline_version) {
+            let old = core.pipelines.resolve(&core.database, &candidate.pipeline_version).await?;
+            by_version.insert(candidate.pipeline_version.clone(), core.pipelines.get(&old.name).unwrap_or(old));
+        }
+    }
+    for candidate in batch {
+        let pipeline = by_version[&candidate.pipeline_version].clone();
+        let recompute: Vec<String> = filter.stage.clone().filter(|_| filter.recompute).into_iter().collect();
+        let started = core.database.write(tenant, move |connection| {
+            Box::pin(async move { repeat(connection, id, &candidate, &pipeline, &recompute).await })
+        });
+        match started.await {
+            Ok(()) => {}
+            // Being processed or deleted meanwhile: the next round looks again.
+            Err(DbError::Failed(failure)) if matches!(failure.code, Code::Conflict | Code::NotFound) => {}
+            Err(error) => return Err(error.into_failure()),
+        }
+    }
+    Ok(())
+}
+
+async fn repeat(
+    connection: &mut sqlx::PgConnection,
+    replay: Uuid,
+    candidate: &Candidate,
+    pipeline: &Pipeline,
+    recompute: &[String],
+) -> Result<(), DbError> {
+    dead::idle(connection, DocumentId(candidate.document_id)).await?;
+    // Under the document's lock: another reconciler may have been faster.
+    let started: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM runs WHERE tenant_id = current_tenant() AND document_id = $1 AND replay_id = $2)",
+    )
+    .bind(candidate.document_id)
+    .bind(replay)
+    .fetch_one(&mut *connection)
+    .await?;
+    if started {
+        return Ok(());
+    }
+    let run = StartRun {
+        document_id: DocumentId(candidate.document_id),
+        version_id: VersionId(candidate.version_id),
+        pipeline,
+        cause: Cause::Replay,
+        parent_run: Some(RunId(candidate.run_id)),
+        priority: PRIORITY,
+        traceparent: None,
+    };
+    start_repeat(connection, run, Repeat { replay_id: Some(replay), recompute }).await.map(|_| ())
+}

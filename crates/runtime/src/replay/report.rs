@@ -1,0 +1,86 @@
+//! How far a replay is, and what it came to.
+
+use docmill_model::{Code, Failure, TenantId};
+use docmill_platform::database::{Database, DbError};
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A replay under way or ended.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct ReplayReport {
+    /// `running`, `paused`, `done` or `cancelled`.
+    pub state: String,
+    /// Documents of the plan.
+    pub documents: i64,
+    /// Runs by state.
+    pub runs: BTreeMap<String, i64>,
+    /// Runs that failed or ended in part, by code.
+    pub failures: BTreeMap<String, i64>,
+    /// Documents of the plan that have no run; of an ended replay they never get one: they were deleted, processed
+    /// otherwise meanwhile, or the replay was cancelled first.
+    pub without_run: i64,
+    /// Units done so far, by stage.
+    pub stages: Vec<StageReport>,
+}
+
+/// Units of one stage.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, sqlx::FromRow)]
+pub struct StageReport {
+    /// The stage.
+    pub stage: String,
+    /// Jobs that computed.
+    pub computed: i64,
+    /// Jobs whose result came from the cache.
+    pub cached: i64,
+    /// Jobs that were given up.
+    pub dead: i64,
+    /// Jobs that have not ended.
+    pub open: i64,
+}
+
+/// How far a replay is.
+///
+/// # Errors
+/// `NOT_FOUND`, or database failures.
+pub async fn report(database: &Database, tenant: TenantId, id: Uuid) -> Result<ReplayReport, Failure> {
+    Ok(database.read(tenant, move |connection| Box::pin(async move { report_in(connection, id).await })).await?)
+}
+
+async fn report_in(connection: &mut PgConnection, id: Uuid) -> Result<ReplayReport, DbError> {
+    let row: Option<(String, i64)> = sqlx::query_as(
+        "SELECT state, (plan ->> 'documents')::bigint FROM replays WHERE tenant_id = current_tenant() AND id = $1",
+    )
+    .bind(id)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some((state, documents)) = row else {
+        return Err(DbError::Failed(Failure::new(Code::NotFound, "there is no such replay")));
+    };
+    let settled: Vec<(String, Option<String>, i64)> = sqlx::query_as(
+        "SELECT state, code, count(*) FROM runs WHERE tenant_id = current_tenant() AND replay_id = $1 GROUP BY state, code",
+    )
+    .bind(id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let stages = sqlx::query_as(
+        "SELECT j.stage, count(*) FILTER (WHERE j.state = 'done' AND NOT j.cached) AS computed,
+                count(*) FILTER (WHERE j.state = 'done' AND j.cached) AS cached,
+                count(*) FILTER (WHERE j.state = 'dead') AS dead,
+                count(*) FILTER (WHERE j.state NOT IN ('done', 'dead', 'cancelled')) AS open
+         FROM jobs j JOIN runs r ON r.tenant_id = j.tenant_id AND r.id = j.run_id
+         WHERE r.tenant_id = current_tenant() AND r.replay_id = $1 GROUP BY j.stage ORDER BY min(j.id)",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    let (mut runs, mut failures) = (BTreeMap::new(), BTreeMap::new());
+    for (state, code, count) in settled {
+        if let Some(code) = code.filter(|_| matches!(state.as_str(), "failed" | "partial")) {
+            *failures.entry(code).or_default() += count;
+        }
+        *runs.entry(state).or_default() += count;
+    }
+    let without_run = documents - runs.values().sum::<i64>();
+    Ok(ReplayReport { state, documents, runs, failures, without_run: without_run.max(0), stages })
+}

@@ -1,0 +1,174 @@
+//! One campaign: a fault-free run for comparison (kept for the next time), then the same documents while things break.
+
+use crate::documents::Documents;
+use crate::export::Export;
+use crate::faults::{self, Happened, Injector, Kind};
+use crate::plant::{APART, Plant, Settings};
+use crate::verdict::{self, Verdict};
+use crate::work::{self, Progress};
+use crate::{Arguments, disk};
+use anyhow::{Context, Result, ensure};
+use docmill_model::Sha256Hex;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Differences shown.
+const SHOWN: usize = 10;
+
+fn bar(length: usize, what: &str, quiet: bool) -> ProgressBar {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(length as u64) };
+    let style = ProgressStyle::with_template("{prefix:12} {bar:30} {pos}/{len} documents, {elapsed} {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_prefix(what.to_owned())
+}
+
+/// Results of the documents when nothing breaks, with the seconds it took.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct FaultFree {
+    pub export: Export,
+    pub seconds: f64,
+}
+
+/// From an earlier campaign of the same binary over the same documents, else made now.
+pub fn fault_free(arguments: &Arguments, settings: &Settings, documents: &Documents) -> Result<FaultFree> {
+    let path = kept_at(settings, documents)?;
+    if let Some(kept) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        return Ok(kept);
+    }
+    let plant = Plant::start("chaos-free", settings, APART, |_| Ok(()))?;
+    let (progress, over) = (Progress::default(), AtomicBool::new(false));
+    progress.allowed.store(usize::MAX, Ordering::Release);
+    let bar = bar(documents.paths.len(), "fault-free", arguments.json);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| work::watch(&plant, &progress, &over, |settled| bar.set_position(settled as u64)));
+        let uploaded = work::upload(&plant, &documents.paths, &progress, None).and_then(|()| work::until_quiet(&plant));
+        over.store(true, Ordering::Release);
+        ensure!(uploaded?, "without any fault, work does not end; logs are in {}", plant.home.logs().display());
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    let kept = FaultFree { seconds: started.elapsed().as_secs_f64(), export: Export::of(&plant)? };
+    std::fs::write(&path, serde_json::to_vec(&kept)?).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(kept)
+}
+
+fn kept_at(settings: &Settings, documents: &Documents) -> Result<PathBuf> {
+    let folder = docmill_testkit::home()?.root().join("chaos");
+    std::fs::create_dir_all(&folder)?;
+    let binary = Sha256Hex::of(&std::fs::read(&settings.docmill)?);
+    let identity = format!("{binary} {} {}", documents.hash, settings.embedder);
+    Ok(folder.join(format!("{}.json", &Sha256Hex::of(identity.as_bytes()).as_str()[..24])))
+}
+
+/// Breaks things while the documents are processed, and judges what came out.
+pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, kept: &FaultFree) -> Result<Verdict> {
+    let schedule = faults::schedule(arguments.seed, arguments.kills, &arguments.faults);
+    let with_disk = schedule.contains(&Kind::Disk);
+    let plant = Plant::start("chaos", settings, APART, |home| if with_disk { disk::mount(home) } else { Ok(()) })?;
+    let (progress, over) = (Progress::default(), AtomicBool::new(false));
+    let bar = bar(documents.paths.len(), &format!("seed {}", arguments.seed), arguments.json);
+    let peaks = Mutex::new(BTreeMap::new());
+    let started = Instant::now();
+    let (happened, quiet) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            work::watch(&plant, &progress, &over, |settled| {
+                bar.set_position(settled as u64);
+                sample(&plant, &mut peaks.lock().unwrap_or_else(PoisonError::into_inner));
+            });
+        });
+        let uploader = scope.spawn(|| work::upload(&plant, &documents.paths, &progress, arguments.rate));
+        let broken = break_things(arguments, &plant, &schedule, &progress, &bar);
+        progress.allowed.store(usize::MAX, Ordering::Release);
+        if broken.is_err() {
+            progress.given_up.store(true, Ordering::Release);
+        }
+        let uploaded = uploader.join().unwrap_or_else(|_| Err(anyhow::anyhow!("uploading panicked")));
+        let quiet = broken.and_then(|happened| uploaded.and_then(|()| Ok((happened, work::until_quiet(&plant)?))));
+        over.store(true, Ordering::Release);
+        quiet
+    })?;
+    bar.finish_and_clear();
+    let mut verdict = Verdict {
+        documents: documents.paths.len(),
+        kills: happened.iter().filter(|fault| fault.kind == Kind::Kill).count(),
+        faults: happened.len(),
+        seed: arguments.seed,
+        seconds: started.elapsed().as_secs_f64(),
+        fault_free_seconds: Some(kept.seconds),
+        embedder: settings.embedder.clone(),
+        source: documents.source.clone(),
+        peak_rss_mb: peaks.into_inner().unwrap_or_else(PoisonError::into_inner),
+        left_out: Kind::ALL
+            .iter()
+            .filter_map(|kind| Some(format!("{}: {}", kind.name(), faults::impossible(*kind)?)))
+            .collect(),
+        ..Verdict::default()
+    };
+    if !quiet && !arguments.json {
+        eprintln!("nothing moves any more; logs are in {}", plant.home.logs().display());
+    }
+    let acknowledged = progress.acknowledged.into_inner().unwrap_or_else(PoisonError::into_inner);
+    verdict::judge(&plant, &acknowledged, &mut verdict)?;
+    verdict::recovery(&plant, &happened, &mut verdict)?;
+    let differences = Export::of(&plant)?.differences(&kept.export, SHOWN);
+    verdict.export_equal = differences.is_empty();
+    verdict.differences.extend(differences);
+    Ok(verdict)
+}
+
+/// One fault after the other, each once something was done since the last one.
+fn break_things(
+    arguments: &Arguments,
+    plant: &Plant,
+    schedule: &[Kind],
+    progress: &Progress,
+    bar: &ProgressBar,
+) -> Result<Vec<Happened>> {
+    let mut injector = Injector::new(plant, arguments.seed, arguments.lease());
+    let mut happened = Vec::new();
+    let mut log = std::fs::File::create(plant.home.logs().join("faults.log"))?;
+    for (number, kind) in schedule.iter().enumerate() {
+        // Uploads keep step with the faults, so that the last fault still finds work.
+        let share = arguments.documents * (number + 1) / schedule.len();
+        progress.allowed.fetch_max(share + 16, Ordering::AcqRel);
+        let pause = arguments.every.unwrap_or_else(|| injector.pause());
+        std::thread::sleep(pause);
+        wait_for_work(plant)?;
+        plant.revive(&[])?;
+        bar.set_message(format!("{}/{} faults, {}", number + 1, schedule.len(), kind.name()));
+        let fault = injector.inject(*kind).with_context(|| format!("fault {} ({})", number + 1, kind.name()))?;
+        use std::io::Write;
+        writeln!(log, "{} {} {} until {}", fault.at, kind.name(), fault.target, fault.healed_at)?;
+        happened.push(fault);
+    }
+    plant.start_services()?;
+    plant.revive(&[])?;
+    Ok(happened)
+}
+
+/// Until an attempt ended since the call, at most for a few seconds: faults that come faster than work prove nothing.
+fn wait_for_work(plant: &Plant) -> Result<()> {
+    let sql = "SELECT count(*) FROM attempts WHERE outcome = 'done'";
+    let before = plant.count(sql)?;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(4) && plant.count(sql)? == before {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Peak resident memory of each process, in MB.
+fn sample(plant: &Plant, peaks: &mut BTreeMap<String, u64>) {
+    for (name, _) in plant.processes {
+        let Some(pid) = plant.pid(name) else { continue };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let peak = peaks.entry((*name).to_owned()).or_default();
+        *peak = (*peak).max(kib >> 10);
+    }
+}

@@ -1,0 +1,193 @@
+//! Breaks a whole Docmill at random while it works on real files, and checks that nothing is lost, doubled or stuck.
+//!
+//! Everything is real: Postgres, NATS, an S3 endpoint, and the processes of the binary. The order and kind of the
+//! faults follow from the seed; their exact moments do not, as the machine has a say in them.
+
+mod campaign;
+mod crash_points;
+mod disk;
+mod documents;
+mod export;
+mod faults;
+mod plant;
+mod verdict;
+mod work;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use docmill_embedded::Stack;
+use faults::Kind;
+use plant::Settings;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+use verdict::Verdict;
+
+const EXAMPLES: &str = "\
+Examples:
+  chaos --documents 60 --kills 20 --seed 1
+  chaos --documents 1000 --kills 200 --seed 7 --json
+  chaos --documents 100 --kills 0 --faults wipe=5,rollback=5,flip=15 --seed 3
+  chaos --documents 100 --kills 20 --embedder real
+  chaos --documents 200 --crash-points --lease 1
+  chaos --documents 1500 --kills 20 --faults kill --every 60s --rate 1.1       (a soak)
+Exit code: 0 clean, 1 something was lost, doubled, stuck, violated or different, 2 the campaign itself failed.
+The fault-free run is kept and used again for the same binary, documents and embedder.";
+
+/// Breaks a whole Docmill at random while it works, and checks that nothing is lost, doubled or stuck.
+#[derive(Parser)]
+#[command(name = "chaos", after_help = EXAMPLES, max_term_width = 110)]
+struct Arguments {
+    /// Documents to process: real files where the corpora are, else sample documents.
+    #[arg(long, default_value_t = 60)]
+    documents: usize,
+    /// How many `kill -9`; the other kinds follow in proportion.
+    #[arg(long, default_value_t = 20)]
+    kills: usize,
+    /// Decides about the kind, target and order of all faults.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only these kinds, with a number where it shall differ: kill, stop, immediate, wipe, rollback, flip, consumer,
+    /// store-error, truncated, wrong-bytes, hole, orphans, disk, clock.
+    #[arg(long, value_delimiter = ',', value_name = "KIND[=N]", value_parser = faults::parse)]
+    faults: Vec<(Kind, Option<usize>)>,
+    /// `hash` (no model) or `real` (the embedding model).
+    #[arg(long, default_value = "hash", value_parser = ["hash", "real"])]
+    embedder: String,
+    /// Length of a lease in seconds.
+    #[arg(long, default_value_t = 2)]
+    lease: u64,
+    /// Instead of random faults: die once at every point a run meets, one document for each.
+    #[arg(long)]
+    crash_points: bool,
+    /// Pause between two faults; a random one of about a second when absent.
+    #[arg(long, value_parser = seconds, value_name = "SECONDS")]
+    every: Option<Duration>,
+    /// Most uploads per second; as many as the work allows when absent.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// The binary to break; the one beside this program, built when it is not there.
+    #[arg(long, value_name = "FILE")]
+    docmill: Option<PathBuf>,
+    /// Leave the folder of the campaign for inspection.
+    #[arg(long)]
+    keep: bool,
+    /// Print one line of JSON and nothing else.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease)
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let secs: f64 = text.trim_end_matches('s').parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
+    Duration::try_from_secs_f64(secs).map_err(|error| error.to_string())
+}
+
+fn main() -> ExitCode {
+    // The embedded store starts this very program with the name of its role and a folder.
+    let mut given = std::env::args_os().skip(1);
+    if given.next().is_some_and(|first| first == "object-store") {
+        return given.next().map_or(ExitCode::from(2), |root| object_store(Path::new(&root)));
+    }
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(verdict) if verdict.is_clean() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<Verdict> {
+    let embedder = if arguments.embedder == "real" { "local" } else { "hash" };
+    let settings = Settings {
+        docmill: binary(arguments)?,
+        embedder: embedder.to_owned(),
+        lease: format!("{}s", arguments.lease),
+        keep: arguments.keep,
+    };
+    let folder = docmill_testkit::scratch_home(&format!("chaos-files-{}", std::process::id()))?;
+    let chosen = documents::choose(arguments.documents, &folder.data());
+    let verdict = chosen.and_then(|documents| {
+        let kept = campaign::fault_free(arguments, &settings, &documents)?;
+        if arguments.crash_points {
+            return crash_points::run(arguments, &settings, &documents, &kept.export);
+        }
+        campaign::run(arguments, &settings, &documents, &kept)
+    });
+    let _ = std::fs::remove_file(folder.parts());
+    let _ = std::fs::remove_dir_all(folder.root());
+    let verdict = verdict?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&verdict)?)
+    } else {
+        show(&verdict)
+    }
+    Ok(verdict)
+}
+
+fn show(verdict: &Verdict) {
+    println!(
+        "{} documents ({}), {} faults of which {} kills, seed {}, {:.0} s ({:.0} s without faults)",
+        verdict.documents,
+        verdict.source,
+        verdict.faults,
+        verdict.kills,
+        verdict.seed,
+        verdict.seconds,
+        verdict.fault_free_seconds.unwrap_or_default()
+    );
+    println!("lost {}  duplicated {}  stuck {}", verdict.lost, verdict.duplicated, verdict.stuck);
+    println!("export {}", if verdict.export_equal { "equal to the fault-free run's" } else { "DIFFERS" });
+    verdict.differences.iter().for_each(|line| println!("  {line}"));
+    println!("violations {}", verdict.invariant_violations.len());
+    verdict.invariant_violations.iter().for_each(|line| println!("  {line}"));
+    println!("work went on after (seconds): p50 {:?}, p99 {:?}", verdict.recovery_secs_p50, verdict.recovery_secs_p99);
+    for (kind, figures) in &verdict.kinds {
+        println!("  {kind:12} {figures}");
+    }
+    println!(
+        "states {:?}\nattempts {:?}\npeak memory (MB) {:?}",
+        verdict.states, verdict.attempts, verdict.peak_rss_mb
+    );
+    verdict.left_out.iter().for_each(|line| println!("left out: {line}"));
+}
+
+/// The binary under test.
+fn binary(arguments: &Arguments) -> Result<PathBuf> {
+    if let Some(path) = &arguments.docmill {
+        ensure!(path.is_file(), "{} is no file", path.display());
+        return Ok(std::path::absolute(path)?);
+    }
+    let own = std::env::current_exe()?;
+    let beside = own.parent().context("this program has no folder")?.join("docmill");
+    if !beside.is_file() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo).args(["build", "--release", "-p", "docmill", "--bin", "docmill"]).status()?;
+        ensure!(built.success() && beside.is_file(), "the binary cannot be built; name one with --docmill");
+    }
+    Ok(beside)
+}
+
+/// The life of the object store's process.
+fn object_store(root: &Path) -> ExitCode {
+    let served = || -> Result<()> {
+        let home = docmill_embedded::Home::open(Some(root.to_owned()), None)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        Ok(runtime.block_on(Stack::of(&home)?.serve_store(tokio_util::sync::CancellationToken::new()))?)
+    };
+    match served() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What a campaign comes to: counts that must be zero, invariants, equality with the fault-free run, recovery times.
+
+use crate::faults::Happened;
+use crate::plant::Plant;
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+
+/// Healing that is still under way gets this long before it counts as a violation.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// The result, as printed.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct Verdict {
+    pub documents: usize,
+    pub kills: usize,
+    pub faults: usize,
+    pub lost: i64,
+    pub duplicated: i64,
+    pub stuck: i64,
+    pub invariant_violations: Vec<String>,
+    pub export_equal: bool,
+    pub differences: Vec<String>,
+    pub recovery_secs_p50: Option<f64>,
+    pub recovery_secs_p99: Option<f64>,
+    pub seed: u64,
+    pub seconds: f64,
+    pub fault_free_seconds: Option<f64>,
+    pub states: BTreeMap<String, i64>,
+    pub attempts: BTreeMap<String, i64>,
+    /// Per kind of fault: how often, and seconds until work went on.
+    pub kinds: BTreeMap<String, Value>,
+    pub embedder: String,
+    pub source: String,
+    pub left_out: Vec<String>,
+    pub peak_rss_mb: BTreeMap<String, u64>,
+}
+
+impl Verdict {
+    /// Enters seconds of recovery by kind, and over all.
+    pub fn recoveries(&mut self, by_kind: BTreeMap<String, Vec<f64>>) {
+        let all: Vec<f64> = by_kind.values().flatten().copied().collect();
+        self.recovery_secs_p50 = percentile(&all, 0.5);
+        self.recovery_secs_p99 = percentile(&all, 0.99);
+        for (kind, secs) in by_kind {
+            let figures =
+                json!({"measured": secs.len(), "p50": percentile(&secs, 0.5), "p99": percentile(&secs, 0.99)});
+            self.kinds.insert(kind, figures);
+        }
+    }
+
+    /// Nothing lost, doubled, stuck, violated or different.
+    pub fn is_clean(&self) -> bool {
+        self.lost == 0
+            && self.duplicated == 0
+            && self.stuck == 0
+            && self.invariant_violations.is_empty()
+            && self.export_equal
+    }
+}
+
+/// Things that must not be there twice.
+const DOUBLES: &[(&str, &str)] = &[
+    (
+        "documents of the same bytes",
+        "SELECT count(*) FROM (SELECT 1 FROM document_versions GROUP BY tenant_id, sha256 HAVING count(*) > 1) d",
+    ),
+    (
+        "jobs done twice",
+        "SELECT count(*) FROM (SELECT 1 FROM attempts WHERE outcome = 'done' GROUP BY tenant_id, job_id HAVING count(*) > 1) d",
+    ),
+    (
+        "runs of one version",
+        "SELECT count(*) FROM (SELECT 1 FROM runs GROUP BY tenant_id, version_id HAVING count(*) > 1) d",
+    ),
+    (
+        "visible generations of one document",
+        "SELECT count(*) FROM (SELECT 1 FROM generations WHERE state = 'visible' GROUP BY tenant_id, document_id HAVING count(*) > 1) d",
+    ),
+    (
+        "settlements told twice",
+        "SELECT count(*) FROM (SELECT 1 FROM document_events WHERE kind = 'run.settled' GROUP BY tenant_id, run_id HAVING count(*) > 1) d",
+    ),
+];
+
+/// Invariants over content, which the doctor's role may not see. Each counts what breaks it.
+const CONTENT: &[(&str, &str)] = &[
+    (
+        "chunk_ordinals_gapless",
+        "SELECT count(*) FROM generations g WHERE g.state = 'visible' AND (
+            SELECT (count(*), coalesce(max(c.ordinal) + 1, 0)) FROM chunks c WHERE c.tenant_id = g.tenant_id AND c.generation_id = g.id)
+            <> (g.chunk_count::bigint, g.chunk_count)",
+    ),
+    (
+        "chunk_has_vector",
+        "SELECT count(*) FROM chunks c JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state = 'visible'
+         WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.tenant_id = c.tenant_id AND v.embed_hash = c.embed_hash)",
+    ),
+    (
+        "stored_artifact_for_manifest",
+        "SELECT count(*) FROM jobs j CROSS JOIN LATERAL jsonb_each(coalesce(j.manifest -> 'artifacts', '{}')) AS a (kind, ref)
+         WHERE NOT EXISTS (SELECT 1 FROM artifacts s WHERE s.tenant_id = j.tenant_id AND s.sha256 = a.ref ->> 'sha256' AND s.state = 'stored')",
+    ),
+    (
+        "no_session_idle_in_transaction",
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND state_change < now() - interval '5 seconds'",
+    ),
+];
+
+/// Judges a plant whose work has ended. `acknowledged` are the names of documents the API has accepted.
+pub fn judge(plant: &Plant, acknowledged: &BTreeSet<String>, verdict: &mut Verdict) -> Result<()> {
+    verdict.stuck = plant.count("SELECT count(*) FROM documents WHERE state IN ('uploading', 'processing')")?
+        + plant.count("SELECT count(*) FROM jobs WHERE state NOT IN ('done', 'dead', 'cancelled')")?;
+    for (what, sql) in DOUBLES {
+        let count = plant.count(sql)?;
+        verdict.duplicated += count;
+        if count > 0 {
+            verdict.differences.push(format!("{count} {what}"));
+        }
+    }
+    let rows = |sql: &'static str| -> Result<Vec<(String, i64)>> {
+        plant.runtime.block_on(async { Ok(sqlx::query_as(sql).fetch_all(&mut plant.owner().await?).await?) })
+    };
+    let known: BTreeSet<String> =
+        rows("SELECT name, count(*) FROM documents WHERE state NOT IN ('expired') GROUP BY name")?
+            .into_iter()
+            .map(|row| row.0)
+            .collect();
+    let lost: Vec<&String> = acknowledged.iter().filter(|name| !known.contains(*name)).collect();
+    verdict.lost = lost.len() as i64;
+    verdict.differences.extend(lost.into_iter().take(5).map(|name| format!("lost: {name}")));
+    verdict.states =
+        rows("SELECT state || coalesce(' ' || code, ''), count(*) FROM documents GROUP BY 1")?.into_iter().collect();
+    verdict.attempts =
+        rows("SELECT coalesce(outcome, 'open'), count(*) FROM attempts GROUP BY 1")?.into_iter().collect();
+    verdict.invariant_violations = violations(plant)?;
+    Ok(())
+}
+
+/// What the doctor and the queries above find, once healing had its time.
+fn violations(plant: &Plant) -> Result<Vec<String>> {
+    let started = Instant::now();
+    loop {
+        let mut found = Vec::new();
+        match plant.ask(&["doctor"]) {
+            Ok(report) => {
+                let invariants = report["invariants"].as_array().cloned().unwrap_or_default();
+                if invariants.is_empty() {
+                    found.push("doctor: the API did not evaluate the invariants".to_owned());
+                }
+                for invariant in invariants {
+                    for violation in invariant["violations"].as_array().into_iter().flatten() {
+                        found.push(format!("{}: {} {}", invariant["name"], violation["subject"], violation["detail"]));
+                    }
+                }
+            }
+            Err(error) => found.push(format!("doctor: {error:#}")),
+        }
+        for (name, sql) in CONTENT {
+            match plant.count(sql)? {
+                0 => {}
+                count => found.push(format!("{name}: {count}")),
+            }
+        }
+        if found.is_empty() || started.elapsed() > GRACE {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// For every fault: seconds from its end (a kill: from the kill) until an attempt that began afterwards was done.
+pub fn recovery(plant: &Plant, faults: &[Happened], verdict: &mut Verdict) -> Result<()> {
+    let done: Vec<(OffsetDateTime, OffsetDateTime)> = plant.runtime.block_on(async {
+        let sql = "SELECT started_at, finished_at FROM attempts WHERE outcome = 'done' ORDER BY started_at";
+        anyhow::Ok(sqlx::query_as(sql).fetch_all(&mut plant.owner().await?).await?)
+    })?;
+    let mut by_kind: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for fault in faults {
+        let secs = by_kind.entry(fault.kind.name().to_owned()).or_default();
+        let from = done.partition_point(|(started, _)| *started < fault.healed_at);
+        // The first to start need not be the first to end, but one of the next few is.
+        if let Some(first) = done[from..].iter().take(32).map(|(_, finished)| *finished).min() {
+            secs.push((first - fault.healed_at).as_seconds_f64());
+        }
+    }
+    verdict.recoveries(by_kind);
+    Ok(())
+}
+
+/// Nearest rank, to hundredths.
+fn percentile(values: &[f64], share: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(rank).map(|value| (value * 100.0).round() / 100.0)
+}

@@ -1,0 +1,27 @@
+//! A short campaign and a part of the crash-point sweep, as the continuous integration runs them. The long ones are
+//! flags of the same program.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+/// Runs the program; its line of JSON when nothing was lost, doubled, stuck, violated or different.
+fn chaos(arguments: &[&str]) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_chaos")).args(arguments).arg("--json").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("chaos {}: {text}", arguments.join(" "));
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_stuck_while_everything_breaks() {
+    let verdict = chaos(&["--documents", "40", "--kills", "10", "--seed", "4"]);
+    assert_eq!(verdict["kills"], 10);
+    assert_eq!(verdict["export_equal"], true);
+}
+
+#[test]
+fn a_process_may_die_at_any_point() {
+    let verdict = chaos(&["--documents", "13", "--crash-points", "--lease", "1", "--seed", "4"]);
+    assert!(verdict["kinds"]["points"]["met"].as_u64().unwrap() >= 60, "{verdict}");
+}
