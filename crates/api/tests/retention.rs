@@ -46,19 +46,20 @@ async fn a_file_goes_when_its_time_is_over_and_what_was_made_of_it_stays() {
     let published = publish(&api, &tenant, "a.txt", &["The reactor is painted green."]).await;
     let view = set(&api, &tenant, json!({"raw_days": 30})).await;
     assert_eq!((&view["tenant"]["raw_days"], &view["pipelines"]["default"]["raw_days"]), (&json!(30), &json!(30)));
-    let apply = |dry_run: bool| api.post(&tenant.key, "/v1/retention/apply", &json!({"dry_run": dry_run}));
-    assert_eq!(apply(false).await.ok()["raw"], json!([]), "it is young");
+    let apply =
+        async |dry_run: bool| api.post(&tenant.key, "/v1/retention/apply", &json!({"dry_run": dry_run})).await.ok();
+    assert_eq!(apply(false).await["raw"], json!([]), "it is young");
     execute(&api, tenant.id, "UPDATE document_versions SET accepted_at = now() - interval '31 days'").await;
     let before = objects(&api, &tenant).await.len();
-    let planned = apply(true).await.ok();
+    let planned = apply(true).await;
     assert_eq!((planned["raw"].as_array().unwrap().len(), objects(&api, &tenant).await.len()), (1, before));
-    let applied = apply(false).await.ok();
+    let applied = apply(false).await;
     assert_eq!((&applied["raw"], &applied["removed"]["objects"]), (&planned["raw"], &json!(1)), "{applied}");
     assert!(objects(&api, &tenant).await.iter().all(|key| !key.contains("/accepted/")));
     let path = format!("/v1/documents/{}", published.document);
     assert_eq!(api.get(&tenant.key, &format!("{path}/text")).await.ok()["text"], "The reactor is painted green.");
     assert_eq!(api.get(&tenant.key, &format!("{path}/versions")).await.ok()[0]["file_removed"], true);
-    assert_eq!(apply(false).await.ok()["raw"], json!([]), "once");
+    assert_eq!(apply(false).await["raw"], json!([]), "once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,9 +102,9 @@ async fn intermediate_results_go_and_the_text_that_answers_stays() {
     let tenant = api.tenant().await;
     let published = publish(&api, &tenant, "a.txt", &["Some passage."]).await;
     execute(&api, tenant.id, "UPDATE runs SET settled_at = now() - interval '8 days'").await;
-    let plan =
-        retention::plan(&api.world.database, tenant.id, &rules(Rules { artifacts_days: Some(7), ..Rules::default() }));
-    let counts = retention::apply(&stores(&api), tenant.id, plan.await.unwrap()).await.unwrap();
+    let pipelines = rules(Rules { artifacts_days: Some(7), ..Rules::default() });
+    let plan = retention::plan(&api.world.database, tenant.id, &pipelines).await.unwrap();
+    let counts = retention::apply(&stores(&api), tenant.id, plan).await.unwrap();
     assert_eq!((counts.artifacts, counts.objects), (1, 1), "the list of chunks; quotes are read from the text");
     let text = api.get(&tenant.key, &format!("/v1/documents/{}/text", published.document)).await.ok();
     assert_eq!(text["text"], "Some passage.");

@@ -3,9 +3,9 @@
 pub mod api;
 pub mod files;
 mod keys;
+pub mod lifecycle;
 mod mcp;
 pub mod prompts;
-pub mod lifecycle;
 pub mod query;
 mod show;
 pub mod upload;

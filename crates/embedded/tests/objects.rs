@@ -127,6 +127,18 @@ async fn of_racing_uploads_exactly_one_wins_and_its_bytes_stay_also_after_a_rest
 }
 
 #[tokio::test]
+async fn a_refusal_arrives_though_the_body_is_still_on_its_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = start(&folder).await;
+    let signed = store.put("there", true).await;
+    assert_eq!(store.send(&signed, &[], b"x", usize::MAX).await.0, 200);
+    for _ in 0..20 {
+        assert_eq!(store.send(&signed, &[], &[7; 3_000_000], usize::MAX).await.0, 412);
+    }
+    store.end().await;
+}
+
+#[tokio::test]
 async fn what_was_not_signed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = start(&folder).await;

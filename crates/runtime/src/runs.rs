@@ -172,14 +172,6 @@ pub async fn cancel_run(connection: &mut PgConnection, id: RunId) -> Result<bool
     if changes.settled.is_none() {
         return Ok(false);
     }
-    sqlx::query(
-        "UPDATE attempts a SET outcome = 'cancelled', finished_at = now() FROM jobs j
-         WHERE j.tenant_id = current_tenant() AND j.run_id = $1 AND j.state = 'leased'
-           AND a.tenant_id = j.tenant_id AND a.job_id = j.id AND a.fence = j.fence AND a.outcome IS NULL",
-    )
-    .bind(id.0)
-    .execute(&mut *connection)
-    .await?;
     apply(connection, &locked, &graph, &changes).await?;
     Ok(true)
 }

@@ -68,11 +68,8 @@ pub async fn run(cli: &Cli, args: &UsageArgs, api: &Api) -> Result<(), Ending> {
 }
 
 async fn report(cli: &Cli, args: &UsageArgs, api: &Api) -> Result<(), Ending> {
-    let query = [
-        ("from", args.from.clone()),
-        ("until", args.until.clone()),
-        ("all", args.all.then(|| "true".to_owned())),
-    ];
+    let query =
+        [("from", args.from.clone()), ("until", args.until.clone()), ("all", args.all.then(|| "true".to_owned()))];
     let report = api.get("/v1/usage", &query).await?;
     if cli.json {
         output::json(&report);
@@ -102,7 +99,9 @@ fn budgets(cli: &Cli, view: &Value) {
         return;
     }
     let spent = |name: &str| match name {
-        "total" => json!(view["spent_microusd"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_i64()).sum::<i64>()),
+        "total" => {
+            json!(view["spent_microusd"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_i64()).sum::<i64>())
+        }
         name => view["spent_microusd"].get(name).cloned().unwrap_or(json!(0)),
     };
     let row = |(name, budget): (&String, &Value)| {

@@ -182,16 +182,14 @@ async fn summaries(
     }
     let mut measures = Vec::new();
     for (kind, scores) in &scores {
-        let parts: [(&str, fn(&Rouge) -> f64); 4] = [
-            ("rouge1", |score| score.one),
-            ("rouge2", |score| score.two),
-            ("rougeL", |score| score.longest),
-            ("coverage", |score| score.coverage),
-        ];
-        for (part, of) in parts {
+        let mut mean = |part: &str, of: fn(&Rouge) -> f64| {
             let cases = scores.iter().map(|(document, score)| (document.clone(), of(score))).collect();
             measures.push(Measure::mean_of(format!("{kind}.{part}"), cases));
-        }
+        };
+        mean("rouge1", |score| score.one);
+        mean("rouge2", |score| score.two);
+        mean("rougeL", |score| score.longest);
+        mean("coverage", |score| score.coverage);
     }
     let facts =
         [("documents", documents.len().into()), ("sentences", sentences.into()), ("engine", "extractive".into())];

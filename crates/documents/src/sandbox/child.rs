@@ -33,7 +33,13 @@ fn serve(setup: &ParseSetup) -> ExitCode {
     let status = File::open("/proc/self/status").ok();
     let engine = setup.pdfium.as_deref().and_then(|library| pdf::Engine::load(library).ok());
     let (stdin, stdout): (Stdin, Stdout) = (std::io::stdin(), std::io::stdout());
-    let mut pipes = Pipes { input: stdin.lock(), output: stdout.lock(), packs: Vec::new(), bad_pages: Vec::new(), replies: HashMap::new() };
+    let mut pipes = Pipes {
+        input: stdin.lock(),
+        output: stdout.lock(),
+        packs: Vec::new(),
+        bad_pages: Vec::new(),
+        replies: HashMap::new(),
+    };
     let size = status.as_ref().map_or(0, |file| status::read(file).size_bytes);
     let walls = Walls {
         address_space_bytes: size + setup.memory_bytes,

@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod get;
 mod lifecycle;
+mod lingering;
 mod meta;
 mod put;
 mod service;
@@ -25,6 +26,7 @@ use hyper::header::{HeaderValue, SERVER};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::graceful::GracefulShutdown;
+use lingering::Lingering;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use service::ObjectService;
@@ -99,7 +101,8 @@ pub async fn serve(
                 Ok::<_, s3s::HttpError>(response)
             }
         });
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(socket), named).into_owned());
+        let connection =
+            graceful.watch(server.serve_connection(TokioIo::new(Lingering::new(socket)), named).into_owned());
         tokio::spawn(async move {
             let _ = connection.await;
         });

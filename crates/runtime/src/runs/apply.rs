@@ -107,6 +107,19 @@ pub(crate) async fn apply(
         .execute(&mut *connection)
         .await?;
     }
+    let is_cancelled = |job: &GraphJob| job.state == JobState::Cancelled;
+    let cancelled: Vec<Uuid> =
+        changes.jobs.iter().filter(|id| graph.job(**id).is_some_and(is_cancelled)).map(|id| id.0).collect();
+    if !cancelled.is_empty() {
+        // After the update, which waits for a claim under way: its attempt is seen here.
+        sqlx::query(
+            "UPDATE attempts SET outcome = 'cancelled', finished_at = now()
+             WHERE tenant_id = current_tenant() AND job_id = ANY($1) AND outcome IS NULL",
+        )
+        .bind(cancelled)
+        .execute(&mut *connection)
+        .await?;
+    }
     if let Some((state, code)) = &changes.settled {
         settle(connection, run, *state, code.as_deref()).await?;
     }

@@ -160,7 +160,7 @@ impl Plant {
     /// Starts every process that is not there: what a supervisor does.
     pub fn revive(&self, except: &[&str]) -> Result<()> {
         for (name, _) in self.processes {
-            if !except.contains(&name) && self.pid(name).is_none() {
+            if !except.contains(name) && self.pid(name).is_none() {
                 self.run(name, &[])?;
             }
         }
