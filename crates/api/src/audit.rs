@@ -30,22 +30,20 @@ pub async fn record(
     subject: &str,
     data: Value,
 ) -> Result<(), DbError> {
-    let tenant = principal.tenant_id;
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('audit:' || current_tenant()::text, 0))")
         .execute(&mut *connection)
         .await?;
-    let (last, at): (Option<(i64, Vec<u8>)>, OffsetDateTime) = {
-        let last = sqlx::query_as(
-            "SELECT seq, hash FROM audit_log WHERE tenant_id = current_tenant() ORDER BY seq DESC LIMIT 1",
-        )
-        .fetch_optional(&mut *connection)
-        .await?;
-        (last, sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?)
-    };
+    let last: Option<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT seq, hash FROM audit_log WHERE tenant_id = current_tenant() ORDER BY seq DESC LIMIT 1")
+            .fetch_optional(&mut *connection)
+            .await?;
+    // The chain of the tenant that is acted on, which an operator of the installation need not belong to.
+    let (tenant, at): (uuid::Uuid, OffsetDateTime) =
+        sqlx::query_as("SELECT current_tenant(), clock_timestamp()").fetch_one(&mut *connection).await?;
     let (seq, previous) = last.map_or((1, GENESIS.to_vec()), |(seq, hash)| (seq + 1, hash));
     let principal = Some(principal.principal_id.0);
     let row = Row { seq, principal_id: principal, action: action.to_owned(), subject: subject.to_owned(), data, at };
-    let hash = row.hash(tenant, &previous);
+    let hash = row.hash(tenant.into(), &previous);
     sqlx::query(
         "INSERT INTO audit_log (tenant_id, seq, principal_id, action, subject, data, at, previous_hash, hash)
          VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8)",

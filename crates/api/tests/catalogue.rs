@@ -113,10 +113,10 @@ async fn the_engine_role_reads_no_text() {
          WHERE table_schema = 'public' AND has_column_privilege('docmill_engine', format('%I.%I', table_schema, table_name)::regclass, column_name, 'SELECT')
            AND (table_name IN ('chunks', 'vectors', 'extractions', 'summaries', 'answers', 'webhook_endpoints', 'document_events',
                                'idempotency_keys', 'audit_log', 'stage_cache', 'ledger', 'answer_feedback', 'conversations',
-                               'conversation_messages', 'model_cache')
+                               'conversation_messages', 'model_cache', 'condemned')
                 OR (table_name, column_name) IN (('documents', 'name'), ('documents', 'metadata'), ('documents', 'external_id'),
                     ('documents', 'labels'), ('documents', 'origin_path'), ('document_versions', 'title'), ('deliveries', 'payload'),
-                    ('deletions', 'embed_hashes'), ('deletions', 'subject')))",
+                    ('deletions', 'subject')))",
     )
     .await;
     assert!(readable.is_empty(), "the engine role can read {readable:?}");

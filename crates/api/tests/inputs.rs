@@ -6,6 +6,7 @@ mod support;
 use axum::body::Body;
 use axum::http::{Method, Request, header};
 use docmill_api::keys;
+use docmill_platform::layout::upload_key;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use support::{Api, declaration, put, put_status, request};
@@ -131,7 +132,7 @@ async fn an_object_that_is_not_what_was_declared_is_named() {
     let tenant = api.tenant().await;
     let created = api.post(&tenant.key, "/v1/documents", &declaration("a.txt", b"some bytes")).await.ok();
     let (id, version) = (created["id"].as_str().unwrap(), created["version_id"].as_str().unwrap());
-    let key = format!("{}/uploads/{version}", tenant.id);
+    let key = upload_key(tenant.id, version.parse().unwrap());
     for (bytes, field) in [(&b"longer than declared"[..], "size"), (b"same bytes", "sha256")] {
         api.world.blobs.put(&key, bytes.into(), &docmill_model::Sha256Hex::of(bytes)).await.unwrap();
         let refused = api.post(&tenant.key, &format!("/v1/documents/{id}/complete"), &Value::Null).await;
@@ -149,7 +150,8 @@ async fn an_object_changed_after_completion_changes_nothing() {
     let (id, version) = (created["id"].as_str().unwrap(), created["version_id"].as_str().unwrap());
     api.post(&tenant.key, &format!("/v1/documents/{id}/complete"), &Value::Null).await.ok();
     let evil = docmill_model::Sha256Hex::of(b"evil bytes");
-    api.world.blobs.put(&format!("{}/uploads/{version}", tenant.id), b"evil bytes"[..].into(), &evil).await.unwrap();
+    let key = upload_key(tenant.id, version.parse().unwrap());
+    api.world.blobs.put(&key, b"evil bytes"[..].into(), &evil).await.unwrap();
     api.post(&tenant.key, &format!("/v1/documents/{id}/complete"), &Value::Null).await.ok();
     let sha256 = docmill_model::Sha256Hex::of(b"some bytes");
     let accepted = api.world.blobs.get_verified(&format!("{}/accepted/{sha256}", tenant.id), &sha256).await.unwrap();

@@ -9,7 +9,7 @@ use crate::remove::{self, Condemned};
 use crate::{Stores, finish};
 use docmill_model::{Failure, TenantId};
 use docmill_platform::database::DbError;
-use docmill_platform::layout::{accepted_prefix, artifact_prefix, upload_prefix};
+use docmill_platform::layout::{accepted_prefix, artifact_key, artifact_prefix, upload_prefix};
 use sqlx::PgConnection;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -41,9 +41,9 @@ impl Default for Ages {
 /// Of the database and the object store.
 pub async fn pass(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<Counts, Failure> {
     let strays = strays(stores, tenant, ages).await?;
-    let condemned = stores
-        .database
-        .write(tenant, move |connection| Box::pin(async move { condemn_unused(connection, ages, strays).await }));
+    let condemned = stores.database.write(tenant, move |connection| {
+        Box::pin(async move { condemn_unused(connection, tenant, ages, strays).await })
+    });
     let Some(id) = condemned.await? else { return Ok(Counts::default()) };
     finish::finish(stores, tenant, id).await?;
     let read = stores.database.read(tenant, move |connection| Box::pin(receipt::find(connection, id)));
@@ -51,17 +51,23 @@ pub async fn pass(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<Count
 }
 
 /// Finds what is unused and condemns it in one transaction; `None` when there is nothing.
-async fn condemn_unused(connection: &mut PgConnection, ages: Ages, strays: Strays) -> Result<Option<Uuid>, DbError> {
+async fn condemn_unused(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    ages: Ages,
+    strays: Strays,
+) -> Result<Option<Uuid>, DbError> {
     // Passes over one tenant take turns, or two would condemn the same.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('collect:' || current_tenant()::text, 0))")
         .execute(&mut *connection)
         .await?;
     let mut counts = Counts { cached_results: forget(connection, ages.cached).await?, ..Counts::default() };
     let generations = generations(connection, ages.unreferenced, &mut counts).await?;
+    adopt(connection, tenant, &strays.artifacts).await?;
     let condemned = Condemned {
         embed_hashes: unused_vectors(connection, ages.unreferenced).await?,
         artifacts: unused_artifacts(connection, ages.unreferenced).await?,
-        accepted: still_unused(connection, strays.accepted).await?,
+        accepted: sqlx::query_scalar(UNUSED_ACCEPTED).bind(strays.accepted).fetch_all(&mut *connection).await?,
         uploads: strays.uploads,
         is_upload_open: false,
     };
@@ -148,69 +154,72 @@ async fn unused_artifacts(connection: &mut PgConnection, age: Duration) -> Resul
 }
 
 /// Objects without a row that accounts for them.
-#[derive(Default)]
 struct Strays {
     /// SHA-256 of accepted files.
     accepted: Vec<String>,
-    /// Keys: uploads that are no longer wanted, artifacts whose row is gone.
+    /// Keys of uploads that are no longer wanted.
     uploads: Vec<String>,
+    /// SHA-256 of artifacts whose row is gone.
+    artifacts: Vec<String>,
 }
+
+/// Of names under a prefix those that no row accounts for.
+const UNUSED_ACCEPTED: &str = "SELECT unnest($1::text[]) EXCEPT SELECT sha256 FROM document_versions
+    WHERE tenant_id = current_tenant() AND upload_state IN ('pending', 'accepted') AND raw_removed_at IS NULL";
+const UNWANTED_UPLOADS: &str = "SELECT unnest($1::text[]) EXCEPT SELECT id::text FROM document_versions
+    WHERE tenant_id = current_tenant() AND upload_state = 'pending'";
+const UNKNOWN_ARTIFACTS: &str = "SELECT name FROM unnest($1::text[]) AS name WHERE name ~ '^[0-9a-f]{64}$'
+    EXCEPT SELECT sha256 FROM artifacts WHERE tenant_id = current_tenant()";
 
 /// Looks through the tenant's objects. Objects younger than the age are left: their row may be on its way.
 async fn strays(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<Strays, Failure> {
     let limit = OffsetDateTime::now_utc() - ages.unreferenced;
-    let accepted = old_names(stores, &accepted_prefix(tenant), limit).await?;
-    let uploads = old_names(stores, &upload_prefix(tenant), limit).await?;
-    let artifacts = old_names(stores, &artifact_prefix(tenant), limit).await?;
-    let read = stores.database.read(tenant, move |connection| {
-        Box::pin(async move {
-            let accepted = still_unused(connection, accepted).await?;
-            let uploads: Vec<String> = sqlx::query_scalar(
-                "SELECT unnest($1::text[]) EXCEPT SELECT id::text FROM document_versions
-                 WHERE tenant_id = current_tenant() AND upload_state = 'pending'",
-            )
-            .bind(uploads)
-            .fetch_all(&mut *connection)
-            .await?;
-            let artifacts: Vec<String> = sqlx::query_scalar(
-                "SELECT unnest($1::text[]) EXCEPT SELECT sha256 FROM artifacts WHERE tenant_id = current_tenant()",
-            )
-            .bind(artifacts)
-            .fetch_all(connection)
-            .await?;
-            Ok((accepted, uploads, artifacts))
-        })
-    });
-    let (accepted, uploads, artifacts) = read.await?;
-    let uploads = uploads.iter().map(|name| format!("{}{name}", upload_prefix(tenant)));
-    let artifacts = artifacts.iter().map(|sha256| format!("{}{}/{sha256}", artifact_prefix(tenant), &sha256[..2]));
-    Ok(Strays { accepted, uploads: uploads.chain(artifacts).collect() })
+    let prefix = upload_prefix(tenant);
+    let uploads = unaccounted(stores, tenant, &prefix, limit, UNWANTED_UPLOADS).await?;
+    Ok(Strays {
+        accepted: unaccounted(stores, tenant, &accepted_prefix(tenant), limit, UNUSED_ACCEPTED).await?,
+        uploads: uploads.into_iter().map(|name| format!("{prefix}{name}")).collect(),
+        artifacts: unaccounted(stores, tenant, &artifact_prefix(tenant), limit, UNKNOWN_ARTIFACTS).await?,
+    })
 }
 
-/// Of accepted files those no version needs.
-async fn still_unused(connection: &mut PgConnection, accepted: Vec<String>) -> Result<Vec<String>, DbError> {
-    let unused = sqlx::query_scalar(
-        "SELECT unnest($1::text[]) EXCEPT SELECT sha256 FROM document_versions
-         WHERE tenant_id = current_tenant() AND upload_state IN ('pending', 'accepted') AND raw_removed_at IS NULL",
-    )
-    .bind(accepted)
-    .fetch_all(connection)
-    .await?;
-    Ok(unused)
-}
-
-/// The last part of the keys under a prefix whose objects were written before `limit`.
-async fn old_names(stores: &Stores, prefix: &str, limit: OffsetDateTime) -> Result<Vec<String>, Failure> {
-    let mut names = Vec::new();
+/// The last parts of keys under a prefix whose objects were written before `limit` and which `query` lets through, until
+/// there are enough for one pass.
+async fn unaccounted(
+    stores: &Stores,
+    tenant: TenantId,
+    prefix: &str,
+    limit: OffsetDateTime,
+    query: &'static str,
+) -> Result<Vec<String>, Failure> {
+    let mut strays = Vec::new();
     let mut after: Option<String> = None;
-    loop {
+    while strays.len() < BATCH as usize {
         let page = stores.blobs().list(prefix, after.as_deref()).await?;
-        let Some(last) = page.last() else { return Ok(names) };
+        let Some(last) = page.last() else { break };
         after = Some(last.key.clone());
         let old = page.iter().filter(|entry| entry.modified < limit);
-        names.extend(old.filter_map(|entry| entry.key.rsplit('/').next()).map(str::to_owned));
-        if names.len() >= BATCH as usize {
-            return Ok(names);
-        }
+        let names: Vec<String> = old.filter_map(|entry| entry.key.rsplit('/').next()).map(str::to_owned).collect();
+        let read = stores.database.read(tenant, move |connection| {
+            Box::pin(async move { Ok(sqlx::query_scalar::<_, String>(query).bind(names).fetch_all(connection).await?) })
+        });
+        strays.extend(read.await?);
     }
+    Ok(strays)
+}
+
+/// Gives artifacts without a row one again, so that a writer of equal bytes and the collection take turns at it.
+async fn adopt(connection: &mut PgConnection, tenant: TenantId, sha256s: &[String]) -> Result<(), DbError> {
+    let keys: Vec<String> =
+        sha256s.iter().filter_map(|sha256| sha256.parse().ok()).map(|sha256| artifact_key(tenant, &sha256)).collect();
+    sqlx::query(
+        "INSERT INTO artifacts (tenant_id, sha256, size_bytes, key, created_at)
+         SELECT current_tenant(), sha256, 0, key, 'epoch' FROM unnest($1::text[], $2::text[]) AS stray (sha256, key)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(sha256s)
+    .bind(keys)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Deletions somebody asks for: a document, or a collection.
 //!
 //! A document's rows go in the transaction of the request: it is out of every listing, search and answer when the call
-//! returns. A collection's receipt is written at once, its documents go in batches. Answers that quoted what is gone show
+//! returns. So is a collection, whose documents then go in batches. Answers that quoted what is gone show
 //! `withdrawn`.
 
 use crate::receipt::Cause;
@@ -90,35 +90,42 @@ pub async fn document(
     labels: Option<&[String]>,
     embedded: Vec<Vec<u8>>,
 ) -> Result<Removed, DbError> {
-    let documents = family(connection, &[id.0], labels).await?;
+    let documents = family(connection, &[id.0], labels, false).await?;
     lock(connection, &documents, Some(id)).await?;
     let receipt = remove::open(connection, cause, &id.to_string(), principal, true).await?;
     let generations = remove::documents(connection, receipt, &documents, embedded).await?;
     Ok(Removed { receipt, documents: documents.len(), generations })
 }
 
-/// The documents and their children, as far as the caller may see the former.
+/// The documents and their children, as far as the caller may see the former; `also_doomed` includes those of a
+/// collection that is being deleted.
 async fn family(
     connection: &mut PgConnection,
     documents: &[Uuid],
     labels: Option<&[String]>,
+    also_doomed: bool,
 ) -> Result<Vec<Uuid>, DbError> {
     let family = sqlx::query_scalar(
         "WITH RECURSIVE doomed AS (
-             SELECT id FROM documents WHERE tenant_id = current_tenant() AND id = ANY ($1) AND deleted_at IS NULL
+             SELECT id FROM documents WHERE tenant_id = current_tenant() AND id = ANY ($1) AND (deleted_at IS NULL OR $3)
                                         AND ($2::text[] IS NULL OR labels = '{}' OR labels && $2)
              UNION SELECT c.id FROM documents c JOIN doomed p ON c.parent_id = p.id WHERE c.tenant_id = current_tenant())
          SELECT id FROM doomed",
     )
     .bind(documents)
     .bind(labels)
+    .bind(also_doomed)
     .fetch_all(connection)
     .await?;
     Ok(family)
 }
 
 /// Locks documents, runs first: the engine settles in that order.
-async fn lock(connection: &mut PgConnection, documents: &[Uuid], wanted: Option<DocumentId>) -> Result<(), DbError> {
+pub(crate) async fn lock(
+    connection: &mut PgConnection,
+    documents: &[Uuid],
+    wanted: Option<DocumentId>,
+) -> Result<(), DbError> {
     sqlx::query(
         "SELECT id FROM runs WHERE tenant_id = current_tenant() AND document_id = ANY ($1) ORDER BY id FOR UPDATE",
     )
@@ -138,7 +145,8 @@ async fn lock(connection: &mut PgConnection, documents: &[Uuid], wanted: Option<
     }
 }
 
-/// Opens the receipt of a collection's deletion, in the caller's transaction; [`advance`] then removes its documents.
+/// Opens the receipt of a collection's deletion, in the caller's transaction. Its documents are out of every listing,
+/// search and declaration from the commit on; [`advance`] then removes them.
 /// Returns the receipt's id and how many documents there are.
 ///
 /// # Errors
@@ -148,12 +156,13 @@ pub async fn collection(
     name: &str,
     principal: PrincipalId,
 ) -> Result<(Uuid, i64), DbError> {
-    let documents: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM documents WHERE tenant_id = current_tenant() AND collection = $1 AND deleted_at IS NULL",
+    let doomed = sqlx::query(
+        "UPDATE documents SET deleted_at = now() WHERE tenant_id = current_tenant() AND collection = $1 AND deleted_at IS NULL",
     )
     .bind(name)
-    .fetch_one(&mut *connection)
+    .execute(&mut *connection)
     .await?;
+    let documents = doomed.rows_affected() as i64;
     if documents == 0 {
         return Err(Failure::new(Code::NotFound, "no such collection").into());
     }
@@ -162,13 +171,13 @@ pub async fn collection(
 }
 
 /// Removes the next batch of a collection that is being deleted; true once none of its documents is left. Documents
-/// declared after the request stay.
+/// declared after the request are not among them.
 pub(crate) async fn advance(stores: &Stores, tenant: TenantId, receipt: Uuid) -> Result<bool, Failure> {
     let batch = stores.database.read(tenant, move |connection| {
         Box::pin(async move {
             let batch: Vec<Uuid> = sqlx::query_scalar(
                 "SELECT d.id FROM documents d JOIN deletions x ON x.tenant_id = d.tenant_id AND x.id = $1
-                 WHERE d.tenant_id = current_tenant() AND d.collection = x.subject AND d.created_at <= x.created_at
+                 WHERE d.tenant_id = current_tenant() AND d.collection = x.subject AND d.deleted_at IS NOT NULL
                  ORDER BY d.id LIMIT $2",
             )
             .bind(receipt)
@@ -203,7 +212,7 @@ pub(crate) async fn advance(stores: &Stores, tenant: TenantId, receipt: Uuid) ->
                     .await?;
                 return Ok(true);
             }
-            let documents = family(connection, &batch, None).await?;
+            let documents = family(connection, &batch, None, true).await?;
             lock(connection, &documents, None).await?;
             let generations = remove::documents(connection, receipt, &documents, embedded).await?;
             remove::withdraw(connection, &generations).await?;

@@ -1,11 +1,13 @@
 //! The second half of every deletion: vectors, artifacts and objects that nothing else of the tenant uses.
 //!
 //! What is condemned goes once the runs that were open when it was condemned have settled: they may rely on a vector or
-//! an object without a row that says so yet. Later runs see the condemnation and renew what they need.
+//! an object without a row that says so yet. Later runs see the condemnation and renew what they need. It goes in small
+//! steps, each of which commits what it did, so that a deletion of any size ends, however often it is interrupted.
 
 use crate::Stores;
 use crate::receipt::{self, Counts};
 use docmill_model::{Code, Failure, TenantId};
+use docmill_platform::artifacts::{Share, lock_accepted};
 use docmill_platform::blobs::Blobs;
 use docmill_platform::database::DbError;
 use docmill_platform::layout::accepted_key;
@@ -13,16 +15,22 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// What one deletion condemns.
-#[derive(sqlx::FromRow)]
-struct Open {
-    embed_hashes: Vec<Vec<u8>>,
-    artifacts: Vec<String>,
-    accepted: Vec<String>,
-    uploads: Vec<String>,
-    created_at: OffsetDateTime,
+/// Objects removed in one step.
+const OBJECTS: i64 = 50;
+/// Vectors removed in one step.
+const VECTORS: i64 = 5_000;
+
+/// A deletion whose rows are gone.
+struct Open<'a> {
+    stores: &'a Stores,
+    tenant: TenantId,
+    id: Uuid,
+    /// Runs begun before may rely on what is condemned; what was made or renewed since is spared.
     waits_for: OffsetDateTime,
+    /// No signed URL is left that could bring an upload back.
     is_due: bool,
+    /// A run is open that may rely on what is condemned.
+    is_busy: bool,
 }
 
 /// Removes what is condemned under receipt `id` and nothing else uses; true when nothing is left to do.
@@ -30,68 +38,210 @@ struct Open {
 /// # Errors
 /// `DATABASE_UNAVAILABLE`, `STORE_UNAVAILABLE`: the rest is done by the next call.
 pub(crate) async fn finish(stores: &Stores, tenant: TenantId, id: Uuid) -> Result<bool, Failure> {
-    // Committed before the look at open runs, so that a run begun later sees what is condemned.
-    let marked = stores.database.write(tenant, move |connection| {
-        Box::pin(async move {
-            sqlx::query(
-                "UPDATE deletions SET waits_for = clock_timestamp()
-                 WHERE tenant_id = current_tenant() AND id = $1 AND finished_at IS NULL AND waits_for IS NULL AND rows_removed",
-            )
-            .bind(id)
-            .execute(connection)
-            .await?;
-            Ok(())
-        })
-    });
-    marked.await?;
-    let blobs = stores.blobs().clone();
-    let finished = stores
-        .database
-        .write(tenant, move |connection| Box::pin(async move { finish_in(connection, &*blobs, tenant, id).await }));
-    Ok(finished.await?)
-}
-
-async fn finish_in(
-    connection: &mut PgConnection,
-    blobs: &dyn Blobs,
-    tenant: TenantId,
-    id: Uuid,
-) -> Result<bool, DbError> {
-    let open: Option<Open> = sqlx::query_as(
-        "SELECT embed_hashes, artifacts, accepted, uploads, created_at, waits_for, finish_after <= now() AS is_due FROM deletions
-         WHERE tenant_id = current_tenant() AND id = $1 AND finished_at IS NULL AND waits_for IS NOT NULL FOR UPDATE SKIP LOCKED",
-    )
-    .bind(id)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(open) = open else { return Ok(false) };
-    let mut counts = Counts::default();
-    for key in &open.uploads {
-        counts.objects += remove_object(blobs, key).await?;
-    }
-    let busy: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM runs WHERE tenant_id = current_tenant() AND state = 'running' AND created_at < $1)",
-    )
-    .bind(open.waits_for)
-    .fetch_one(&mut *connection)
-    .await?;
-    if busy {
+    let Some(open) = Open::find(stores, tenant, id).await? else { return Ok(false) };
+    open.uploads().await?;
+    if open.is_busy {
         return Ok(false);
     }
-    remove_vectors(connection, &open, &mut counts).await?;
-    remove_artifacts(connection, blobs, &open, &mut counts).await?;
-    remove_accepted(connection, blobs, tenant, &open, &mut counts).await?;
-    receipt::add(connection, id, &counts).await?;
+    open.vectors().await?;
+    open.artifacts().await?;
+    open.accepted().await?;
+    open.close().await
+}
+
+impl<'a> Open<'a> {
+    async fn find(stores: &'a Stores, tenant: TenantId, id: Uuid) -> Result<Option<Open<'a>>, Failure> {
+        // Committed before the look at open runs, so that a run begun later sees what is condemned.
+        let marked = stores.database.write(tenant, move |connection| {
+            Box::pin(async move {
+                let open: Option<(OffsetDateTime, bool)> = sqlx::query_as(
+                    "UPDATE deletions SET waits_for = coalesce(waits_for, clock_timestamp())
+                     WHERE tenant_id = current_tenant() AND id = $1 AND finished_at IS NULL AND rows_removed
+                     RETURNING waits_for, finish_after <= now()",
+                )
+                .bind(id)
+                .fetch_optional(connection)
+                .await?;
+                Ok(open)
+            })
+        });
+        let Some((waits_for, is_due)) = marked.await? else { return Ok(None) };
+        let busy = stores.database.read(tenant, move |connection| {
+            Box::pin(async move {
+                let busy: bool = sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM runs WHERE tenant_id = current_tenant() AND state = 'running' AND created_at < $1)",
+                )
+                .bind(waits_for)
+                .fetch_one(connection)
+                .await?;
+                Ok(busy)
+            })
+        });
+        let is_busy = busy.await?;
+        Ok(Some(Open { stores, tenant, id, waits_for, is_due, is_busy }))
+    }
+
+    /// Upload objects. Their names stay on the list while a signed URL could bring one back.
+    async fn uploads(&self) -> Result<(), Failure> {
+        let mut last = None;
+        loop {
+            let keys = self.condemned("upload", last.take(), OBJECTS).await?;
+            let Some(end) = keys.last().cloned() else { return Ok(()) };
+            let mut objects = 0;
+            for key in &keys {
+                objects += remove_object(&**self.stores.blobs(), key).await?;
+            }
+            last = Some(end);
+            let done = if self.is_due { keys } else { Vec::new() };
+            let id = self.id;
+            let noted = self.stores.database.write(self.tenant, move |connection| {
+                Box::pin(
+                    async move { note(connection, id, "upload", &done, Counts { objects, ..Counts::default() }).await },
+                )
+            });
+            noted.await?;
+        }
+    }
+
+    async fn vectors(&self) -> Result<(), Failure> {
+        loop {
+            let names = self.condemned("vector", None, VECTORS).await?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            let (id, before) = (self.id, self.waits_for);
+            let removed = self.stores.database.write(self.tenant, move |connection| {
+                Box::pin(async move {
+                    let removed = sqlx::query(
+                        "DELETE FROM vectors v WHERE v.tenant_id = current_tenant() AND v.created_at < $2
+                           AND v.embed_hash IN (SELECT decode(name, 'hex') FROM unnest($1::text[]) AS name)
+                           AND NOT EXISTS (SELECT 1 FROM chunks c WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash)",
+                    )
+                    .bind(&names)
+                    .bind(before)
+                    .execute(&mut *connection)
+                    .await?;
+                    let counts = Counts { vectors: removed.rows_affected() as i64, ..Counts::default() };
+                    note(connection, id, "vector", &names, counts).await
+                })
+            });
+            removed.await?;
+        }
+    }
+
+    /// Artifacts lose their mark of being stored first, in a transaction of its own: whoever writes equal bytes from then
+    /// on stores them again, also when this ends between the object and its row.
+    async fn artifacts(&self) -> Result<(), Failure> {
+        loop {
+            let names = self.condemned("artifact", None, OBJECTS).await?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            let (id, before, blobs) = (self.id, self.waits_for, self.stores.blobs().clone());
+            let listed = names.clone();
+            let marked = self.stores.database.write(self.tenant, move |connection| {
+                Box::pin(async move { unmark_unused(connection, &listed, before).await })
+            });
+            let unused = marked.await?;
+            let removed = self.stores.database.write(self.tenant, move |connection| {
+                Box::pin(async move {
+                    let counts = remove_unmarked(connection, &*blobs, &unused, before).await?;
+                    note(connection, id, "artifact", &names, counts).await
+                })
+            });
+            removed.await?;
+        }
+    }
+
+    /// Accepted files, one at a time under a lock that a declaration of the same bytes takes as well.
+    async fn accepted(&self) -> Result<(), Failure> {
+        loop {
+            let names = self.condemned("accepted", None, OBJECTS).await?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            for sha256 in names {
+                let (id, tenant, blobs) = (self.id, self.tenant, self.stores.blobs().clone());
+                let removed = self.stores.database.write(tenant, move |connection| {
+                    Box::pin(async move {
+                        lock_accepted(connection, &sha256, Share::Alone).await?;
+                        // Also an upload that is still open counts: its `complete` may already rely on the object.
+                        let used: bool = sqlx::query_scalar(
+                            "SELECT EXISTS (SELECT 1 FROM document_versions WHERE tenant_id = current_tenant() AND sha256 = $1
+                                            AND upload_state IN ('pending', 'accepted') AND raw_removed_at IS NULL)",
+                        )
+                        .bind(&sha256)
+                        .fetch_one(&mut *connection)
+                        .await?;
+                        let objects =
+                            if used { 0 } else { remove_object(&*blobs, &accepted_key(tenant, &sha256)).await? };
+                        let counts = Counts { objects, ..Counts::default() };
+                        note(connection, id, "accepted", &[sha256], counts).await
+                    })
+                });
+                removed.await?;
+            }
+        }
+    }
+
+    /// Ends the receipt when nothing is left on its list.
+    async fn close(&self) -> Result<bool, Failure> {
+        let id = self.id;
+        let closed = self.stores.database.write(self.tenant, move |connection| {
+            Box::pin(async move {
+                let closed = sqlx::query(
+                    "UPDATE deletions d SET finished_at = now() WHERE d.tenant_id = current_tenant() AND d.id = $1
+                       AND d.finished_at IS NULL AND d.finish_after <= now()
+                       AND NOT EXISTS (SELECT 1 FROM condemned c WHERE c.tenant_id = d.tenant_id AND c.deletion_id = d.id)",
+                )
+                .bind(id)
+                .execute(connection)
+                .await?;
+                Ok(closed.rows_affected() == 1)
+            })
+        });
+        Ok(closed.await?)
+    }
+
+    /// The next names of a kind on the list, after `last`.
+    async fn condemned(&self, kind: &'static str, last: Option<String>, limit: i64) -> Result<Vec<String>, Failure> {
+        let id = self.id;
+        let read = self.stores.database.read(self.tenant, move |connection| {
+            Box::pin(async move {
+                let names: Vec<String> = sqlx::query_scalar(
+                    "SELECT name FROM condemned WHERE tenant_id = current_tenant() AND deletion_id = $1 AND kind = $2
+                       AND ($3::text IS NULL OR name > $3) ORDER BY name LIMIT $4",
+                )
+                .bind(id)
+                .bind(kind)
+                .bind(last)
+                .bind(limit)
+                .fetch_all(connection)
+                .await?;
+                Ok(names)
+            })
+        });
+        Ok(read.await?)
+    }
+}
+
+/// Strikes names off the list and adds to what is counted.
+async fn note(
+    connection: &mut PgConnection,
+    id: Uuid,
+    kind: &str,
+    done: &[String],
+    counts: Counts,
+) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE deletions SET embed_hashes = '{}', artifacts = '{}', accepted = '{}',
-                uploads = CASE WHEN $2 THEN '{}' ELSE uploads END, finished_at = CASE WHEN $2 THEN now() END
-         WHERE tenant_id = current_tenant() AND id = $1",
+        "DELETE FROM condemned WHERE tenant_id = current_tenant() AND deletion_id = $1 AND kind = $2 AND name = ANY ($3)",
     )
     .bind(id)
-    .bind(open.is_due)
-    .execute(connection)
+    .bind(kind)
+    .bind(done)
+    .execute(&mut *connection)
     .await?;
-    Ok(open.is_due)
+    receipt::add(connection, id, &counts).await
 }
 
 /// Removes an object; 1 when there was one.
@@ -103,68 +253,53 @@ async fn remove_object(blobs: &dyn Blobs, key: &str) -> Result<i64, Failure> {
     }
 }
 
-async fn remove_vectors(connection: &mut PgConnection, open: &Open, counts: &mut Counts) -> Result<(), DbError> {
-    let removed = sqlx::query(
-        "DELETE FROM vectors v WHERE v.tenant_id = current_tenant() AND v.embed_hash = ANY ($1) AND v.created_at < $2
-           AND NOT EXISTS (SELECT 1 FROM chunks c WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash)",
-    )
-    .bind(&open.embed_hashes)
-    .bind(open.created_at)
-    .execute(connection)
-    .await?;
-    counts.vectors += removed.rows_affected() as i64;
-    Ok(())
-}
-
-async fn remove_artifacts(
+/// Takes the mark `stored` from artifacts that nothing refers to and nobody renewed; returns them.
+async fn unmark_unused(
     connection: &mut PgConnection,
-    blobs: &dyn Blobs,
-    open: &Open,
-    counts: &mut Counts,
-) -> Result<(), DbError> {
-    // The lock on a row holds off a writer of equal bytes until both object and row are gone.
-    let unused: Vec<(String, String)> = sqlx::query_as(
+    sha256s: &[String],
+    before: OffsetDateTime,
+) -> Result<Vec<String>, DbError> {
+    let unused = sqlx::query_scalar(
         "WITH unused AS (
             SELECT unnest($1::text[]) AS sha256
             EXCEPT SELECT parsed_sha256 FROM document_versions WHERE tenant_id = current_tenant()
             EXCEPT SELECT a.value ->> 'sha256' FROM jobs j, jsonb_each(j.manifest -> 'artifacts') a WHERE j.tenant_id = current_tenant()
             EXCEPT SELECT a.value ->> 'sha256' FROM stage_cache s, jsonb_each(s.manifest -> 'artifacts') a WHERE s.tenant_id = current_tenant())
-         SELECT a.sha256, a.key FROM artifacts a JOIN unused u USING (sha256)
-         WHERE a.tenant_id = current_tenant() AND a.created_at < $2 ORDER BY a.sha256 FOR UPDATE OF a",
+         UPDATE artifacts a SET state = 'intent' FROM unused u
+         WHERE a.tenant_id = current_tenant() AND a.sha256 = u.sha256 AND a.created_at < $2 RETURNING a.sha256",
     )
-    .bind(&open.artifacts)
-    .bind(open.created_at)
+    .bind(sha256s)
+    .bind(before)
+    .fetch_all(connection)
+    .await?;
+    Ok(unused)
+}
+
+/// Removes objects and rows of unmarked artifacts that nobody took up since. The lock on a row holds off a writer of
+/// equal bytes until both are gone.
+async fn remove_unmarked(
+    connection: &mut PgConnection,
+    blobs: &dyn Blobs,
+    sha256s: &[String],
+    before: OffsetDateTime,
+) -> Result<Counts, DbError> {
+    let unused: Vec<(String, String)> = sqlx::query_as(
+        "SELECT sha256, key FROM artifacts WHERE tenant_id = current_tenant() AND sha256 = ANY ($1) AND state = 'intent'
+           AND created_at < $2 ORDER BY sha256 FOR UPDATE",
+    )
+    .bind(sha256s)
+    .bind(before)
     .fetch_all(&mut *connection)
     .await?;
+    let mut counts = Counts::default();
     for (_, key) in &unused {
         counts.objects += remove_object(blobs, key).await?;
     }
-    let sha256s: Vec<&str> = unused.iter().map(|(sha256, _)| sha256.as_str()).collect();
+    let gone: Vec<&str> = unused.iter().map(|(sha256, _)| sha256.as_str()).collect();
     let removed = sqlx::query("DELETE FROM artifacts WHERE tenant_id = current_tenant() AND sha256 = ANY ($1)")
-        .bind(&sha256s)
+        .bind(&gone)
         .execute(connection)
         .await?;
     counts.artifacts += removed.rows_affected() as i64;
-    Ok(())
-}
-
-async fn remove_accepted(
-    connection: &mut PgConnection,
-    blobs: &dyn Blobs,
-    tenant: TenantId,
-    open: &Open,
-    counts: &mut Counts,
-) -> Result<(), DbError> {
-    // Also an upload that is still open counts: its `complete` may already rely on the object.
-    let unused: Vec<String> = sqlx::query_scalar(
-        "SELECT unnest($1::text[]) EXCEPT SELECT sha256 FROM document_versions
-         WHERE tenant_id = current_tenant() AND upload_state IN ('pending', 'accepted') AND raw_removed_at IS NULL",
-    )
-    .bind(&open.accepted)
-    .fetch_all(connection)
-    .await?;
-    for sha256 in &unused {
-        counts.objects += remove_object(blobs, &accepted_key(tenant, sha256)).await?;
-    }
-    Ok(())
+    Ok(counts)
 }

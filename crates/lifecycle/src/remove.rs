@@ -56,18 +56,29 @@ pub(crate) async fn open(
 /// relies on one.
 pub(crate) async fn condemn(connection: &mut PgConnection, id: Uuid, more: &Condemned) -> Result<Counts, DbError> {
     sqlx::query(
-        "UPDATE deletions SET embed_hashes = embed_hashes || $2, artifacts = artifacts || $3, accepted = accepted || $4,
-                uploads = uploads || $5, waits_for = NULL,
-                finish_after = CASE WHEN $6 THEN now() + make_interval(secs => $7) ELSE finish_after END
+        "UPDATE deletions SET waits_for = NULL,
+                finish_after = CASE WHEN $2 THEN now() + make_interval(secs => $3) ELSE finish_after END
          WHERE tenant_id = current_tenant() AND id = $1",
+    )
+    .bind(id)
+    .bind(more.is_upload_open)
+    .bind(UPLOAD_TTL.as_secs_f64())
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "INSERT INTO condemned (tenant_id, deletion_id, kind, name)
+         SELECT current_tenant(), $1, kind, name FROM (
+             SELECT 'vector' AS kind, encode(hash, 'hex') AS name FROM unnest($2::bytea[]) AS hash
+             UNION ALL SELECT 'artifact', unnest($3::text[])
+             UNION ALL SELECT 'accepted', unnest($4::text[])
+             UNION ALL SELECT 'upload', unnest($5::text[])) AS more
+         ON CONFLICT DO NOTHING",
     )
     .bind(id)
     .bind(&more.embed_hashes)
     .bind(&more.artifacts)
     .bind(&more.accepted)
     .bind(&more.uploads)
-    .bind(more.is_upload_open)
-    .bind(UPLOAD_TTL.as_secs_f64())
     .execute(&mut *connection)
     .await?;
     let forgotten = sqlx::query(

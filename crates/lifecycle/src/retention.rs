@@ -30,6 +30,8 @@ pub struct Plan {
     pub raw: Vec<Uuid>,
     /// Settled runs whose intermediate results go.
     pub runs: Vec<Uuid>,
+    /// The rules that say so, by pipeline.
+    rules: PipelineRules,
 }
 
 impl Plan {
@@ -89,15 +91,24 @@ pub async fn effective(
 /// Of the database.
 pub async fn plan(database: &Database, tenant: TenantId, pipelines: &PipelineRules) -> Result<Plan, Failure> {
     let rules = effective(database, tenant, pipelines).await?;
-    let read = database.read(tenant, move |connection| Box::pin(async move { due(connection, &rules).await }));
+    let read = database.read(tenant, move |connection| Box::pin(async move { due(connection, rules).await }));
     Ok(read.await?)
 }
 
-async fn due(connection: &mut PgConnection, rules: &PipelineRules) -> Result<Plan, DbError> {
-    let names: Vec<&str> = rules.keys().map(String::as_str).collect();
-    let days = |of: fn(&Rules) -> Option<u32>| -> Vec<Option<i32>> {
-        rules.values().map(|rule| of(rule).map(|days| days as i32)).collect()
-    };
+fn names(rules: &PipelineRules) -> Vec<&str> {
+    rules.keys().map(String::as_str).collect()
+}
+
+fn days(rules: &PipelineRules, of: fn(&Rules) -> Option<u32>) -> Vec<Option<i32>> {
+    rules.values().map(|rule| of(rule).map(|days| days as i32)).collect()
+}
+
+/// The documents whose time is over, or whether this one's is.
+async fn due_documents(
+    connection: &mut PgConnection,
+    rules: &PipelineRules,
+    only: Option<Uuid>,
+) -> Result<Vec<Uuid>, DbError> {
     let documents = sqlx::query_scalar(
         "SELECT d.id FROM documents d
          LEFT JOIN LATERAL (SELECT v.accepted_at, v.pipeline_version FROM document_versions v
@@ -105,18 +116,24 @@ async fn due(connection: &mut PgConnection, rules: &PipelineRules) -> Result<Pla
              ORDER BY v.number DESC LIMIT 1) v ON true
          LEFT JOIN pipeline_versions p ON p.version = v.pipeline_version
          LEFT JOIN unnest($1::text[], $2::integer[]) AS rule (name, days) ON rule.name = p.name
-         WHERE d.tenant_id = current_tenant() AND d.deleted_at IS NULL AND d.parent_id IS NULL
+         WHERE d.tenant_id = current_tenant() AND d.deleted_at IS NULL AND d.parent_id IS NULL AND ($5::uuid IS NULL OR d.id = $5)
            AND (d.retention_until < now() OR v.accepted_at < now() - make_interval(days => rule.days)
                 OR (d.state = 'expired' AND v.accepted_at IS NULL AND d.updated_at < now() - make_interval(days => $3)))
            AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant_id = d.tenant_id AND r.document_id = d.id AND r.state = 'running')
          ORDER BY d.id LIMIT $4",
     )
-    .bind(&names)
-    .bind(days(|rule| rule.document_days))
+    .bind(names(rules))
+    .bind(days(rules, |rule| rule.document_days))
     .bind(ABANDONED_DAYS)
     .bind(BATCH)
-    .fetch_all(&mut *connection)
+    .bind(only)
+    .fetch_all(connection)
     .await?;
+    Ok(documents)
+}
+
+async fn due(connection: &mut PgConnection, rules: PipelineRules) -> Result<Plan, DbError> {
+    let documents = due_documents(connection, &rules, None).await?;
     let raw = sqlx::query_scalar(
         "SELECT v.id FROM document_versions v JOIN pipeline_versions p ON p.version = v.pipeline_version
          JOIN unnest($1::text[], $2::integer[]) AS rule (name, days) ON rule.name = p.name
@@ -125,8 +142,8 @@ async fn due(connection: &mut PgConnection, rules: &PipelineRules) -> Result<Pla
            AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant_id = v.tenant_id AND r.version_id = v.id AND r.state = 'running')
          ORDER BY v.id LIMIT $3",
     )
-    .bind(&names)
-    .bind(days(|rule| rule.raw_days))
+    .bind(names(&rules))
+    .bind(days(&rules, |rule| rule.raw_days))
     .bind(BATCH)
     .fetch_all(&mut *connection)
     .await?;
@@ -137,12 +154,12 @@ async fn due(connection: &mut PgConnection, rules: &PipelineRules) -> Result<Pla
            AND EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = r.tenant_id AND j.run_id = r.id AND j.manifest IS NOT NULL)
          ORDER BY r.id LIMIT $3",
     )
-    .bind(&names)
-    .bind(days(|rule| rule.artifacts_days))
+    .bind(names(&rules))
+    .bind(days(&rules, |rule| rule.artifacts_days))
     .bind(BATCH)
     .fetch_all(connection)
     .await?;
-    Ok(Plan { documents, raw, runs })
+    Ok(Plan { documents, raw, runs, rules })
 }
 
 /// Carries a plan out and returns what is gone; what another pass did meanwhile is skipped. Objects follow when no run is
@@ -154,17 +171,23 @@ pub async fn apply(stores: &Stores, tenant: TenantId, plan: Plan) -> Result<Coun
     let mut receipts = Vec::new();
     for document in plan.documents {
         let embedded = delete::embedded_texts(&stores.database, &stores.artifacts, tenant, vec![document]).await?;
+        let rules = plan.rules.clone();
         let removed = stores.database.write(tenant, move |connection| {
             Box::pin(async move {
+                delete::lock(connection, &[document], None).await?;
+                // What came in since the plan may have given it more time.
+                if due_documents(connection, &rules, Some(document)).await?.is_empty() {
+                    return Ok(None);
+                }
                 let removed =
                     delete::document(connection, document.into(), Cause::Retention, None, None, embedded).await?;
                 let receipt = removed.receipt;
                 removed.withdraw(connection).await?;
-                Ok(receipt)
+                Ok(Some(receipt))
             })
         });
         match removed.await.map_err(Failure::from) {
-            Ok(receipt) => receipts.push(receipt),
+            Ok(receipt) => receipts.extend(receipt),
             Err(failure) if failure.code == docmill_model::Code::NotFound => {}
             Err(failure) => return Err(failure),
         }
@@ -189,9 +212,20 @@ pub async fn apply(stores: &Stores, tenant: TenantId, plan: Plan) -> Result<Coun
 
 /// Lets go of uploaded bytes and of intermediate results, under one receipt.
 async fn release(connection: &mut PgConnection, raw: &[Uuid], runs: &[Uuid]) -> Result<Uuid, DbError> {
+    // A run that is starting holds its document; it is seen afterwards.
+    sqlx::query(
+        "SELECT id FROM documents WHERE tenant_id = current_tenant() AND id IN (
+             SELECT document_id FROM document_versions WHERE tenant_id = current_tenant() AND id = ANY ($1))
+         ORDER BY id FOR NO KEY UPDATE",
+    )
+    .bind(raw)
+    .execute(&mut *connection)
+    .await?;
     let accepted = sqlx::query_scalar(
-        "UPDATE document_versions SET raw_removed_at = now()
-         WHERE tenant_id = current_tenant() AND id = ANY ($1) AND raw_removed_at IS NULL RETURNING sha256",
+        "UPDATE document_versions v SET raw_removed_at = now()
+         WHERE v.tenant_id = current_tenant() AND v.id = ANY ($1) AND v.raw_removed_at IS NULL
+           AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant_id = v.tenant_id AND r.version_id = v.id AND r.state = 'running')
+         RETURNING v.sha256",
     )
     .bind(raw)
     .fetch_all(&mut *connection)

@@ -50,8 +50,11 @@ fn report(result: Result<(), Failure>, what: &str) {
 /// Of the database.
 pub async fn open_deletions(stores: &Stores, stop: &CancellationToken) -> Result<(), Failure> {
     let open: Vec<(Uuid, Uuid, bool)> = sqlx::query_as(
-        "SELECT tenant_id, id, rows_removed FROM deletions WHERE finished_at IS NULL AND (finish_after <= now() OR NOT rows_removed)
-         ORDER BY created_at LIMIT $1",
+        "SELECT tenant_id, id, rows_removed FROM (
+             SELECT tenant_id, id, rows_removed, created_at,
+                    row_number() OVER (PARTITION BY tenant_id ORDER BY rows_removed, created_at) AS place
+             FROM deletions WHERE finished_at IS NULL AND (finish_after <= now() OR NOT rows_removed)) AS open
+         ORDER BY place, created_at LIMIT $1",
     )
     .bind(BATCH)
     .fetch_all(stores.database.engine())
@@ -101,16 +104,21 @@ async fn sweep_tenants(stores: &Stores, config: &SweepConfig, stop: &Cancellatio
         if stop.is_cancelled() {
             return Ok(());
         }
-        let tenant = TenantId(tenant);
-        let plan = retention::plan(&stores.database, tenant, &config.rules).await?;
-        if !plan.is_empty() {
-            let counts = retention::apply(stores, tenant, plan).await?;
-            tracing::info!(%tenant, ?counts, "retention");
-        }
-        let counts = collect::pass(stores, tenant, config.ages).await?;
-        if counts != Default::default() {
-            tracing::info!(%tenant, ?counts, "collected");
-        }
+        // One tenant's trouble is not the next one's.
+        report(sweep_tenant(stores, config, TenantId(tenant)).await, "retention and collection of a tenant");
+    }
+    Ok(())
+}
+
+async fn sweep_tenant(stores: &Stores, config: &SweepConfig, tenant: TenantId) -> Result<(), Failure> {
+    let plan = retention::plan(&stores.database, tenant, &config.rules).await?;
+    if !plan.is_empty() {
+        let counts = retention::apply(stores, tenant, plan).await?;
+        tracing::info!(%tenant, ?counts, "retention");
+    }
+    let counts = collect::pass(stores, tenant, config.ages).await?;
+    if counts != Default::default() {
+        tracing::info!(%tenant, ?counts, "collected");
     }
     Ok(())
 }

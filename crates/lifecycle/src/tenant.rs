@@ -70,7 +70,9 @@ pub(crate) async fn advance_all(stores: &Stores) -> Result<(), Failure> {
         .await
         .map_err(DbError::from)?;
     for tenant in open {
-        advance(stores, tenant.into()).await?;
+        if let Err(failure) = advance(stores, tenant.into()).await {
+            tracing::warn!(%tenant, code = %failure.code, "the removal of a tenant goes on later");
+        }
     }
     Ok(())
 }

@@ -16,6 +16,11 @@ pub(crate) async fn forget(connection: &mut PgConnection, documents: &[Uuid]) ->
          WHERE c.tenant_id = current_tenant() AND c.notes <> '' AND EXISTS (
              SELECT 1 FROM conversation_messages m JOIN answers a ON a.tenant_id = m.tenant_id AND a.id = m.answer_id
              WHERE m.tenant_id = c.tenant_id AND m.conversation_id = c.id AND a.document_ids && $1)",
+        // A later question may have been written out with the words of an earlier answer.
+        "UPDATE conversation_messages later SET standalone = '' FROM conversation_messages m JOIN answers a
+           ON a.tenant_id = m.tenant_id AND a.id = m.answer_id
+         WHERE m.tenant_id = current_tenant() AND a.document_ids && $1 AND later.tenant_id = m.tenant_id
+           AND later.conversation_id = m.conversation_id AND later.number > m.number",
         "UPDATE conversation_messages m SET question = '', standalone = '' FROM answers a
          WHERE m.tenant_id = current_tenant() AND a.tenant_id = m.tenant_id AND a.id = m.answer_id AND a.document_ids && $1",
     ] {

@@ -32,7 +32,16 @@ impl Manifest {
     pub fn hash(&self) -> Sha256Hex {
         Sha256Hex::of(&serde_json::to_vec(self).unwrap_or_default())
     }
+
+    /// True when a stage made do without what its settings ask for (see [`FALLBACK`]): such a result is not remembered.
+    #[must_use]
+    pub fn is_fallback(&self) -> bool {
+        self.facts.contains_key(FALLBACK)
+    }
 }
+
+/// The fact that names the code of the failure for which a stage made do.
+pub const FALLBACK: &str = "fallback";
 
 /// The names of the artifact kinds stages exchange. A stage asks for a kind, never for another stage.
 pub mod kind {

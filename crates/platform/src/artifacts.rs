@@ -4,11 +4,12 @@
 //! equal bytes of one tenant are stored once. Tenants never share a key.
 
 use crate::blobs::Blobs;
-use crate::database::Database;
+use crate::database::{Database, DbError};
 use crate::layout::artifact_key;
 use bytes::Bytes;
 use docmill_model::manifest::ArtifactRef;
 use docmill_model::{Failure, Sha256Hex, TenantId};
+use sqlx::PgConnection;
 use std::sync::Arc;
 
 /// Reads and writes artifacts.
@@ -91,4 +92,31 @@ impl Artifacts {
     pub async fn get(&self, tenant: TenantId, sha256: &Sha256Hex) -> Result<Bytes, Failure> {
         Ok(self.blobs.get_verified(&artifact_key(tenant, sha256), sha256).await?)
     }
+}
+
+/// Who else may hold the lock on an accepted file's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Others that declare the same bytes.
+    Declaring,
+    /// Nobody: the object is to go.
+    Alone,
+}
+
+/// Locks an accepted file of the current tenant until the transaction ends. Whoever declares bytes and whoever removes
+/// them take turns, so that a declaration never relies on an object that is about to go.
+///
+/// # Errors
+/// Of the database.
+pub async fn lock_accepted(connection: &mut PgConnection, sha256: &str, share: Share) -> Result<(), DbError> {
+    let statement = match share {
+        Share::Declaring => {
+            "SELECT pg_advisory_xact_lock_shared(hashtextextended('accepted:' || current_tenant()::text || $1, 0))"
+        }
+        Share::Alone => {
+            "SELECT pg_advisory_xact_lock(hashtextextended('accepted:' || current_tenant()::text || $1, 0))"
+        }
+    };
+    sqlx::query(statement).bind(sha256).execute(connection).await?;
+    Ok(())
 }

@@ -26,13 +26,17 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// The failure to show: typed ones as they are, lost connections as `DATABASE_UNAVAILABLE`, the rest `INTERNAL`.
+    /// The failure to show: typed ones as they are, lost connections as `DATABASE_UNAVAILABLE`, text with NUL as
+    /// `FIELD_INVALID`, the rest `INTERNAL`.
     #[must_use]
     pub fn into_failure(self) -> Failure {
         match self {
             DbError::Failed(failure) => failure,
             DbError::Sqlx(error) if is_unavailable(&error) => {
                 Failure::new(Code::DatabaseUnavailable, "the database does not answer")
+            }
+            DbError::Sqlx(error) if is_unstorable(&error) => {
+                Failure::new(Code::FieldInvalid, "a text holds a NUL character, which cannot be stored")
             }
             DbError::Sqlx(error) => {
                 tracing::error!(error = %describe(&error), "database error");
@@ -60,6 +64,12 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// True for text that Postgres has no place for: NUL characters, plain or escaped in JSON.
+fn is_unstorable(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|db| db.code());
+    matches!(code.as_deref(), Some("22021" | "22P05"))
 }
 
 /// SQLSTATE and constraint only: messages and details of the server may quote row values.

@@ -131,8 +131,13 @@ impl Gateway {
         while let [model, after @ ..] = rest {
             rest = after;
             let asked = match (self.config.hedge_after, after) {
-                (Some(patience), [second, ..]) if call.deltas.is_none() => {
-                    self.hedged(model, second, patience, &call, schema.as_ref(), deadline).await
+                (Some(patience), [second, others @ ..]) if call.deltas.is_none() => {
+                    let (asked, is_hedged) =
+                        self.hedged(model, second, patience, &call, schema.as_ref(), deadline).await;
+                    if is_hedged {
+                        rest = others;
+                    }
+                    asked
                 }
                 _ => self.ask(model, &call, schema.as_ref(), deadline).await,
             };
@@ -148,7 +153,8 @@ impl Gateway {
         Err(last)
     }
 
-    /// The answer of `first`; when it takes longer than `patience`, of whichever answers first.
+    /// The answer of `first`; when it takes longer than `patience`, of whichever answers first. Also tells whether
+    /// `second` was asked.
     async fn hedged(
         &self,
         first: &Arc<Model>,
@@ -157,18 +163,19 @@ impl Gateway {
         call: &ModelCall<'_>,
         schema: Option<&Schema>,
         deadline: Instant,
-    ) -> Result<Completion, Failure> {
+    ) -> (Result<Completion, Failure>, bool) {
         let mut first = pin!(self.ask(first, call, schema, deadline));
         if let Ok(answered) = timeout(patience, &mut first).await {
-            return answered;
+            return (answered, false);
         }
         metrics::counter!("docmill_model_calls_hedged_total").increment(1);
         let second = pin!(self.ask(second, call, schema, deadline));
-        match select(first, second).await {
+        let answered = match select(first, second).await {
             Either::Left((Err(_), other)) => other.await,
             Either::Right((Err(_), other)) => other.await,
             Either::Left((answered, _)) | Either::Right((answered, _)) => answered,
-        }
+        };
+        (answered, true)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where the objects of a tenant are. No part of a key comes from a user; tenants never share one.
 //!
-//! Uploads stand under one prefix for all tenants, so that one lifecycle rule of the store covers what nobody completed.
+//! Uploads stand under one prefix for all tenants, apart from what is kept. What is no longer wanted there is removed by
+//! the collection (`lifecycle/src/collect.rs`) when it is an hour old; no lifecycle rule of the store is needed.
 
 use docmill_model::{Sha256Hex, TenantId, VersionId};
 

@@ -111,7 +111,7 @@ async fn is_narrow(
     let matching: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM (
             SELECT 1 FROM documents d JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation
-            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6) LIMIT $7) AS few",
+            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $8) LIMIT $7) AS few",
     )
     .bind(&scope.labels)
     .bind(&scope.collection)
@@ -120,6 +120,7 @@ async fn is_narrow(
     .bind(scope.created_after)
     .bind(scope.created_before)
     .bind(config.exact_rows + 1)
+    .bind(&scope.wanted_labels)
     .fetch_one(connection)
     .await?;
     Ok(matching <= config.exact_rows)
@@ -138,7 +139,7 @@ async fn exact(
             FROM documents d
             JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation
             JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = 1 AND v.embed_hash = c.embed_hash
-            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6))
+            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $9))
          SELECT id, embed_hash, language, distance FROM near ORDER BY distance, id LIMIT $7",
     )
     .bind(&scope.labels)
@@ -149,6 +150,7 @@ async fn exact(
     .bind(scope.created_before)
     .bind(limit)
     .bind(query)
+    .bind(&scope.wanted_labels)
     .fetch_all(connection)
     .await?;
     rows.iter().map(hit).collect()
@@ -168,7 +170,7 @@ async fn approximate(
          FROM vectors v
          JOIN chunks c ON c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash
          JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-         WHERE v.tenant_id = current_tenant() AND v.space_id = 1 AND document_matches(d, $1, $2, $3, $4, $5, $6)
+         WHERE v.tenant_id = current_tenant() AND v.space_id = 1 AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
          ORDER BY (v.embedding::vector(384)) <=> $8::vector(384) LIMIT $7",
     )
     .bind(&scope.labels)
@@ -179,6 +181,7 @@ async fn approximate(
     .bind(scope.created_before)
     .bind(limit)
     .bind(query)
+    .bind(&scope.wanted_labels)
     .fetch_all(&mut *connection)
     .await?;
     plan_freely(connection).await?;

@@ -13,6 +13,8 @@ pub const MAX_DOCUMENT_IDS: usize = 1_000;
 pub const MAX_METADATA_FIELDS: usize = 20;
 /// Most values in one metadata set.
 pub const MAX_SET_VALUES: usize = 200;
+/// Most access labels in one filter: as many as a document may carry.
+pub const MAX_LABELS: usize = 32;
 
 /// Conditions a document must meet; all of them.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -33,6 +35,9 @@ pub struct Filters {
     /// Created before this instant (RFC 3339).
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub created_before: Option<OffsetDateTime>,
+    /// Only documents that carry one of these access labels (at most 32); empty means all the caller may see.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 /// A test on one metadata field. A field that holds a list passes when one of its items does.
@@ -88,6 +93,7 @@ impl Filters {
     pub fn check(&self) -> Result<(), Failure> {
         bound("filters.document_ids", MAX_DOCUMENT_IDS, self.document_ids.len())?;
         bound("filters.metadata", MAX_METADATA_FIELDS, self.metadata.len())?;
+        bound("filters.labels", MAX_LABELS, self.labels.len())?;
         for test in self.metadata.values() {
             match test {
                 MetadataTest::OneOf(values) => bound("a metadata set", MAX_SET_VALUES, values.len())?,

@@ -146,6 +146,7 @@ impl Follower {
         }
         let heads = feed::heads(&self.database).await?;
         state.forget_missing(&heads);
+        self.lexical.retain(&heads.iter().map(|(tenant, _)| *tenant).collect()).await;
         let mut moved = Vec::new();
         let mut all_reached = true;
         for (tenant, head) in heads {

@@ -190,6 +190,19 @@ impl LexicalIndexes {
         Ok(LexicalWriter { indexes: self.clone(), tenant, index })
     }
 
+    /// Removes the indexes of all other tenants, with their files: they were deleted.
+    pub async fn retain(self: &Arc<Self>, tenants: &HashSet<TenantId>) {
+        let Ok(entries) = std::fs::read_dir(self.config.directory.join(schema::LAYOUT)) else { return };
+        let present = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        for tenant in present.filter(|tenant| !tenants.contains(tenant)) {
+            self.release_writer(tenant).await;
+            self.close(tenant);
+            if let Err(error) = std::fs::remove_dir_all(self.directory(tenant)) {
+                tracing::warn!(%tenant, error = %error.kind(), "the index of a deleted tenant is removed later");
+            }
+        }
+    }
+
     /// Gives back the memory, threads and lock of the tenant's writer, if it is open.
     pub async fn release_writer(self: &Arc<Self>, tenant: TenantId) {
         let released = self.blocking(tenant, move |indexes| {

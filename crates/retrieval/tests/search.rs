@@ -114,6 +114,8 @@ async fn filters_narrow_in_every_mode_and_labels_hide() {
         (r#"{"created_after": "2100-01-01T00:00:00Z"}"#, 0),
         (r#"{"created_before": "2100-01-01T00:00:00Z", "collection": "south"}"#, 6),
         (r#"{"collection": "north' OR true --"}"#, 0),
+        (r#"{"labels": ["board"]}"#, 0),
+        (r#"{"labels": []}"#, 9),
     ];
     for (json, expected) in cases {
         let filters: Filters = serde_json::from_str(json).unwrap();
@@ -130,6 +132,11 @@ async fn filters_narrow_in_every_mode_and_labels_hide() {
     let request = SearchRequest { k: 20, ..SearchRequest::new("harbour dredging report") };
     let board = Caller { labels: vec!["board".to_owned(), "staff".to_owned()], ..world.caller(tenant) };
     assert!(names(&find(&node, &board, &request).await).contains(&"report-9.pdf"));
+    let labels = Filters { labels: vec!["board".to_owned()], ..Filters::default() };
+    for mode in MODES {
+        let request = SearchRequest { mode, filters: labels.clone(), ..request.clone() };
+        assert_eq!(names(&find(&node, &board, &request).await), ["report-9.pdf"], "{mode:?}");
+    }
     let staff = Caller { labels: vec!["staff".to_owned()], ..world.caller(tenant) };
     assert!(!names(&find(&node, &staff, &request).await).contains(&"report-9.pdf"));
     node.stop().await;

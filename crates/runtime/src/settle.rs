@@ -78,7 +78,7 @@ pub(crate) async fn complete(core: &Arc<Core>, target: &Target, completion: Comp
                 if matches!(settled, Settled::Fenced) {
                     return Ok(settled);
                 }
-                if let Some(key) = &completion.cache_key {
+                if let Some(key) = completion.cache_key.as_ref().filter(|_| !completion.manifest.is_fallback()) {
                     remember(connection, key, &target.stage, &completion.manifest).await?;
                 }
                 let committed = completion.prepared.commit(connection, &completion.job, &completion.manifest).await;

@@ -176,9 +176,8 @@ async fn without_vector(job: &JobContext, passages: Vec<Passage>) -> Result<Vec<
             .read(job.tenant_id, move |connection| {
                 Box::pin(async move {
                     Ok(sqlx::query_as(
-                        "WITH condemned AS MATERIALIZED (
-                            SELECT unnest(embed_hashes) AS embed_hash FROM deletions WHERE tenant_id = current_tenant() AND finished_at IS NULL)
-                         SELECT v.embed_hash, v.embed_hash IN (SELECT embed_hash FROM condemned) FROM vectors v
+                        "SELECT v.embed_hash, EXISTS (SELECT 1 FROM condemned c WHERE c.tenant_id = v.tenant_id AND c.kind = 'vector'
+                                                      AND c.name = encode(v.embed_hash, 'hex')) FROM vectors v
                          WHERE v.tenant_id = current_tenant() AND v.space_id = $1 AND v.embed_hash = ANY ($2)",
                     )
                     .bind(SPACE)

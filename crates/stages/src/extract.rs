@@ -21,7 +21,7 @@ pub use schema::{ExtractSchema, FieldKind, FieldSpec, Pick};
 
 use crate::models::{Provider, StageModels, WhenDown, without_model};
 use docmill_model::document::ParsedDocument;
-use docmill_model::manifest::{Manifest, kind};
+use docmill_model::manifest::{FALLBACK, Manifest, kind};
 use docmill_model::results::Extraction;
 use docmill_model::{Code, Failure};
 use docmill_runtime::{JobContext, Stage, StageError};
@@ -124,7 +124,7 @@ impl Stage for Extract {
         fact("dropped", outcome.dropped.into());
         fact("missing", outcome.missing.into());
         if let Some(code) = instead_of {
-            fact("fallback", code.as_str().into());
+            fact(FALLBACK, code.as_str().into());
         }
         manifest.artifacts.insert(kind::EXTRACTION.to_owned(), job.store(&outcome.extraction).await?);
         Ok(manifest)

@@ -17,7 +17,7 @@ pub use rank::{Choice, choose};
 use crate::models::{Provider, StageModels, WhenDown, without_model};
 use crate::settings::within;
 use docmill_model::document::ParsedDocument;
-use docmill_model::manifest::{Manifest, kind};
+use docmill_model::manifest::{FALLBACK, Manifest, kind};
 use docmill_model::results::{Place, Summary, SummarySentence};
 use docmill_model::{Code, Failure};
 use docmill_platform::embedder::Embedder;
@@ -125,7 +125,7 @@ impl Stage for Summarize {
                 Ok(summary) => generated = Some(summary),
                 Err(failure) => {
                     let code = without_model(failure, config.when_down)?;
-                    manifest.facts.insert("fallback".to_owned(), code.as_str().into());
+                    manifest.facts.insert(FALLBACK.to_owned(), code.as_str().into());
                 }
             }
         }

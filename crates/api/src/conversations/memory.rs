@@ -128,6 +128,11 @@ pub(super) async fn keep(
     let (question, standalone, owner) = (question.to_owned(), standalone.to_owned(), principal.principal_id.0);
     let write = state.database.write(principal.tenant_id, move |connection| {
         Box::pin(async move {
+            // Held so that a deletion of a cited document, which blanks the messages of answers, does not miss this one.
+            sqlx::query("SELECT id FROM answers WHERE tenant_id = current_tenant() AND id = $1 FOR SHARE")
+                .bind(answer.0)
+                .execute(&mut *connection)
+                .await?;
             let number: Option<i32> = sqlx::query_scalar(
                 "UPDATE conversations SET messages = messages + 1, expires_at = now() + make_interval(secs => ttl_secs)
                  WHERE tenant_id = current_tenant() AND id = $1 AND principal_id = $2 AND messages < $3 RETURNING messages",
@@ -151,14 +156,13 @@ async fn insert(
     (question, standalone): (&str, &str),
     answer: AnswerId,
 ) -> Result<(), sqlx::Error> {
-    // Held so that a deletion of a cited document, which blanks the messages of answers, does not miss this one.
-    sqlx::query("SELECT id FROM answers WHERE tenant_id = current_tenant() AND id = $1 FOR SHARE")
-        .bind(answer.0)
-        .execute(&mut *connection)
-        .await?;
+    // One that was deleted meanwhile takes the words with it.
     sqlx::query(
         "INSERT INTO conversation_messages (tenant_id, conversation_id, number, question, standalone, answer_id)
-         VALUES (current_tenant(), $1, $2, $3, $4, $5)",
+         SELECT current_tenant(), $1, $2, CASE WHEN whole THEN $3 ELSE '' END, CASE WHEN whole THEN $4 ELSE '' END, a.id
+         FROM answers a CROSS JOIN LATERAL (
+             SELECT NOT EXISTS (SELECT unnest(a.document_ids) EXCEPT SELECT id FROM documents WHERE tenant_id = current_tenant()) AS whole) w
+         WHERE a.tenant_id = current_tenant() AND a.id = $5",
     )
     .bind(id.0)
     .bind(number)
@@ -191,18 +195,32 @@ async fn try_shorten(state: &ApiState, principal: &Principal, id: ConversationId
         Ok(shorter) => shorter,
         Err(_) => by_rule(&old),
     };
-    let (shorter, reached) = (shorter, numbers[overflow - 1]);
+    let (taken, reached) = (numbers[..overflow].to_vec(), numbers[overflow - 1]);
     let write = state.database.write(principal.tenant_id, move |connection| {
         Box::pin(async move {
+            // A deletion of a cited document either waits for this or has blanked a message by the next statement.
+            sqlx::query(
+                "SELECT id FROM answers WHERE tenant_id = current_tenant() AND id IN (
+                     SELECT answer_id FROM conversation_messages
+                     WHERE tenant_id = current_tenant() AND conversation_id = $1 AND number = ANY ($2))
+                 ORDER BY id FOR SHARE",
+            )
+            .bind(id.0)
+            .bind(&taken)
+            .execute(&mut *connection)
+            .await?;
             sqlx::query(
                 "UPDATE conversations SET notes = $2, notes_until = $3
-                 WHERE tenant_id = current_tenant() AND id = $1 AND notes = $4 AND notes_until = $5",
+                 WHERE tenant_id = current_tenant() AND id = $1 AND notes = $4 AND notes_until = $5
+                   AND NOT EXISTS (SELECT 1 FROM conversation_messages
+                                   WHERE tenant_id = current_tenant() AND conversation_id = $1 AND number = ANY ($6) AND standalone = '')",
             )
             .bind(id.0)
             .bind(shorter)
             .bind(reached)
             .bind(notes)
             .bind(until)
+            .bind(&taken)
             .execute(connection)
             .await?;
             Ok(())

@@ -119,7 +119,7 @@ async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version
         })
     });
     write.await?;
-    // Best effort: an upload object that stays behind is removed by the lifecycle rule of the uploads prefix.
+    // Best effort: an upload object that stays behind is collected when it is an hour old (`lifecycle/src/collect.rs`).
     let _ = state.blobs.delete(&upload_key).await;
     Ok(())
 }

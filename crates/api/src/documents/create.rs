@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use docmill_lifecycle::UPLOAD_TTL;
 use docmill_model::{Code, DocumentId, Failure, Sha256Hex, VersionId};
+use docmill_platform::artifacts::{Share, lock_accepted};
 use docmill_platform::blobs::PresignPut;
 use docmill_platform::database::DbError;
 use docmill_platform::layout::upload_key;
@@ -310,6 +311,7 @@ impl Declaration<'_> {
     }
 
     async fn version(&self, connection: &mut PgConnection, document: DocumentId) -> Result<i32, DbError> {
+        lock_accepted(connection, self.sha256.as_str(), Share::Declaring).await?;
         let number: i32 = sqlx::query_scalar(
             "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256,
                                             pipeline_version, upload_key, upload_expires_at, traceparent)

@@ -87,12 +87,6 @@ impl Gateway {
     ) -> Result<Reply, Failure> {
         let mut last = no_answer();
         for attempt in 0..self.config.tries.max(1) {
-            if !model.breaker.admits(Instant::now()) {
-                return Err(Failure::new(
-                    Code::ProviderError,
-                    "the model provider failed repeatedly and is left alone for a moment",
-                ));
-            }
             let (failure, again) = match self.try_once(model, call, messages, schema, (attempt, deadline)).await {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
@@ -130,16 +124,18 @@ impl Gateway {
             schema: call.schema.cloned(),
             deltas: call.deltas.clone(),
         };
-        let abandoned = |failure: Failure| {
-            model.breaker.released();
-            (failure, Again::Never)
-        };
+        let abandoned = |failure: Failure| (failure, Again::Never);
         let input = wanted.estimated_tokens();
         if let Some(most) = model.provider.config().max_input_tokens.filter(|most| input > *most) {
             let message = "the prompt is longer than the model takes, in tokens (estimated)";
             return Err(abandoned(Failure::limit(Code::ProviderRefused, message, most, input)));
         }
         let slot = model.limiter.admit(deadline).await.map_err(abandoned)?;
+        // Nothing is waited for between this and the task, which tells the breaker how it ended.
+        if !model.breaker.admits(Instant::now()) {
+            let message = "the model provider failed repeatedly and is left alone for a moment";
+            return Err(abandoned(Failure::new(Code::ProviderError, message)));
+        }
         let reserved = model.price.cost(input, u64::from(limit), 0);
         let entry = Entry::of(call, &model.provider, reserved, attempt + 1);
         let until = deadline.min(Instant::now() + self.config.try_timeout);
@@ -165,7 +161,10 @@ impl Gateway {
             ledger::close(&database, row, closing).await;
             sent.map_err(|fault| (*fault.failure, fault.again))
         };
-        tokio::spawn(work).await.unwrap_or_else(|_| Err(abandoned(no_answer())))
+        tokio::spawn(work).await.unwrap_or_else(|_| {
+            model.breaker.released();
+            Err(abandoned(no_answer()))
+        })
     }
 }
 

@@ -143,7 +143,7 @@ pub(crate) async fn cited_versions(
         "SELECT v.id, d.name, v.sha256, v.parsed_sha256
          FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
          WHERE v.tenant_id = current_tenant() AND v.id = ANY ($2) AND v.parsed_sha256 IS NOT NULL
-           AND document_matches(d, $1, NULL, NULL, NULL, NULL, NULL)",
+           AND document_matches(d, $1, NULL, NULL, NULL, NULL, NULL, NULL)",
     )
     .bind(labels)
     .bind(ids)

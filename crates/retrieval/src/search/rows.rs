@@ -19,7 +19,7 @@ pub(super) async fn visible_documents(
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "SELECT d.id FROM documents d
          WHERE d.tenant_id = current_tenant() AND d.visible_generation IS NOT NULL
-           AND document_matches(d, $1, $2, $3, $4, $5, $6) LIMIT $7",
+           AND document_matches(d, $1, $2, $3, $4, $5, $6, $8) LIMIT $7",
     )
     .bind(&scope.labels)
     .bind(&scope.collection)
@@ -28,6 +28,7 @@ pub(super) async fn visible_documents(
     .bind(scope.created_after)
     .bind(scope.created_before)
     .bind(limit)
+    .bind(&scope.wanted_labels)
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(DocumentId).collect())
@@ -46,7 +47,7 @@ pub(super) async fn visible_candidates(
          FROM chunks c
          JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
          LEFT JOIN vectors v ON $8::vector(384) IS NOT NULL AND v.tenant_id = c.tenant_id AND v.space_id = 1 AND v.embed_hash = c.embed_hash
-         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6)",
+         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)",
     )
     .bind(&scope.labels)
     .bind(&scope.collection)
@@ -56,6 +57,7 @@ pub(super) async fn visible_candidates(
     .bind(scope.created_before)
     .bind(&ids)
     .bind(query.map(|query| Vector::from(query.to_vec())))
+    .bind(&scope.wanted_labels)
     .fetch_all(connection)
     .await?;
     let mut visible: HashMap<Uuid, LexicalCandidate> = HashMap::with_capacity(rows.len());

@@ -13,6 +13,7 @@ pub struct SearchScope {
     pub(crate) metadata: Option<serde_json::Value>,
     pub(crate) created_after: Option<OffsetDateTime>,
     pub(crate) created_before: Option<OffsetDateTime>,
+    pub(crate) wanted_labels: Option<Vec<String>>,
 }
 
 impl SearchScope {
@@ -26,6 +27,7 @@ impl SearchScope {
             metadata: filters.metadata_json(),
             created_after: filters.created_after,
             created_before: filters.created_before,
+            wanted_labels: (!filters.labels.is_empty()).then(|| filters.labels.clone()),
         }
     }
 
@@ -37,5 +39,6 @@ impl SearchScope {
             || self.metadata.is_some()
             || self.created_after.is_some()
             || self.created_before.is_some()
+            || self.wanted_labels.is_some()
     }
 }

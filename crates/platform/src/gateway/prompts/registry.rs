@@ -83,18 +83,24 @@ impl Prompts {
     pub async fn register(database: Database, files: Vec<Prompt>) -> Result<Self, Failure> {
         for prompt in &files {
             let sha256 = prompt.sha256().to_string();
-            let registered: String = sqlx::query_scalar(
-                "WITH added AS (INSERT INTO prompt_versions (name, version, text, sha256) VALUES ($1, $2, $3, $4)
-                                ON CONFLICT DO NOTHING RETURNING sha256)
-                 SELECT sha256 FROM added UNION ALL SELECT sha256 FROM prompt_versions WHERE name = $1 AND version = $2",
+            sqlx::query(
+                "INSERT INTO prompt_versions (name, version, text, sha256) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
             )
             .bind(&prompt.name)
             .bind(prompt.version)
             .bind(&prompt.text)
             .bind(&sha256)
-            .fetch_one(database.engine())
+            .execute(database.engine())
             .await
             .map_err(unavailable)?;
+            // A statement of its own: it also sees what another role added while the insert waited for it.
+            let registered: String =
+                sqlx::query_scalar("SELECT sha256 FROM prompt_versions WHERE name = $1 AND version = $2")
+                    .bind(&prompt.name)
+                    .bind(prompt.version)
+                    .fetch_one(database.engine())
+                    .await
+                    .map_err(unavailable)?;
             if registered != sha256 {
                 let message = format!(
                     "the text of prompt {} was changed after it was registered; give it the next version number",
