@@ -112,6 +112,8 @@ CREATE TABLE document_versions (
     char_count        integer,
     parsed_sha256     text,
     title             text,
+    -- [{"page", "code"}]: pages that could not be read, the first hundred
+    failed_pages      jsonb NOT NULL DEFAULT '[]',
     created_at        timestamptz NOT NULL DEFAULT now(),
     traceparent       text,
     PRIMARY KEY (tenant_id, id),

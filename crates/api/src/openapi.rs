@@ -24,7 +24,7 @@ use utoipa::{Modify, OpenApi};
         documents::text::text, documents::pages::page, documents::results::summary, documents::results::extraction, documents::chunks::chunks,
         collections::list, search::search, answers::create, answers::get, feedback::create, feedback::list,
         conversations::create, conversations::get, conversations::delete, conversations::ask,
-        openai::chat::complete, openai::embeddings::embed, openai::models, openai::get_model, pipelines::list, pipelines::get,
+        openai::chat::complete, openai::embeddings::embed, openai::models, openai::get_model, pipelines::list, pipelines::schema, pipelines::get,
         keys::routes::create, keys::routes::list, keys::routes::revoke, audit::routes::list, audit::routes::check,
         webhooks::create, webhooks::list, webhooks::delete, webhooks::rotate,
         webhooks::deliveries::list, webhooks::deliveries::retry, usage::report, usage::budgets::get, usage::budgets::set,

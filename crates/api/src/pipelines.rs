@@ -1,4 +1,4 @@
-//! `GET /v1/pipelines`, `GET /v1/pipelines/{name}`: what a document goes through. The same for all tenants.
+//! `GET /v1/pipelines`, `/v1/pipelines/schema`, `/v1/pipelines/{name}`: what a document goes through. The same for all tenants.
 
 use crate::auth::Anyone;
 use crate::problem::{Problem, ProblemBody};
@@ -68,6 +68,12 @@ pub struct PipelineList {
 #[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines", responses((status = 200, body = PipelineList)))]
 pub async fn list(State(state): State<ApiState>, _caller: Anyone) -> Json<PipelineList> {
     Json(PipelineList { pipelines: state.pipelines.all().iter().map(|pipeline| (&**pipeline).into()).collect() })
+}
+
+/// The JSON Schema of pipeline files, with the settings of every stage.
+#[utoipa::path(get, path = "/v1/pipelines/schema", tag = "pipelines", responses((status = 200, body = Object)))]
+pub async fn schema(State(state): State<ApiState>, _caller: Anyone) -> Json<serde_json::Value> {
+    Json(state.registry.schema())
 }
 
 /// One pipeline.

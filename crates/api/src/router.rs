@@ -89,6 +89,7 @@ pub(crate) fn table() -> Table {
         .get("/v1/models", openai::models)
         .get("/v1/models/{name}", openai::get_model)
         .get("/v1/pipelines", pipelines::list)
+        .get("/v1/pipelines/schema", pipelines::schema)
         .get("/v1/pipelines/{name}", pipelines::get)
         .post("/v1/keys", keys::routes::create)
         .get("/v1/keys", keys::routes::list)

@@ -11,7 +11,7 @@ use docmill_model::{Code, Failure, Sha256Hex};
 use docmill_platform::artifacts::Artifacts;
 use docmill_platform::blobs::{Blobs, S3Blobs, S3Config};
 use docmill_platform::database::{Database, DatabaseConfig};
-use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, HashEmbedder};
+use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, HashEmbedder, bind_space};
 use docmill_platform::failpoints::{Action, Failpoints};
 use docmill_platform::gateway::Gateway;
 use docmill_platform::gateway::prompts::{COMMITTED as BUILTIN_PROMPTS, Prompts};
@@ -56,6 +56,9 @@ impl Assembly {
         let data_dir = data_dir(config)?;
         let ((database, artifacts), embedder) =
             tokio::try_join!(stores(config), embedder(config, roles.needs_model()))?;
+        if roles.needs_model() {
+            bind_space(&database, &*embedder).await?;
+        }
         let gateway = models::gateway(&config.llm, &database)?;
         let folder = pipelines_dir(config, &data_dir)?;
         let prompts = models::prompts(&folder, &database).await?;

@@ -289,6 +289,12 @@ pub struct QueryArgs {
     /// Only this collection.
     #[arg(long)]
     pub collection: Option<String>,
+    /// Only documents with this access label, or one of several; may be repeated.
+    #[arg(long = "label")]
+    pub labels: Vec<String>,
+    /// Only documents with this metadata, KEY=VALUE; may be repeated.
+    #[arg(long = "metadata", value_name = "KEY=VALUE")]
+    pub metadata: Vec<String>,
     /// Show ranks and scores (search).
     #[arg(long)]
     pub explain: bool,

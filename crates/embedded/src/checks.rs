@@ -4,11 +4,14 @@
 
 use docmill_model::{Code, Failure};
 use postgres::{Client, NoTls};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Oldest Postgres that is supported, as `server_version_num`.
 const MIN_POSTGRES: i32 = 160_000;
+/// Largest difference between the clocks here and there, in seconds.
+const MAX_SKEW: f64 = 30.0;
 
-/// Checks version, durability settings, pgvector and the roles, as the app and the engine role.
+/// Checks version, durability settings, clock, pgvector and the roles, as the app and the engine role.
 ///
 /// # Errors
 /// `DATABASE_UNAVAILABLE`, or `CONFIG_INVALID` with one line and the fix.
@@ -47,6 +50,12 @@ fn check_server(client: &mut Client) -> Result<(), Failure> {
                 "Postgres runs with {setting}=off and would lose acknowledged writes; set it to on"
             ));
         }
+    }
+    let theirs: f64 = one(client, "SELECT extract(epoch FROM clock_timestamp())::float8")?.get(0);
+    let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    if (theirs - ours).abs() > MAX_SKEW {
+        let skew = (theirs - ours).round();
+        return refuse(format!("the clock of Postgres is {skew} s off this machine's; synchronise both (NTP)"));
     }
     let vector: Option<String> =
         one(client, "SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector')")?.get(0);

@@ -40,6 +40,9 @@ impl Manifest {
     }
 }
 
+/// The fact that lists pages which could not be read, `[{"page", "code"}]`: what was made of the others is partial.
+pub const FAILED_PAGES: &str = "failed_pages";
+
 /// The fact that names the code of the failure for which a stage made do.
 pub const FALLBACK: &str = "fallback";
 

@@ -8,9 +8,11 @@ mod fast;
 mod hash;
 mod onnx;
 mod queue;
+mod space;
 
 pub use fast::{FastEmbedder, FastEmbedderConfig};
 pub use hash::HashEmbedder;
+pub use space::{SPACE, bind_space};
 
 use docmill_model::{Code, Failure};
 

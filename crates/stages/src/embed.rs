@@ -10,7 +10,7 @@ use docmill_model::chunk::{Chunk, ChunkList};
 use docmill_model::manifest::{Manifest, kind};
 use docmill_model::{Code, Failure};
 use docmill_platform::database::DbError;
-use docmill_platform::embedder::Embedder;
+use docmill_platform::embedder::{Embedder, SPACE};
 use docmill_runtime::{JobContext, Policy, Stage, StageError};
 use pgvector::Vector;
 use sha2::{Digest, Sha256};
@@ -19,8 +19,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The embedding space of the local model (`embedding_spaces`).
-const SPACE: i32 = 1;
 /// Rows of one transaction.
 const ROWS: usize = 256;
 /// Hashes looked up at once.

@@ -7,7 +7,7 @@
 
 use docmill_documents::{OcrMode, ParseOptions, ParseRequest, Parsed, Parser, PdfEngine};
 use docmill_model::document::{PageOutcome, ParsedDocument};
-use docmill_model::manifest::{ArtifactRef, Manifest, kind};
+use docmill_model::manifest::{ArtifactRef, FAILED_PAGES, Manifest, kind};
 use docmill_model::{Code, Failure, Sha256Hex};
 use docmill_platform::blobs::BlobError;
 use docmill_runtime::{JobContext, Policy, Stage, StageError};
@@ -128,11 +128,13 @@ impl Stage for Ingest {
         &self,
         connection: &mut PgConnection,
         job: &JobContext,
-        _: &Manifest,
+        manifest: &Manifest,
         outline: Outline,
     ) -> Result<(), StageError> {
+        let failed_pages = manifest.facts.get(FAILED_PAGES).cloned().unwrap_or_else(|| json!([]));
         sqlx::query(
-            "UPDATE document_versions SET format = $2, language = $3, page_count = $4, char_count = $5, parsed_sha256 = $6, title = $7
+            "UPDATE document_versions SET format = $2, language = $3, page_count = $4, char_count = $5, parsed_sha256 = $6, title = $7,
+                    failed_pages = $8
              WHERE tenant_id = current_tenant() AND id = $1",
         )
         .bind(job.version_id.0)
@@ -142,6 +144,7 @@ impl Stage for Ingest {
         .bind(outline.char_count)
         .bind(outline.reference.sha256.as_str())
         .bind(outline.title)
+        .bind(failed_pages)
         .execute(connection)
         .await?;
         Ok(())
@@ -210,8 +213,7 @@ fn manifest(document: &ParsedDocument, reference: ArtifactRef) -> Manifest {
         fact("pages_failed", failed.len().into());
     }
     if !failed.is_empty() {
-        fact("partial", true.into());
-        fact("failed_pages", failed.into_iter().take(NAMED_PAGES).collect());
+        fact(FAILED_PAGES, failed.into_iter().take(NAMED_PAGES).collect());
     }
     manifest
 }

@@ -69,7 +69,8 @@ pub async fn list(
                 Ok(sqlx::query_as(
                     "SELECT d.id, d.name, d.collection, d.external_id, d.state, d.code, d.metadata, d.labels,
                             d.visible_generation, d.created_at, d.updated_at, v.id AS version_id, v.number, v.content_type,
-                            v.size_bytes, v.sha256, v.format, v.language, v.page_count, v.char_count, v.title
+                            v.size_bytes, v.sha256, v.format, v.language, v.page_count, v.char_count, v.title,
+                            v.failed_pages
                      FROM documents d
                      JOIN LATERAL (SELECT * FROM document_versions v WHERE v.tenant_id = d.tenant_id
                                    AND v.document_id = d.id ORDER BY v.number DESC LIMIT 1) v ON true

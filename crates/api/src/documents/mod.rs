@@ -72,6 +72,17 @@ pub struct VersionView {
     pub characters: Option<i32>,
     /// Title, once read.
     pub title: Option<String>,
+    /// Pages that could not be read, at most the first hundred; the document is then `partial`.
+    pub failed_pages: Vec<FailedPage>,
+}
+
+/// A page that could not be read.
+#[derive(Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct FailedPage {
+    /// From 1.
+    pub page: u32,
+    /// Why: an error code.
+    pub code: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -103,6 +114,7 @@ pub(crate) struct VersionRow {
     page_count: Option<i32>,
     char_count: Option<i32>,
     title: Option<String>,
+    failed_pages: sqlx::types::Json<Vec<FailedPage>>,
 }
 
 impl From<VersionRow> for VersionView {
@@ -118,6 +130,7 @@ impl From<VersionRow> for VersionView {
             pages: row.page_count,
             characters: row.char_count,
             title: row.title,
+            failed_pages: row.failed_pages.0,
         }
     }
 }
@@ -150,7 +163,7 @@ pub(crate) async fn find(
     let row: Option<DocumentRow> = sqlx::query_as(
         "SELECT d.id, d.name, d.collection, d.external_id, d.state, d.code, d.metadata, d.labels, d.visible_generation,
                 d.created_at, d.updated_at, v.id AS version_id, v.number, v.content_type, v.size_bytes, v.sha256,
-                v.format, v.language, v.page_count, v.char_count, v.title
+                v.format, v.language, v.page_count, v.char_count, v.title, v.failed_pages
          FROM documents d
          JOIN LATERAL (SELECT * FROM document_versions v WHERE v.tenant_id = d.tenant_id AND v.document_id = d.id
                        ORDER BY v.number DESC LIMIT 1) v ON true

@@ -97,7 +97,7 @@ pub async fn versions(
             }
             let rows: Vec<ListedRow> = sqlx::query_as(
                 "SELECT v.id AS version_id, v.number, v.content_type, v.size_bytes, v.sha256, v.format, v.language, v.page_count,
-                        v.char_count, v.title, coalesce(d.visible_version = v.id, false) AS answers, v.raw_removed_at IS NOT NULL AS file_removed
+                        v.char_count, v.title, v.failed_pages, coalesce(d.visible_version = v.id, false) AS answers, v.raw_removed_at IS NOT NULL AS file_removed
                  FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
                  WHERE v.tenant_id = current_tenant() AND v.document_id = $1 ORDER BY v.number DESC LIMIT 1000",
             )

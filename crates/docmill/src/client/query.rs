@@ -1,18 +1,24 @@
 //! `search` and `ask`.
 
 use super::api::Api;
+use super::upload::pairs;
 use crate::cli::{Cli, QueryArgs};
 use crate::exit::Ending;
 use crate::output::{self, field, plain};
+use docmill_model::Failure;
 use serde_json::{Value, json};
 
-fn filters(args: &QueryArgs) -> Value {
-    args.collection.as_ref().map_or_else(|| json!({}), |collection| json!({ "collection": collection }))
+fn filters(args: &QueryArgs) -> Result<Value, Failure> {
+    let mut filters = json!({"labels": args.labels, "metadata": pairs(&args.metadata)?});
+    if let Some(collection) = &args.collection {
+        filters["collection"] = json!(collection);
+    }
+    Ok(filters)
 }
 
 /// `docmill search`.
 pub async fn search(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending> {
-    let body = json!({"query": args.words.join(" "), "k": args.k, "filters": filters(args), "explain": args.explain});
+    let body = json!({"query": args.words.join(" "), "k": args.k, "filters": filters(args)?, "explain": args.explain});
     let found = api.post("/v1/search", &body).await?;
     if cli.json {
         output::json(&found);
@@ -32,7 +38,7 @@ pub async fn search(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending
 
 /// `docmill ask`.
 pub async fn ask(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending> {
-    let body = json!({"question": args.words.join(" "), "k": args.k, "filters": filters(args)});
+    let body = json!({"question": args.words.join(" "), "k": args.k, "filters": filters(args)?});
     let answer = api.post("/v1/answers", &body).await?;
     if cli.json {
         output::json(&answer);

@@ -94,6 +94,9 @@ fn describe(all: &Value) {
             output::line(format!("{label:12} {}", output::plain(&value)));
         }
     }
+    for failed in document.pointer("/version/failed_pages").and_then(Value::as_array).into_iter().flatten() {
+        output::line(format!("page {:7} not read: {}", field(failed, "/page"), field(failed, "/code")));
+    }
     output::line("");
     let jobs = all["jobs"].as_array().cloned().unwrap_or_default();
     let rows = jobs.iter().map(|job| {

@@ -42,21 +42,30 @@ pub struct Uploaded {
     pub deduplicated: bool,
 }
 
+/// `KEY=VALUE` pairs; numbers and true/false are kept as such.
+///
+/// # Errors
+/// `FIELD_INVALID` for a pair without key or `=`.
+pub fn pairs(given: &[String]) -> Result<Map<String, Value>, Failure> {
+    let mut pairs = Map::new();
+    for pair in given {
+        let (key, value) = pair
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .ok_or_else(|| Failure::new(Code::FieldInvalid, format!("--metadata {pair}: KEY=VALUE is expected")))?;
+        let scalar = serde_json::from_str(value).ok().filter(|v: &Value| v.is_number() || v.is_boolean());
+        pairs.insert(key.to_owned(), scalar.unwrap_or_else(|| Value::String(value.to_owned())));
+    }
+    Ok(pairs)
+}
+
 impl Declaration {
     /// From the command line.
     ///
     /// # Errors
     /// `FIELD_INVALID` for metadata that is not `KEY=VALUE`.
     pub fn of(args: &UploadArgs) -> Result<Self, Failure> {
-        let mut metadata = Map::new();
-        for pair in &args.metadata {
-            let (key, value) = pair
-                .split_once('=')
-                .filter(|(key, _)| !key.is_empty())
-                .ok_or_else(|| Failure::new(Code::FieldInvalid, format!("--metadata {pair}: KEY=VALUE is expected")))?;
-            let scalar = serde_json::from_str(value).ok().filter(|v: &Value| v.is_number() || v.is_boolean());
-            metadata.insert(key.to_owned(), scalar.unwrap_or_else(|| Value::String(value.to_owned())));
-        }
+        let metadata = pairs(&args.metadata)?;
         Ok(Self {
             collection: args.collection.clone(),
             pipeline: args.pipeline.clone(),

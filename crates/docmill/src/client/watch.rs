@@ -1,7 +1,7 @@
 //! `upload --watch`: what appears or changes in the given folders is uploaded once it has stopped changing.
 
 use super::api::Api;
-use super::files::is_hidden;
+use super::files::{self, is_hidden};
 use super::upload::{Declaration, tell};
 use crate::cli::{Cli, UploadArgs};
 use crate::exit::Ending;
@@ -9,7 +9,7 @@ use docmill_model::{Code, Failure};
 use indicatif::{MultiProgress, ProgressBar};
 use notify::{EventKind, RecursiveMode, Watcher};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -51,16 +51,23 @@ pub async fn run(cli: &Cli, args: &UploadArgs, api: &Api, declaration: &Declarat
             pending.iter().filter(|(_, changed)| changed.elapsed() >= QUIET).map(|(path, _)| path.clone()).collect();
         for path in ready {
             pending.remove(&path);
-            if !path.is_file() {
-                continue;
-            }
-            match declaration.upload(api, &path, &ProgressBar::hidden()).await {
-                Ok(done) => tell(cli, &MultiProgress::new(), &done),
-                Err(ending) => {
-                    eprintln!("{}:", path.display());
-                    ending.report();
+            // A folder that was moved in tells of itself only.
+            let Ok(files) = files::find(&[path]) else { continue };
+            for path in files {
+                if path.is_file() {
+                    upload(cli, declaration, api, &path).await;
                 }
             }
+        }
+    }
+}
+
+async fn upload(cli: &Cli, declaration: &Declaration, api: &Api, path: &Path) {
+    match declaration.upload(api, path, &ProgressBar::hidden()).await {
+        Ok(done) => tell(cli, &MultiProgress::new(), &done),
+        Err(ending) => {
+            eprintln!("{}:", path.display());
+            ending.report();
         }
     }
 }

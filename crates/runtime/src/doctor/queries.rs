@@ -23,12 +23,13 @@ pub(super) const ALL: &[Invariant] = &[
     },
     Invariant {
         name: "run_outcome_follows_jobs",
-        sentence: "A run is done when all its jobs are done, failed when a required one is not.",
+        sentence: "A run is done when all its jobs are done and read every page, failed when a required one is not.",
         sql: "SELECT 'run ' || r.id, 'is ' || r.state FROM runs r
               CROSS JOIN LATERAL (SELECT bool_and(j.state = 'done') AS all_done,
-                                         bool_and(j.state = 'done') FILTER (WHERE j.required) AS required_done
+                                         bool_and(j.state = 'done') FILTER (WHERE j.required) AS required_done,
+                                         bool_or(j.manifest IS NULL OR j.manifest -> 'facts' ? 'failed_pages') AS maybe_partial
                                   FROM jobs j WHERE j.tenant_id = r.tenant_id AND j.run_id = r.id AND NOT j.on_settled) AS j
-              WHERE (r.state = 'done' AND NOT j.all_done) OR (r.state = 'partial' AND (j.all_done OR NOT coalesce(j.required_done, true)))
+              WHERE (r.state = 'done' AND NOT j.all_done) OR (r.state = 'partial' AND ((j.all_done AND NOT j.maybe_partial) OR NOT coalesce(j.required_done, true)))
                  OR (r.state = 'failed' AND coalesce(j.required_done, true)) LIMIT 101",
     },
     Invariant {

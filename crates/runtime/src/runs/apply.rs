@@ -2,6 +2,7 @@
 
 use crate::machine::graph::{Changes, Graph, GraphJob};
 use crate::machine::{JobState, RunState};
+use docmill_model::manifest::FAILED_PAGES;
 use docmill_model::{DocumentId, JobId, RunId};
 use docmill_platform::database::DbError;
 use serde_json::json;
@@ -121,9 +122,27 @@ pub(crate) async fn apply(
         .await?;
     }
     if let Some((state, code)) = &changes.settled {
-        settle(connection, run, *state, code.as_deref()).await?;
+        match failed_page(connection, run.id).await? {
+            Some(failed) if *state == RunState::Done => {
+                settle(connection, run, RunState::Partial, Some(&failed)).await?;
+            }
+            _ => settle(connection, run, *state, code.as_deref()).await?,
+        }
     }
     Ok(())
+}
+
+/// The code of the first page that could not be read: such a run is partial though all its jobs are done.
+async fn failed_page(connection: &mut PgConnection, run: RunId) -> Result<Option<String>, DbError> {
+    let code: Option<Option<String>> = sqlx::query_scalar(
+        "SELECT manifest #>> ARRAY['facts', $2, '0', 'code'] FROM jobs
+         WHERE tenant_id = current_tenant() AND run_id = $1 AND manifest -> 'facts' ? $2 LIMIT 1",
+    )
+    .bind(run.0)
+    .bind(FAILED_PAGES)
+    .fetch_optional(connection)
+    .await?;
+    Ok(code.flatten())
 }
 
 async fn settle(
