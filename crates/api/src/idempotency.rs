@@ -62,7 +62,8 @@ pub async fn begin<T: Serialize + Sync>(
     .bind(key)
     .bind(fingerprint.as_str())
     .execute(&mut *connection)
-    .await?;
+    .await
+    .map_err(still_running)?;
     if claimed.rows_affected() == 1 {
         return Ok(Replayed::First);
     }
@@ -79,7 +80,19 @@ pub async fn begin<T: Serialize + Sync>(
     }
     match (status, body) {
         (Some(status), Some(body)) => Ok(Replayed::Before { status: status as u16, body }),
-        _ => Err(Failure::new(Code::InProgress, "the first request with this Idempotency-Key is still running").into()),
+        _ => Err(in_progress().into()),
+    }
+}
+
+fn in_progress() -> Failure {
+    Failure::new(Code::InProgress, "the first request with this Idempotency-Key is still running")
+}
+
+/// The first request holds the key's row until it has answered; who waited for that too long is told so.
+fn still_running(error: sqlx::Error) -> DbError {
+    match error.as_database_error().and_then(|db| db.code()).as_deref() {
+        Some("55P03") => in_progress().into(),
+        _ => error.into(),
     }
 }
 

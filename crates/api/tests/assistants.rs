@@ -58,7 +58,7 @@ async fn conversations_understand_follow_ups_and_belong_to_who_began_them() {
     let begun = api.post(&tenant.key, "/v1/conversations", &json!({"ttl_secs": 3600})).await.ok();
     let path = format!("/v1/conversations/{}", begun["id"].as_str().unwrap());
     let messages = format!("{path}/messages");
-    api.post(&tenant.key, &messages, &json!({"question": "How much is the monthly rent of the warehouse?"})).await.ok();
+    api.post(&tenant.key, &messages, &json!({"question": "What does the lease of the warehouse say?"})).await.ok();
     let second = api.post(&tenant.key, &messages, &json!({"question": "And when did it begin?"})).await.ok();
     assert_eq!(second["number"], 2);
     assert!(second["standalone"].as_str().unwrap().contains("warehouse"), "{second}");
@@ -127,7 +127,7 @@ async fn what_readers_and_models_said_of_a_document_goes_with_it() {
     });
     remember.await.unwrap();
     assert!(tables_with(&api, "Zaphod").await.len() >= 5);
-    assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{document}")).await.status, 204);
+    assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{document}")).await.status, 200);
     assert_eq!(tables_with(&api, "Zaphod").await, Vec::<String>::new());
     let feedback = api.get(&tenant.key, &format!("{answer}/feedback")).await.ok();
     assert_eq!(feedback["feedback"][0]["verdict"], "wrong_citation", "the verdict stays");
@@ -209,6 +209,7 @@ async fn embeddings_come_as_numbers_or_bytes_within_limits() {
 async fn mcp(api: &Api, key: &str, method: &str, params: Value) -> support::Reply {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
     let mut request = support::request(axum::http::Method::POST, "/mcp", key, Some(&body));
+    request.headers_mut().insert("host", "localhost".parse().unwrap());
     request.headers_mut().insert("accept", "application/json, text/event-stream".parse().unwrap());
     api.send(request).await
 }

@@ -8,6 +8,7 @@ use axum::http::{Method, Request, header};
 use docmill_api::keys;
 use docmill_platform::layout::upload_key;
 use secrecy::ExposeSecret;
+use sqlx::Connection;
 use serde_json::{Value, json};
 use support::{Api, declaration, put, put_status, request};
 
@@ -367,6 +368,53 @@ async fn idempotency_keys() {
     let foreign = send(other.key.clone(), "k1".to_owned(), body).await;
     assert_eq!(foreign.status, 201, "a key belongs to its principal");
     assert_ne!(foreign.json()["id"], first.json()["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_first_try_still_runs_is_told_to_come_back() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let mut first = sqlx::PgConnection::connect(api.world.owner_url.expose_secret()).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut first).await.unwrap();
+    sqlx::query(
+        "INSERT INTO idempotency_keys (tenant_id, principal_id, key, request_sha256)
+         SELECT tenant_id, id, 'k1', repeat('0', 64) FROM principals WHERE tenant_id = $1",
+    )
+    .bind(tenant.id.0)
+    .execute(&mut first)
+    .await
+    .unwrap();
+    let mut request = request(Method::POST, "/v1/documents", &tenant.key, Some(&declaration("a.txt", b"some bytes")));
+    request.headers_mut().insert("idempotency-key", "k1".parse().unwrap());
+    let refused = api.send(request).await;
+    assert_eq!(refused.error(), (409, "IN_PROGRESS".to_owned()));
+    assert!(refused.headers.contains_key(header::RETRY_AFTER));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_ran_out_is_gone() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let created = api.post(&tenant.key, "/v1/documents", &declaration("a.txt", b"some bytes")).await.ok();
+    let expired = api.world.database.write(tenant.id, |connection| {
+        Box::pin(async move {
+            Ok(sqlx::query("UPDATE document_versions SET upload_state = 'expired'").execute(connection).await?)
+        })
+    });
+    expired.await.unwrap();
+    let path = format!("/v1/documents/{}/complete", created["id"].as_str().unwrap());
+    assert_eq!(api.post(&tenant.key, &path, &Value::Null).await.error(), (410, "UPLOAD_EXPIRED".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_cannot_be_stored_is_named() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let mut body = declaration("a.txt", b"some bytes");
+    body["metadata"] = json!({"note": "a\u{0}b"});
+    assert_eq!(api.post(&tenant.key, "/v1/documents", &body).await.error(), (422, "FIELD_INVALID".to_owned()));
+    let refused = api.send(request(Method::DELETE, "/v1/collections/%00", &tenant.key, None)).await;
+    assert_eq!(refused.error(), (422, "FIELD_INVALID".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,3 +68,78 @@ fn a_wrong_setting_is_one_line_that_says_what_to_do() {
         assert!(errors.lines().last().unwrap().contains(expected), "{errors}");
     }
 }
+
+#[test]
+fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
+    let whole = Whole::new("commands", &[("DOCMILL_EMBEDDING_PROVIDER", "hash")]);
+    whole.json(&["up"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("pump.md"), "# Pump station\n\nThe pump is inspected by Rask & Daughters on 3 May 2027.\n").unwrap();
+
+    // Uploads, also what a watched folder takes in.
+    let upload = ["upload", &path("pump.md"), "--collection", "notes", "--label", "*", "--metadata", "year=2027", "--wait"];
+    let refused = whole.run(&upload);
+    assert_eq!(refused.status.code(), Some(5), "a label the key does not hold");
+    let upload = ["upload", &path("pump.md"), "--collection", "notes", "--metadata", "year=2027", "--external-id", "--wait"];
+    assert_eq!(whole.json(&upload)["state"], "done");
+    let mut watcher = whole.start(&["upload", "--watch", folder.path().to_str().unwrap(), "--collection", "watched"]);
+    std::thread::sleep(Duration::from_secs(2));
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("valve.txt"), "The valve is closed at night.").unwrap();
+    std::fs::rename(outside.path(), path("moved-in")).unwrap();
+    eventually("the watched file is there", || {
+        whole.json(&["docs", "--name", "valve"])["documents"].as_array().is_some_and(|found| found.len() == 1)
+    });
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+
+    // Reading, searching, asking.
+    let docs = whole.json(&["docs", "--name", "pump"]);
+    let document = docs["documents"][0]["id"].as_str().unwrap().to_owned();
+    let shown = whole.json(&["show", &document, "--text", "--chunks", "--events"]);
+    assert!(shown["text"]["text"].as_str().unwrap().contains("inspected by Rask"), "{shown}");
+    let hits = |more: &[&str]| {
+        let found = whole.json(&[&["search", "pump", "inspected"], more].concat());
+        found["hits"].as_array().unwrap().len()
+    };
+    assert!(hits(&["--metadata", "year=2027", "--collection", "notes"]) > 0);
+    assert_eq!((hits(&["--metadata", "year=1999"]), hits(&["--label", "board"])), (0, 0));
+    let answer = whole.json(&["ask", "Who inspects the pump?"]);
+    assert!(answer["sentences"][0]["text"].as_str().unwrap().contains("Rask"), "{answer}");
+
+    // Keys.
+    let made = whole.json(&["keys", "create", "--name", "reader", "--scopes", "query"]);
+    let key = made["key"].as_str().unwrap();
+    let as_reader = |arguments: &[&str]| whole.command(arguments).env("DOCMILL_API_KEY", key).output().unwrap();
+    assert_eq!(as_reader(&["search", "pump"]).status.code(), Some(0));
+    assert_eq!(as_reader(&["upload", &path("pump.md")]).status.code(), Some(5), "not its scope");
+    whole.json(&["keys", "revoke", made["id"].as_str().unwrap()]);
+    assert_eq!(as_reader(&["search", "pump"]).status.code(), Some(5), "revoked");
+
+    // Operating.
+    assert_eq!(whole.json(&["dead", "list"])["jobs"].as_array().unwrap().len(), 0);
+    whole.json(&["pause", "stage", "embed"]);
+    whole.json(&["resume", "stage", "embed"]);
+    let plan = whole.json(&["replay", "--stage", "summarize", "--recompute", "--document", &document, "--dry-run"]);
+    assert_eq!(plan["documents"], 1, "{plan}");
+    whole.json(&["replay", "--stage", "summarize", "--recompute", "--document", &document, "--yes"]);
+    assert!(whole.json(&["backlog"])["stages"].is_array());
+    assert_eq!(whole.json(&["doctor"])["violations"].as_array().unwrap().len(), 0);
+    assert!(whole.json(&["pipelines", "show", "default"]).to_string().contains("summarize"));
+    assert_eq!(whole.json(&["inspect", &path("pump.md")])["outcome"], "ok");
+    whole.json(&["retention", "show"]);
+    assert_eq!(whole.json(&["versions", &document])[0]["number"], 1);
+    let receipt = whole.json(&["delete", &document, "--receipt", "--yes"]);
+    assert_eq!(receipt["removed"]["documents"], 1, "{receipt}");
+    assert_eq!(hits(&["--collection", "notes"]), 0);
+}
+
+/// Waits up to half a minute.
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -92,6 +92,7 @@ pub async fn page(
     match shown.map_err(|_| Problem::new(Code::Internal, "a parsed document cannot be read"))?? {
         Shown::Excerpt(html) => Ok(answer("text/html; charset=utf-8", html)),
         Shown::Picture { scale, marked } => {
+            let file = file?;
             let bytes = state.blobs.get_verified(&file.key, &file.sha256).await.map_err(Failure::from)?;
             Ok(answer("image/png", state.pages.draw(bytes, number, scale, marked).await?))
         }
@@ -110,7 +111,7 @@ async fn find(
     id: DocumentId,
     labels: Vec<String>,
     number: Option<i32>,
-) -> Result<(ReadVersion, Accepted), Problem> {
+) -> Result<(ReadVersion, Result<Accepted, Problem>), Problem> {
     let read = state.database.read(tenant, move |connection| {
         Box::pin(async move {
             let version = read_version(&mut *connection, id, &labels, number).await?;
@@ -124,6 +125,11 @@ async fn find(
         })
     });
     let (version, (key, sha256, size, is_removed)) = read.await?;
+    Ok((version, drawable(key, &sha256, size, is_removed)))
+}
+
+/// Whether the accepted file can be drawn; excerpts of text do without it.
+fn drawable(key: Option<String>, sha256: &str, size: i64, is_removed: bool) -> Result<Accepted, Problem> {
     if is_removed {
         return Err(Failure::new(Code::FileRemoved, "the uploaded bytes are kept no longer").into());
     }
@@ -133,7 +139,7 @@ async fn find(
         let message = "the file is too large for its pages to be drawn";
         return Err(Failure::limit(Code::SizeLimit, message, MAX_DRAWN_BYTES, size).into());
     }
-    Ok((version, Accepted { key, sha256 }))
+    Ok(Accepted { key, sha256 })
 }
 
 fn shown(parsed: &ParsedDocument, number: u32, highlight: Option<Span>, width: u32) -> Result<Shown, Problem> {

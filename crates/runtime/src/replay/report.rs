@@ -69,7 +69,7 @@ async fn report_in(connection: &mut PgConnection, id: Uuid) -> Result<ReplayRepo
                 count(*) FILTER (WHERE j.state = 'dead') AS dead,
                 count(*) FILTER (WHERE j.state NOT IN ('done', 'dead', 'cancelled')) AS open
          FROM jobs j JOIN runs r ON r.tenant_id = j.tenant_id AND r.id = j.run_id
-         WHERE r.tenant_id = current_tenant() AND r.replay_id = $1 GROUP BY j.stage ORDER BY min(j.id)",
+         WHERE r.tenant_id = current_tenant() AND r.replay_id = $1 GROUP BY j.stage ORDER BY min(j.id::text)",
     )
     .bind(id)
     .fetch_all(connection)
