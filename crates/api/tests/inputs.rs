@@ -8,8 +8,8 @@ use axum::http::{Method, Request, header};
 use docmill_api::keys;
 use docmill_platform::layout::upload_key;
 use secrecy::ExposeSecret;
-use sqlx::Connection;
 use serde_json::{Value, json};
+use sqlx::Connection;
 use support::{Api, declaration, put, put_status, request};
 
 /// A declaration with one field changed.

@@ -75,13 +75,16 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     whole.json(&["up"]);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    std::fs::write(path("pump.md"), "# Pump station\n\nThe pump is inspected by Rask & Daughters on 3 May 2027.\n").unwrap();
+    std::fs::write(path("pump.md"), "# Pump station\n\nThe pump is inspected by Rask & Daughters on 3 May 2027.\n")
+        .unwrap();
 
     // Uploads, also what a watched folder takes in.
-    let upload = ["upload", &path("pump.md"), "--collection", "notes", "--label", "*", "--metadata", "year=2027", "--wait"];
+    let upload =
+        ["upload", &path("pump.md"), "--collection", "notes", "--label", "*", "--metadata", "year=2027", "--wait"];
     let refused = whole.run(&upload);
     assert_eq!(refused.status.code(), Some(5), "a label the key does not hold");
-    let upload = ["upload", &path("pump.md"), "--collection", "notes", "--metadata", "year=2027", "--external-id", "--wait"];
+    let upload =
+        ["upload", &path("pump.md"), "--collection", "notes", "--metadata", "year=2027", "--external-id", "--wait"];
     assert_eq!(whole.json(&upload)["state"], "done");
     let mut watcher = whole.start(&["upload", "--watch", folder.path().to_str().unwrap(), "--collection", "watched"]);
     std::thread::sleep(Duration::from_secs(2));

@@ -7,6 +7,8 @@ mod container;
 mod declared;
 
 use crate::encoding;
+use crate::observed::Detected;
+use crate::options::ParseOptions;
 use docmill_model::document::Format;
 use docmill_model::{Code, Failure};
 
@@ -32,19 +34,46 @@ enum Kind {
 /// `EMPTY_FILE`, `TYPE_AMBIGUOUS`, `TYPE_MISMATCH` (naming both), `TYPE_UNSUPPORTED` (naming the detected type),
 /// `ARCHIVE_ENCRYPTED` for Office files with a password.
 pub(crate) fn detect(bytes: &[u8], declared: Option<&str>, name: Option<&str>) -> Result<Format, Failure> {
+    look(bytes, declared, name).1
+}
+
+/// What the options say that the bytes are: the media type, or else the name's extension.
+pub(crate) fn declared(options: &ParseOptions) -> Option<String> {
+    declared::wanted(options.declared_type.as_deref(), options.name.as_deref()).map(|wanted| wanted.label().to_owned())
+}
+
+/// What the bytes are, as far as that can be said, and the answer of [`detect`].
+pub(crate) fn look(
+    bytes: &[u8],
+    declared: Option<&str>,
+    name: Option<&str>,
+) -> (Option<Detected>, Result<Format, Failure>) {
     if bytes.is_empty() {
-        return Err(Failure::new(Code::EmptyFile, "the file has no bytes"));
+        return (None, Err(Failure::new(Code::EmptyFile, "the file has no bytes")));
     }
-    let kind = kind(bytes)?;
-    let wanted = declared::wanted(declared, name);
+    let kind = match kind(bytes) {
+        Ok(kind) => kind,
+        Err(failure) => return (None, Err(failure)),
+    };
+    let format = decide(&kind, bytes, declared::wanted(declared, name));
+    let media_type = match &format {
+        Ok(Format::Markdown) => "text/markdown",
+        Ok(Format::Csv) => "text/csv",
+        Ok(Format::Text) => "text/plain",
+        _ => kind.label(bytes),
+    };
+    (Some(Detected { media_type: media_type.to_owned(), format: format.as_ref().ok().copied() }), format)
+}
+
+fn decide(kind: &Kind, bytes: &[u8], wanted: Option<declared::Wanted>) -> Result<Format, Failure> {
     if let Some(wanted) = &wanted
-        && !wanted.fits(&kind)
+        && !wanted.fits(kind)
     {
         let message = format!("declared {}, detected {}", wanted.label(), kind.label(bytes));
         return Err(Failure::new(Code::TypeMismatch, message));
     }
     match kind {
-        Kind::Known(format) => Ok(format),
+        Kind::Known(format) => Ok(*format),
         Kind::Text if looks_like_html(bytes) => Ok(Format::Html),
         Kind::Text => wanted.map_or(Ok(Format::Text), |wanted| wanted.text_format()),
         Kind::Other(label) if label == "application/xml" && find(bytes, b"<!ENTITY").is_some() => {
@@ -61,7 +90,7 @@ impl Kind {
         match self {
             Kind::Known(Format::Pdf) => "application/pdf",
             Kind::Known(Format::Docx) => declared::DOCX,
-            Kind::Known(Format::Image) => "an image",
+            Kind::Known(Format::Image) => infer::get(bytes).map_or("image/x-portable-anymap", |kind| kind.mime_type()),
             Kind::Known(Format::Html) => "text/html",
             Kind::Text if looks_like_html(bytes) => "text/html",
             Kind::Text if encoding::decode(bytes, None).is_err() => "unknown binary data",
@@ -97,7 +126,7 @@ fn other(bytes: &[u8]) -> Option<Kind> {
     if bytes.starts_with(b"{\\rtf") {
         return named("application/rtf");
     }
-    if bytes.get(257..262) == Some(b"ustar") {
+    if container::is_tar(bytes) {
         return named("application/x-tar");
     }
     if is_xml(bytes) {
@@ -179,6 +208,7 @@ mod tests {
     fn bytes_decide_and_declarations_are_checked() {
         let png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR";
         let pdf = b"%PDF-1.4\n1 0 obj";
+        let tar = old_tar(b"Words in a file.\n");
         for (bytes, declared, name, expected) in [
             (&pdf[..], Some("application/pdf"), None, Ok(Format::Pdf)),
             (pdf, Some("application/octet-stream"), None, Ok(Format::Pdf)),
@@ -194,6 +224,14 @@ mod tests {
             (b"MZ is how this sentence begins", None, None, Ok(Format::Text)),
             (b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xff\xff\0\0", Some("application/pdf"), None, Err(Code::TypeMismatch)),
             (b"{\\rtf1 x}", Some("application/rtf"), None, Err(Code::TypeUnsupported)),
+            (&tar, Some("application/x-tar"), None, Err(Code::TypeUnsupported)),
+            (&tar, Some("text/plain"), None, Err(Code::TypeMismatch)),
+            (b"\x1f\x8b\x08\0\0\0\0\0", None, None, Err(Code::TypeUnsupported)),
+            (b"7z\xbc\xaf\x27\x1c\0\x04", None, None, Err(Code::TypeUnsupported)),
+            (b"Rar!\x1a\x07\x01\0", None, None, Err(Code::TypeUnsupported)),
+            (b"\xfd7zXZ\0\0\x04", None, None, Err(Code::TypeUnsupported)),
+            (b"BZh91AY&SY\x01\x02", None, None, Err(Code::TypeUnsupported)),
+            (b"\x28\xb5\x2f\xfd\x04\0\x01\0", None, None, Err(Code::TypeUnsupported)),
             (b"", Some("application/pdf"), None, Err(Code::EmptyFile)),
             (b"<?xml version='1.0'?><!DOCTYPE x []><x/>", Some("text/xml"), None, Err(Code::TypeUnsupported)),
         ] {
@@ -205,6 +243,20 @@ mod tests {
                 String::from_utf8_lossy(&bytes[..bytes.len().min(12)])
             );
         }
+    }
+
+    /// A tar archive as it was before the format had a magic number.
+    fn old_tar(content: &[u8]) -> Vec<u8> {
+        let mut block = vec![0; 512];
+        block[..5].copy_from_slice(b"a.txt");
+        block[100..108].copy_from_slice(b"0000644\0");
+        block[124..136].copy_from_slice(format!("{:011o} ", content.len()).as_bytes());
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|&b| u32::from(b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block.extend_from_slice(content);
+        block.resize(2_048, 0);
+        block
     }
 
     #[test]

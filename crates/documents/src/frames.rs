@@ -20,6 +20,8 @@ pub(crate) const CHUNK: usize = 256 << 10;
 pub(crate) enum Kind {
     /// JSON [`Ready`]: the sandbox is closed, the child waits for its request.
     Ready = b'R' as isize,
+    /// What the bytes are: JSON [`crate::Detected`].
+    Detected = b'T' as isize,
     /// An image to be recognised: JSON [`OcrRequest`] after its length, then one byte per pixel.
     Ocr = b'O' as isize,
     /// Work on a page begins: its number as four bytes, 0 for none any more.
@@ -35,7 +37,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// The kind behind a byte.
     pub fn of(byte: u8) -> Option<Kind> {
-        let all = [Kind::Ready, Kind::Ocr, Kind::Page, Kind::Chunk, Kind::Done, Kind::Failed];
+        let all = [Kind::Ready, Kind::Detected, Kind::Ocr, Kind::Page, Kind::Chunk, Kind::Done, Kind::Failed];
         all.into_iter().find(|&kind| kind as u8 == byte)
     }
 }
@@ -95,6 +97,18 @@ pub struct Lockdown {
     pub address_space_bytes: u64,
 }
 
+/// What is asked of the recogniser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reading {
+    /// The words of a page.
+    Page,
+    /// Words that stand anywhere, not in lines.
+    Sparse,
+    /// Which way up the page is.
+    Orientation,
+}
+
 /// An image to recognise.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct OcrRequest {
@@ -106,8 +120,8 @@ pub(crate) struct OcrRequest {
     pub height: u32,
     /// Dots per inch, for the recogniser.
     pub dpi: u32,
-    /// True to ask for the page's orientation instead of its words.
-    pub orientation: bool,
+    /// What is asked.
+    pub reading: Reading,
     /// Languages, joined by `+`.
     pub languages: String,
 }

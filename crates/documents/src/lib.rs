@@ -18,6 +18,7 @@ mod inspect;
 mod language;
 mod limits;
 mod markdown;
+mod observed;
 mod ocr;
 mod options;
 mod paged;
@@ -30,8 +31,9 @@ mod sandbox;
 mod text;
 
 pub use frames::Lockdown;
-pub use inspect::{Inspection, inspection_html};
+pub use inspect::{Inspection, failure_html, inspection_html};
 pub use limits::Limits;
+pub use observed::{Detected, Observed, Steps};
 pub use options::{OcrMode, ParseOptions, PdfEngine};
 pub use parse::{InProcess, parse_in_process};
 pub use parser::{FailedParse, ParseRequest, Parsed, Parser, ParserConfig, SandboxReport};

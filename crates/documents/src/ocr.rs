@@ -4,9 +4,11 @@
 //! tesseract in a sandbox of its own and sends the words back. A page whose recognition fails is a failed page; the
 //! rest of the document stands.
 
+mod skew;
 mod tsv;
 
-use crate::frames::OcrRequest;
+use crate::frames::{OcrRequest, Reading};
+use crate::observed::Detected;
 use crate::options::ParseOptions;
 use crate::paged::PageDraft;
 use docmill_model::document::PageOutcome;
@@ -33,6 +35,8 @@ pub(crate) trait Recognise {
     fn begin(&mut self, _page: u32) -> Option<Failure> {
         None
     }
+    /// Tells what the bytes are.
+    fn detected(&mut self, _: &Detected) {}
 }
 
 /// A recogniser that is not there.
@@ -62,27 +66,43 @@ const WINDOW: usize = 2;
 const DOUBTFUL: f32 = 0.55;
 /// Confidence of the orientation below which it is not believed.
 const ORIENTED: f32 = 1.0;
+/// Confidence that a word needs which stands alone somewhere on a page where no lines were found.
+const SURE: f32 = 0.8;
 
 /// Pixels of ground around every image that is handed over: letters that touch the edge are not recognised.
 const FRAME: u32 = 20;
 
-/// The image within a frame of its own ground, the median shade of its edge.
-fn framed(image: &GrayImage) -> GrayImage {
+/// The usual shade of an image's edge.
+fn ground(image: &GrayImage) -> u8 {
     let (width, height) = image.dimensions();
     let rows = (0..width).flat_map(|x| [(x, 0), (x, height.saturating_sub(1))]);
     let columns = (0..height).flat_map(|y| [(0, y), (width.saturating_sub(1), y)]);
     let mut edge: Vec<u8> = rows.chain(columns).map(|(x, y)| image.get_pixel(x, y).0[0]).collect();
     edge.sort_unstable();
-    let ground = edge.get(edge.len() / 2).copied().unwrap_or(u8::MAX);
+    edge.get(edge.len() / 2).copied().unwrap_or(u8::MAX)
+}
+
+/// The image within a frame of its own ground.
+fn framed(image: &GrayImage, ground: u8) -> GrayImage {
+    let (width, height) = image.dimensions();
     let mut framed = GrayImage::from_pixel(width + 2 * FRAME, height + 2 * FRAME, image::Luma([ground]));
     image::imageops::replace(&mut framed, image, i64::from(FRAME), i64::from(FRAME));
     framed
 }
 
+/// An image that was handed over.
+struct Handed {
+    id: u32,
+    /// Degrees by which it was straightened.
+    askew: f32,
+    /// Pixels that were added to its left and top.
+    margin: (f32, f32),
+}
+
 struct Pending {
     /// Index of the draft.
     draft: usize,
-    id: u32,
+    handed: Handed,
     image: GrayImage,
     scale: f32,
 }
@@ -142,8 +162,8 @@ impl Queue {
             return Err(Failure::limit(Code::PageLimit, "too many pages need OCR", self.limit, self.added));
         }
         let (image, scale) = draw(self.dpi)?;
-        let id = self.submit(ocr, &image, false)?;
-        self.pending.push_back(Pending { draft: at, id, image, scale });
+        let handed = self.submit(ocr, &image, Reading::Page)?;
+        self.pending.push_back(Pending { draft: at, handed, image, scale });
         Ok(())
     }
 
@@ -167,46 +187,64 @@ impl Queue {
         }
     }
 
-    /// The words of a page; a doubtful page is turned as its orientation says and read again.
+    /// The words of a page. A doubtful page is turned as its orientation says and read again; one without any lines is
+    /// searched for single words, as drawings have them.
     fn read(&mut self, pending: &Pending, ocr: &mut dyn Recognise) -> Result<tsv::Recognised, Failure> {
-        let upright = tsv::read(&ocr.wait(pending.id)?, pending.scale, FRAME);
-        if (upright.confidence >= DOUBTFUL && upright.words.len() >= 3) || !ocr.packs().iter().any(|p| p == "osd") {
+        let upright = answer(&pending.handed, pending.scale, ocr)?;
+        if upright.confidence >= DOUBTFUL && upright.words.len() >= 3 {
             return Ok(upright);
         }
-        let Some(turn) = self.orientation(&pending.image, ocr) else { return Ok(upright) };
+        let turned = self.read_turned(pending, ocr)?.filter(|turned| turned.weight() > upright.weight());
+        let best = turned.unwrap_or(upright);
+        if !best.words.is_empty() {
+            return Ok(best);
+        }
+        let handed = self.submit(ocr, &pending.image, Reading::Sparse)?;
+        let mut single = answer(&handed, pending.scale, ocr)?;
+        single.keep(SURE);
+        Ok(single)
+    }
+
+    /// The words of a page that stands on its side or head, or `None` when it does not.
+    fn read_turned(&mut self, pending: &Pending, ocr: &mut dyn Recognise) -> Result<Option<tsv::Recognised>, Failure> {
+        let Some(turn) = self.orientation(&pending.image, ocr) else { return Ok(None) };
         let turned = match turn {
             90 => image::imageops::rotate90(&pending.image),
             180 => image::imageops::rotate180(&pending.image),
             _ => image::imageops::rotate270(&pending.image),
         };
-        let id = self.submit(ocr, &turned, false)?;
-        let mut again = tsv::read(&ocr.wait(id)?, pending.scale, FRAME);
-        if again.confidence * again.words.len() as f32 <= upright.confidence * upright.words.len() as f32 {
-            return Ok(upright);
-        }
-        let (width, height) =
-            (pending.image.width() as f32 / pending.scale, pending.image.height() as f32 / pending.scale);
-        again.turn_back(turn, width, height);
-        Ok(again)
+        let handed = self.submit(ocr, &turned, Reading::Page)?;
+        let mut page = answer(&handed, pending.scale, ocr)?;
+        let (width, height) = pending.image.dimensions();
+        page.turn_back(turn, width as f32 / pending.scale, height as f32 / pending.scale);
+        Ok(Some(page))
     }
 
     /// Degrees clockwise by which the image must be turned: 90, 180, 270, or `None`.
     fn orientation(&mut self, image: &GrayImage, ocr: &mut dyn Recognise) -> Option<u16> {
-        let id = self.submit(ocr, image, true).ok()?;
-        let answer = ocr.wait(id).ok()?;
+        if !ocr.packs().iter().any(|pack| pack == "osd") {
+            return None;
+        }
+        let handed = self.submit(ocr, image, Reading::Orientation).ok()?;
+        let answer = ocr.wait(handed.id).ok()?;
         let value = |key: &str| answer.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<f32>().ok());
         let turn = value("Rotate:")? as u16;
         (value("Orientation confidence:")? >= ORIENTED && matches!(turn, 90 | 180 | 270)).then_some(turn)
     }
 
-    fn submit(&mut self, ocr: &mut dyn Recognise, image: &GrayImage, orientation: bool) -> Result<u32, Failure> {
+    fn submit(&mut self, ocr: &mut dyn Recognise, image: &GrayImage, reading: Reading) -> Result<Handed, Failure> {
         self.next += 1;
-        let image = framed(image);
-        let (width, height) = image.dimensions();
+        let ground = ground(image);
+        let askew = if reading == Reading::Page { skew::degrees(image) } else { 0.0 };
+        let straight = (askew != 0.0).then(|| skew::straighten(image, askew, ground));
+        let canvas = framed(straight.as_ref().unwrap_or(image), ground);
+        let (width, height) = canvas.dimensions();
+        let margin = |canvas: u32, image: u32| (canvas as f32 - image as f32) / 2.0;
+        let margin = (margin(width, image.width()), margin(height, image.height()));
         let languages = self.installed(ocr.packs());
-        let request = OcrRequest { id: self.next, width, height, dpi: self.dpi, orientation, languages };
-        ocr.submit(&request, image.as_raw())?;
-        Ok(self.next)
+        let request = OcrRequest { id: self.next, width, height, dpi: self.dpi, reading, languages };
+        ocr.submit(&request, canvas.as_raw())?;
+        Ok(Handed { id: self.next, askew, margin })
     }
 
     /// The wanted packs that are installed, or whatever is.
@@ -219,4 +257,10 @@ impl Queue {
         let fallback = packs.iter().find(|p| *p == "eng").or_else(|| packs.iter().find(|p| *p != "osd"));
         fallback.cloned().unwrap_or_default()
     }
+}
+
+fn answer(handed: &Handed, scale: f32, ocr: &mut dyn Recognise) -> Result<tsv::Recognised, Failure> {
+    let mut page = tsv::read(&ocr.wait(handed.id)?, scale, handed.margin);
+    page.askew = handed.askew;
+    Ok(page)
 }

@@ -72,12 +72,29 @@ pub(crate) struct PageDraft {
     pub words: Vec<WordDraft>,
     /// Link areas and targets.
     pub links: Vec<(Rect, String)>,
+    /// For recognised words: the degrees by which the page was straightened around its middle, as their boxes are.
+    pub askew: Option<f32>,
 }
 
 impl PageDraft {
     /// A page without words.
     pub fn empty(number: u32, width: f32, height: f32, rotation: u16, outcome: PageOutcome) -> Self {
-        Self { number, width, height, rotation, outcome, buffer: String::new(), words: Vec::new(), links: Vec::new() }
+        let (buffer, words, links) = (String::new(), Vec::new(), Vec::new());
+        Self { number, width, height, rotation, outcome, buffer, words, links, askew: None }
+    }
+
+    /// The box on the page of what has this box after the page was straightened.
+    pub fn place(&self, rect: Rect) -> Rect {
+        let Some(askew) = self.askew else { return rect };
+        let (sin, cos) = askew.to_radians().sin_cos();
+        let (middle_x, middle_y) = (self.width / 2.0, self.height / 2.0);
+        let corners = [(rect.x0, rect.y0), (rect.x1, rect.y0), (rect.x0, rect.y1), (rect.x1, rect.y1)].map(|(x, y)| {
+            let (x, y) = (x - middle_x, y - middle_y);
+            let (x, y) = (x * cos - y * sin + middle_x, x * sin + y * cos + middle_y);
+            let (x, y) = (x.clamp(0.0, self.width), y.clamp(0.0, self.height));
+            Rect { x0: x, y0: y, x1: x, y1: y }
+        });
+        corners.into_iter().reduce(Rect::union).unwrap_or(rect)
     }
 
     /// The characters of a word.

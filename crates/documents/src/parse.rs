@@ -17,7 +17,11 @@ pub(crate) fn in_process(
     options: &ParseOptions,
     ocr: &mut dyn Recognise,
 ) -> Result<ParsedDocument, Failure> {
-    match detect::detect(bytes, options.declared_type.as_deref(), options.name.as_deref())? {
+    let (detected, format) = detect::look(bytes, options.declared_type.as_deref(), options.name.as_deref());
+    if let Some(detected) = &detected {
+        ocr.detected(detected);
+    }
+    match format? {
         Format::Pdf => match (options.pdf_engine, engine) {
             (PdfEngine::PdfExtract, _) | (PdfEngine::Auto, None) => pdf::parse_plain(bytes, options),
             (PdfEngine::Pdfium, None) => Err(Failure::new(Code::PartMissing, "pdfium is not installed")),

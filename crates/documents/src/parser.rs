@@ -1,6 +1,8 @@
 //! The front door: parse and draw documents in sandboxed children, a bounded number at a time.
 
+use crate::detect;
 use crate::frames::{Expansion, Lockdown, Render, Request, Task};
+use crate::observed::{Observed, millis};
 use crate::options::{ParseOptions, PdfEngine};
 use crate::recogniser::{Recogniser, TesseractConfig};
 use crate::sandbox::ParseSetup;
@@ -13,11 +15,13 @@ use docmill_model::{Code, Failure, Sha256Hex};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Pages that may end the parser and be left out before the document is given up.
 const BAD_PAGES: usize = 3;
+/// Wall clock for finding out whether the file's expansion was the cause, which comes on top of the parse's own.
+const EXPANSION_SECS: u64 = 8;
 /// Endings that may have the file's expansion as their cause.
 const BY_SIZE: [Code; 5] =
     [Code::ParserMemory, Code::ParserCpu, Code::ParserTimeout, Code::ParserCrashed, Code::EmptyText];
@@ -63,6 +67,8 @@ pub struct Parsed {
     pub millis: u64,
     /// Largest resident size of the child (OCR processes are measured apart).
     pub peak_rss_bytes: u64,
+    /// What else was observed.
+    pub observed: Observed,
 }
 
 /// A failed parse and what it cost.
@@ -74,6 +80,8 @@ pub struct FailedParse {
     pub millis: u64,
     /// Largest resident size seen.
     pub peak_rss_bytes: u64,
+    /// What else was observed.
+    pub observed: Observed,
 }
 
 /// The state of the sandbox, for `docmill doctor`.
@@ -138,62 +146,80 @@ impl Parser {
         let mut options = request.options;
         options.declared_type = request.declared.or(options.declared_type);
         options.name = request.name.or(options.name);
-        let closed = |_| Failure::new(Code::Internal, "the parser is shut down");
-        let _slot = self.slots.acquire().await.map_err(closed).map_err(|failure| FailedParse {
-            failure,
-            millis: 0,
-            peak_rss_bytes: 0,
-        })?;
+        let mut observed = Observed { declared: detect::declared(&options), ..Observed::default() };
+        let Ok(_slot) = self.slots.acquire().await else {
+            let failure = Failure::new(Code::Internal, "the parser is shut down");
+            return Err(FailedParse { failure, millis: 0, peak_rss_bytes: 0, observed });
+        };
         let started = Instant::now();
-        let millis = |from: Instant| u64::try_from(from.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let finished = self.parse_or_fall_back(&request.bytes, &options).await;
-        let finished = finished.map_err(|ended| FailedParse {
-            failure: ended.failure,
-            millis: millis(started),
-            peak_rss_bytes: ended.peak_rss_bytes,
-        })?;
+        let finished = match self.parse_or_fall_back(&request.bytes, &options, &mut observed).await {
+            Ok(finished) => finished,
+            Err(Ended { failure, peak_rss_bytes, .. }) => {
+                return Err(FailedParse { failure, millis: millis(started.elapsed()), peak_rss_bytes, observed });
+            }
+        };
         let peak_rss_bytes = finished.peak_rss_bytes;
-        let document: ParsedDocument = serde_json::from_slice(&finished.output).map_err(|_| FailedParse {
-            failure: Failure::new(Code::ParserCrashed, "the parser's result cannot be read"),
-            millis: millis(started),
-            peak_rss_bytes,
-        })?;
-        // A page whose words could not be recognised may leave a document without any.
-        Ok(Parsed { document, millis: millis(started), peak_rss_bytes })
+        let decoding = Instant::now();
+        let document = serde_json::from_slice(&finished.output);
+        observed.steps.decode_millis = millis(decoding.elapsed());
+        let millis = millis(started.elapsed());
+        match document {
+            Ok(document) => Ok(Parsed { document, millis, peak_rss_bytes, observed }),
+            Err(_) => {
+                let failure = Failure::new(Code::ParserCrashed, "the parser's result cannot be read");
+                Err(FailedParse { failure, millis, peak_rss_bytes, observed })
+            }
+        }
     }
 
     /// A page that ends the parser is left out in the next try. Where pdfium fails on the whole PDF, pdf-extract has a
-    /// try in a child of its own; the first failure stands if it fails too.
-    async fn parse_or_fall_back(&self, bytes: &Bytes, options: &ParseOptions) -> Result<Finished, Ended> {
+    /// try in a child of its own, in the time that is left; the first failure stands if it fails too.
+    async fn parse_or_fall_back(
+        &self,
+        bytes: &Bytes,
+        options: &ParseOptions,
+        observed: &mut Observed,
+    ) -> Result<Finished, Ended> {
         let pdf = bytes[..bytes.len().min(1_024)].windows(5).any(|w| w == b"%PDF-");
         if !pdf || options.pdf_engine == PdfEngine::PdfExtract {
-            return self.run(Task::Parse, bytes, options, &[]).await;
+            return self.watched(bytes, options, &[], observed).await;
         }
-        let first = self.parse_around_bad_pages(bytes, options).await;
+        let first = self.parse_around_bad_pages(bytes, options, observed).await;
         let Err(ended) = first else { return first };
         let hopeless = !matches!(ended.failure.code, Code::PdfMalformed | Code::ParserCrashed | Code::PartMissing);
-        if hopeless || options.pdf_engine != PdfEngine::Auto || self.config.pdfium.is_none() {
+        let left = options.limits.wall_secs.saturating_sub(ended.sight.own.as_secs());
+        if hopeless || left == 0 || options.pdf_engine != PdfEngine::Auto || self.config.pdfium.is_none() {
             return Err(ended);
         }
-        let second = ParseOptions { pdf_engine: PdfEngine::PdfExtract, ..options.clone() };
-        let second = self.run(Task::Parse, bytes, &second, &[]).await;
+        let mut second = ParseOptions { pdf_engine: PdfEngine::PdfExtract, ..options.clone() };
+        second.limits.wall_secs = left;
+        let second = self.watched(bytes, &second, &[], observed).await;
         second.map_err(|other| Ended { peak_rss_bytes: ended.peak_rss_bytes.max(other.peak_rss_bytes), ..ended })
     }
 
     /// Reads a PDF; a page that ends the child is left out in the next try, which has the time that is left.
-    async fn parse_around_bad_pages(&self, bytes: &Bytes, options: &ParseOptions) -> Result<Finished, Ended> {
+    async fn parse_around_bad_pages(
+        &self,
+        bytes: &Bytes,
+        options: &ParseOptions,
+        observed: &mut Observed,
+    ) -> Result<Finished, Ended> {
+        let limit = options.limits.wall_secs;
         let mut options = options.clone();
         let mut bad: Vec<(u32, Failure)> = Vec::new();
+        let mut own = Duration::ZERO;
         loop {
-            let tried = self.run(Task::Parse, bytes, &options, &bad).await;
-            let Err(ended) = tried else { return tried };
+            let tried = self.watched(bytes, &options, &bad, observed).await;
+            let Err(mut ended) = tried else { return tried };
+            own += ended.sight.own;
+            ended.sight.own = own;
             if bad.is_empty()
                 && BY_SIZE.contains(&ended.failure.code)
                 && let Some(cause) = self.expansion(bytes, &options).await
             {
                 return Err(Ended { failure: cause, ..ended });
             }
-            let left = options.limits.wall_secs.saturating_sub(ended.own.as_secs());
+            let left = limit.saturating_sub(own.as_secs());
             let Some(page) = ended.page.filter(|_| bad.len() < BAD_PAGES && left > 0) else { return Err(ended) };
             bad.push((page, ended.failure));
             options.limits.wall_secs = left;
@@ -202,9 +228,11 @@ impl Parser {
 
     /// The expansion limit, when that is why a PDF ran out of memory or time.
     async fn expansion(&self, bytes: &Bytes, options: &ParseOptions) -> Option<Failure> {
-        let finished = self.run(Task::Expansion, bytes, options, &[]).await.ok()?;
-        let measured: Expansion = serde_json::from_slice(&finished.output).ok()?;
         let limit = options.limits.expanded_bytes;
+        let mut options = options.clone();
+        options.limits.wall_secs = options.limits.wall_secs.min(EXPANSION_SECS);
+        let finished = self.run(Task::Expansion, bytes, &options, &[]).await.ok()?;
+        let measured: Expansion = serde_json::from_slice(&finished.output).ok()?;
         let message = "the streams of the PDF unpack to more bytes than the limit";
         measured.over.then(|| Failure::limit(Code::ExpansionLimit, message, limit, measured.expanded_bytes))
     }
@@ -279,6 +307,21 @@ impl Parser {
     fn request(&self, task: Task, size_bytes: u64, options: &ParseOptions) -> Request {
         let (options, ocr_packs) = (options.clone(), self.packs());
         Request { task, options, ocr_packs, bad_pages: Vec::new(), size_bytes }
+    }
+
+    /// One try to parse, of which is noted what was seen.
+    async fn watched(
+        &self,
+        bytes: &Bytes,
+        options: &ParseOptions,
+        bad_pages: &[(u32, Failure)],
+        observed: &mut Observed,
+    ) -> Result<Finished, Ended> {
+        let started = Instant::now();
+        let tried = self.run(Task::Parse, bytes, options, bad_pages).await;
+        let sight = tried.as_ref().map_or_else(|ended| &ended.sight, |finished| &finished.sight);
+        observed.add(started.elapsed().saturating_sub(sight.own + sight.recognising), sight);
+        tried
     }
 
     async fn run(

@@ -1,6 +1,6 @@
 //! Tesseract, run by the parent for its locked children: one sandboxed process a page, one thread each.
 
-use crate::frames::OcrRequest;
+use crate::frames::{OcrRequest, Reading};
 use crate::limits::Limits;
 use crate::sandbox::ToolSetup;
 use crate::sandbox::tool::Launcher;
@@ -68,9 +68,10 @@ impl Recogniser {
     fn setup(&self, request: &OcrRequest, limits: &Limits) -> ToolSetup {
         let mut arguments: Vec<String> = ["stdin", "stdout", "--dpi"].map(str::to_owned).to_vec();
         arguments.push(request.dpi.clamp(70, 2_400).to_string());
-        let rest: &[&str] = match request.orientation {
-            true => &["--psm", "0"],
-            false => &["-l", &request.languages, "--psm", "3", "-c", "tessedit_create_tsv=1"],
+        let rest: &[&str] = match request.reading {
+            Reading::Orientation => &["--psm", "0"],
+            Reading::Page => &["-l", &request.languages, "--psm", "3", "-c", "tessedit_create_tsv=1"],
+            Reading::Sparse => &["-l", &request.languages, "--psm", "11", "-c", "tessedit_create_tsv=1"],
         };
         arguments.extend(rest.iter().map(|&argument| argument.to_owned()));
         let tessdata = self.config.tessdata.to_string_lossy().into_owned();

@@ -13,6 +13,7 @@ mod probe;
 mod status;
 pub(crate) mod tool;
 pub(crate) mod warm;
+mod watch;
 
 use std::path::PathBuf;
 

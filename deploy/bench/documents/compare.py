@@ -7,6 +7,7 @@ Parts: reference, truth, articles, receipts, scans, hostile, all, speed. README.
 
 import argparse
 import collections
+import functools
 import json
 import os
 import pathlib
@@ -18,6 +19,8 @@ import readers
 import score
 
 ROUNDS = 3
+READABLE = ("pdf", "html", "xhtml", "docx", "txt", "png", "jpg", "tif", "webp", "bmp")
+OPENS = ("empty user password", "without a password", "not encrypted", "attachment only", "base of encryption")
 
 
 class Corpora:
@@ -138,6 +141,19 @@ def hostile(corpora):
     return {"title": f"Hostile files, {len(paths)}; longest {max(r['seconds'] for r in table.values()):.1f} s", "table": table}
 
 
+def undamaged(row):
+    """True for a file that its manifest says nothing bad about and that opens without a password."""
+    notes = row["notes"].lower()
+    locked = ("encrypted" in notes or "password" in notes) and not any(words in notes for words in OPENS)
+    return not locked and not any(word in notes for word in ("malformed", "hostile", "damaged", "fuzz", "wrong extension"))
+
+
+@functools.cache
+def wordless():
+    """Files that were looked at and hold no words."""
+    return set((readers.HERE / "wordless.txt").read_text(encoding="utf-8").splitlines())
+
+
 def everything(corpora):
     """All files, whatever they are."""
     paths = [corpora.path(row) for row in corpora.files]
@@ -147,10 +163,14 @@ def everything(corpora):
         report = found[corpora.path(row)]
         table[row["format"]][report["outcome"]] += 1
         table[row["format"]]["without words"] += report["outcome"] in ("ok", "partial") and not report["words"]
+    readable = [row for row in corpora.files if row["format"] in READABLE and undamaged(row) and row["path"] not in wordless()]
+    silent = [(row["path"], found[corpora.path(row)]["outcome"]) for row in readable
+              if found[corpora.path(row)]["outcome"] not in ("ok", "partial")]
+    share = f"{len(readable) - len(silent)} of {len(readable)} undamaged PDF, HTML, DOCX, text and image files give text"
     peak = max(row["peak_rss_bytes"] for row in found.values()) >> 20
     slowest = max(row["millis"] for row in found.values()) / 1000
-    return {"title": f"All {len(paths)} files in {wall:.0f} s; largest child {peak} MB, slowest file {slowest:.1f} s",
-            "table": {name: dict(counts) for name, counts in sorted(table.items())}}
+    return {"title": f"All {len(paths)} files in {wall:.0f} s; {share}; largest child {peak} MB, slowest file {slowest:.1f} s",
+            "silent": silent, "table": {name: dict(counts) for name, counts in sorted(table.items())}}
 
 
 def speed(corpora):
@@ -192,6 +212,8 @@ def show(result):
         print(f"| {name} | " + " | ".join(cell(row.get(column)) for column in columns) + " |")
     for f1, path in result.get("worst", []):
         print(f"- {f1:.3f} {path}")
+    for path, outcome in result.get("silent", []):
+        print(f"- {outcome} {path}")
 
 
 def cell(value):

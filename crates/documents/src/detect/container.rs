@@ -78,6 +78,21 @@ pub(super) fn ends_as_zip(bytes: &[u8]) -> bool {
     entries > 0 && directory.is_some_and(|d| d.starts_with(b"PK\x01\x02"))
 }
 
+/// True for a tar archive, also of the first version, which has no magic number: the checksum of its header tells.
+pub(super) fn is_tar(bytes: &[u8]) -> bool {
+    const CHECKSUM: std::ops::Range<usize> = 148..156;
+    let Some(header) = bytes.get(..512) else { return false };
+    if &header[257..262] == b"ustar" {
+        return true;
+    }
+    let digits = String::from_utf8_lossy(&header[CHECKSUM]);
+    let stated = u32::from_str_radix(digits.trim_matches([' ', '\0']), 8);
+    let sum = |range: &[u8]| range.iter().map(|&b| u32::from(b)).sum::<u32>();
+    // The checksum itself counts as spaces.
+    let measured = sum(header) - sum(&header[CHECKSUM]) + 8 * u32::from(b' ');
+    header[0] != 0 && stated == Ok(measured)
+}
+
 /// What a compound file (older Office, or an encrypted package) holds.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 //! Cuts a TIFF with several images into files of one image each, by pointing its header at one directory after the
-//! other. Other formats pass through.
+//! other; of an image in the obsolete JPEG compression, the JPEG inside is taken. Other formats pass through.
 
 use docmill_model::{Code, Failure};
 use std::borrow::Cow;
@@ -31,6 +31,9 @@ impl<'a> Frames<'a> {
 
     /// A file that holds only image `index`.
     pub fn get(&self, index: usize) -> Cow<'a, [u8]> {
+        if let Some(jpeg) = self.directories.get(index).and_then(|&directory| self.jpeg(directory as usize)) {
+            return Cow::Borrowed(jpeg);
+        }
         if self.directories.len() <= 1 {
             return Cow::Borrowed(self.bytes);
         }
@@ -39,25 +42,42 @@ impl<'a> Frames<'a> {
         copy[4..8].copy_from_slice(&if self.little { offset.to_le_bytes() } else { offset.to_be_bytes() });
         Cow::Owned(copy)
     }
+
+    /// The JPEG file that an image of compression 6 points to (TIFF 6.0, section 22), if it is a whole one.
+    fn jpeg(&self, directory: usize) -> Option<&'a [u8]> {
+        const COMPRESSION: u16 = 259;
+        const OLD_JPEG: u16 = 6;
+        const INTERCHANGE_FORMAT: u16 = 513;
+        let entries = usize::from(short(self.bytes, self.little, directory)?);
+        let value = |tag: u16| {
+            let mut fields = (0..entries).map(|entry| directory + 2 + 12 * entry);
+            fields.find(|&at| short(self.bytes, self.little, at) == Some(tag)).map(|at| at + 8)
+        };
+        if short(self.bytes, self.little, value(COMPRESSION)?)? != OLD_JPEG {
+            return None;
+        }
+        let start = long(self.bytes, self.little, value(INTERCHANGE_FORMAT)?)? as usize;
+        self.bytes.get(start..).filter(|jpeg| jpeg.starts_with(&[0xff, 0xd8, 0xff]))
+    }
+}
+
+fn short(bytes: &[u8], little: bool, at: usize) -> Option<u16> {
+    let b = bytes.get(at..)?.first_chunk()?;
+    Some(if little { u16::from_le_bytes(*b) } else { u16::from_be_bytes(*b) })
+}
+
+fn long(bytes: &[u8], little: bool, at: usize) -> Option<u32> {
+    let b = bytes.get(at..)?.first_chunk()?;
+    Some(if little { u32::from_le_bytes(*b) } else { u32::from_be_bytes(*b) })
 }
 
 /// Offsets of the chained directories that lie inside the file, each once.
 fn directories(bytes: &[u8], little: bool, limit: u64) -> Result<Vec<u32>, Failure> {
-    let short = |at: usize| {
-        bytes
-            .get(at..at + 2)
-            .map(|b| if little { u16::from_le_bytes([b[0], b[1]]) } else { u16::from_be_bytes([b[0], b[1]]) })
-    };
-    let long = |at: usize| {
-        let b = bytes.get(at..at + 4)?;
-        let b = [b[0], b[1], b[2], b[3]];
-        Some(if little { u32::from_le_bytes(b) } else { u32::from_be_bytes(b) })
-    };
     let mut found = Vec::new();
     let mut seen = HashSet::new();
-    let mut next = long(4).unwrap_or(0);
+    let mut next = long(bytes, little, 4).unwrap_or(0);
     while next != 0 && seen.insert(next) {
-        let Some(entries) = short(next as usize) else { break };
+        let Some(entries) = short(bytes, little, next as usize) else { break };
         found.push(next);
         if found.len() as u64 > limit {
             return Err(Failure::limit(
@@ -67,7 +87,7 @@ fn directories(bytes: &[u8], little: bool, limit: u64) -> Result<Vec<u32>, Failu
                 found.len() as u64,
             ));
         }
-        next = long(next as usize + 2 + 12 * usize::from(entries)).unwrap_or(0);
+        next = long(bytes, little, next as usize + 2 + 12 * usize::from(entries)).unwrap_or(0);
     }
     Ok(found)
 }

@@ -19,10 +19,12 @@ pub(super) struct Recognised {
     pub words: Vec<WordDraft>,
     /// Mean confidence, weighted by length.
     pub confidence: f32,
+    /// Degrees by which the page was straightened.
+    pub askew: f32,
 }
 
-/// Reads the table; `scale` is pixels per page unit, `frame` the pixels around the page.
-pub(super) fn read(table: &str, scale: f32, frame: u32) -> Recognised {
+/// Reads the table; `scale` is pixels per page unit, `margin` the pixels to the left of the page and above it.
+pub(super) fn read(table: &str, scale: f32, margin: (f32, f32)) -> Recognised {
     let mut page = Recognised::default();
     let (mut line, mut paragraph) = (("", "", ""), ("", ""));
     let mut height = 0.0f32;
@@ -33,8 +35,8 @@ pub(super) fn read(table: &str, scale: f32, frame: u32) -> Recognised {
             continue;
         };
         let value = |text: &str| text.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1e6);
-        let place = |text: &str| (value(text) - frame as f32).max(0.0) / scale;
-        let numbers = [place(left), place(top), value(width) / scale, value(tall) / scale];
+        let place = |text: &str, margin: f32| (value(text) - margin) / scale;
+        let numbers = [place(left, margin.0), place(top, margin.1), value(width) / scale, value(tall) / scale];
         if level == "4" {
             height = numbers[3];
         }
@@ -95,8 +97,21 @@ impl Recognised {
         }
     }
 
+    /// Trusted words, to compare readings of one page.
+    pub fn weight(&self) -> f32 {
+        self.confidence * self.words.len() as f32
+    }
+
+    /// Keeps the words of at least this confidence.
+    pub fn keep(&mut self, confidence: f32) {
+        self.words.retain(|word| word.confidence >= confidence);
+        let sum: f32 = self.words.iter().map(|word| word.confidence).sum();
+        self.confidence = sum / self.words.len().max(1) as f32;
+    }
+
     /// Makes these the words of the page.
     pub fn apply(self, draft: &mut PageDraft) {
+        draft.askew = Some(self.askew);
         draft.outcome = PageOutcome::Ocr { confidence: self.confidence.clamp(0.0, 1.0) };
         draft.buffer = self.buffer;
         draft.words = self.words;
@@ -120,7 +135,7 @@ mod tests {
 
     #[test]
     fn rows_become_words_in_page_units() {
-        let page = read(TABLE, 2.0, 0);
+        let page = read(TABLE, 2.0, (0.0, 0.0));
         let words: Vec<&str> = page.words.iter().map(|w| &page.buffer[w.start as usize..w.end as usize]).collect();
         assert_eq!(words, ["Hello", "there", "New"]);
         assert_eq!((page.words[0].rect.x0, page.words[0].rect.y1), (5.0, 25.0));

@@ -105,7 +105,7 @@ impl Writer {
             }
         }
         let role = if self.is_seen(start, first_word) { role } else { BlockKind::Furniture };
-        self.push_block(role, start, page.number, rect);
+        self.push_block(role, start, page, rect);
     }
 
     /// True when a reader sees at least one of the words since `first_word`, which begin at `start`.
@@ -114,9 +114,9 @@ impl Writer {
         !self.words[first_word..].iter().all(hidden)
     }
 
-    fn push_block(&mut self, role: BlockKind, start: u32, page: u32, rect: Rect) {
-        let span = Span::new(start, self.chars);
-        self.blocks.push(Block { role, span, page: Some(page), rect: Some(rect), path: None, language: None });
+    fn push_block(&mut self, role: BlockKind, start: u32, page: &PageDraft, rect: Rect) {
+        let (span, rect) = (Span::new(start, self.chars), page.place(rect));
+        self.blocks.push(Block { role, span, page: Some(page.number), rect: Some(rect), path: None, language: None });
     }
 
     /// A line per row, cells apart by bars.
@@ -144,9 +144,9 @@ impl Writer {
         if self.is_seen(start, first_word) {
             let table = self.tables.len() as u32;
             self.tables.push(Table { rows: grid.rows, columns: grid.columns, cells });
-            self.push_block(BlockKind::Table { table }, start, page.number, rect);
+            self.push_block(BlockKind::Table { table }, start, page, rect);
         } else {
-            self.push_block(BlockKind::Furniture, start, page.number, rect);
+            self.push_block(BlockKind::Furniture, start, page, rect);
         }
     }
 
@@ -176,7 +176,8 @@ impl Writer {
         if draft.is(HIDDEN) {
             self.hidden.push(span);
         }
-        self.words.push(Word { span, page: page.number, rect: draft.rect, confidence: draft.confidence });
+        let rect = page.place(draft.rect);
+        self.words.push(Word { span, page: page.number, rect, confidence: draft.confidence });
     }
 
     fn raw(&mut self, ascii: &str) {

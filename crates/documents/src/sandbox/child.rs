@@ -3,6 +3,7 @@
 use super::lockdown::{Walls, lock};
 use super::{ParseSetup, Setup, misbehave, probe, status, tool};
 use crate::frames::{self, Done, Failed, Kind, OcrReply, OcrRequest, Request, Task};
+use crate::observed::Detected;
 use crate::ocr::Recognise;
 use crate::{parse, pdf, render};
 use docmill_model::{Code, Failure};
@@ -172,5 +173,9 @@ impl Recognise for Pipes {
         // A parent that is gone is noticed with the result.
         let _ = frames::write(&mut self.output, Kind::Page, &[&page.to_le_bytes()]);
         None
+    }
+
+    fn detected(&mut self, detected: &Detected) {
+        let _ = self.json(Kind::Detected, detected);
     }
 }

@@ -1,21 +1,20 @@
 //! The parent's side of one parse: hands over the request, collects frames, runs OCR for the child, and turns every
 //! way in which a child can end into a typed failure. Whatever happens, the whole process group is gone afterwards.
 
-use super::status::{self, Memory};
+use super::status;
+use super::watch::{TICK, Watch, autopsy};
 use crate::frames::{self, Done, Failed, Kind, Lockdown, OcrReply, OcrRequest, Request};
 use crate::limits::Limits;
+use crate::observed::Sight;
 use crate::recogniser::Recogniser;
 use docmill_model::{Code, Failure};
-use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// How often memory and deadline are looked at.
-const TICK: Duration = Duration::from_millis(20);
 /// Bytes of the child's complaints that are kept, to recognise an allocation failure.
 const COMPLAINT: u64 = 4_096;
 
@@ -38,6 +37,8 @@ pub(crate) struct Finished {
     pub output: Vec<u8>,
     /// Largest resident size of the child.
     pub peak_rss_bytes: u64,
+    /// What else was seen of it.
+    pub sight: Sight,
 }
 
 impl Running {
@@ -106,25 +107,15 @@ pub(crate) struct Ended {
     pub peak_rss_bytes: u64,
     /// The page that is to blame: it crashed the child, or took its memory or too much time.
     pub page: Option<u32>,
-    /// Time of its own work.
-    pub own: Duration,
+    /// What else was seen of it.
+    pub sight: Sight,
 }
 
 impl Ended {
     /// No child could be started.
     pub fn at_start(failure: Failure) -> Self {
-        Self { failure, peak_rss_bytes: 0, page: None, own: Duration::ZERO }
+        Self { failure, peak_rss_bytes: 0, page: None, sight: Sight::default() }
     }
-}
-
-/// What has been seen of a child so far.
-struct Watch {
-    started: Instant,
-    /// Time during which the child waited for OCR, which is not its own.
-    recognising: Duration,
-    memory: Memory,
-    /// The page it is working on, and its own time when it began with it.
-    page: Option<(u32, Duration)>,
 }
 
 /// Lets a child work off `request` over `bytes`.
@@ -138,15 +129,14 @@ pub(crate) async fn run(
     recogniser: Option<Arc<Recogniser>>,
 ) -> Result<Finished, Ended> {
     let limits = &request.options.limits;
-    let memory = status::of(running.pid);
-    let mut watch = Watch { started: Instant::now(), recognising: Duration::ZERO, memory, page: None };
+    let mut watch = Watch::begun(status::of(running.pid));
     let outcome = converse(&mut running, request, bytes, recogniser, &mut watch).await;
     let ended = matches!(outcome, Ok(Conversation::Broken));
     let complaint = if ended { complaint(&mut running).await } else { String::new() };
     kill_group(if ended { None } else { running.child.id() });
     let status = running.child.wait().await;
     let (failure, peak_rss_bytes) = match outcome {
-        Ok(Conversation::Done(finished)) => return Ok(finished),
+        Ok(Conversation::Done(finished)) => return Ok(Finished { sight: watch.sight(), ..finished }),
         Ok(Conversation::Failed(failed)) => (failed.failure, failed.peak_rss_bytes),
         Ok(Conversation::Broken) => {
             let failure = autopsy(status.ok(), &complaint, &watch, &running.lockdown, limits);
@@ -156,7 +146,7 @@ pub(crate) async fn run(
     };
     let to_blame = matches!(failure.code, Code::ParserCrashed | Code::ParserMemory | Code::ParserTimeout);
     let page = watch.page.map(|(page, _)| page).filter(|_| to_blame);
-    Err(Ended { failure, peak_rss_bytes, page, own: watch.own() })
+    Err(Ended { failure, peak_rss_bytes, page, sight: watch.sight() })
 }
 
 enum Conversation {
@@ -193,6 +183,8 @@ async fn converse(
                         recognise(&mut recognitions, payload, recogniser.clone(), &limits, watch)?;
                     } else if kind == Kind::Page {
                         watch.begin(&payload);
+                    } else if kind == Kind::Detected {
+                        watch.detected = serde_json::from_slice(&payload).ok();
                     } else if let Some(end) = take(kind, &payload, &mut output, limits.output_bytes)? {
                         return Ok(end);
                     }
@@ -249,10 +241,14 @@ fn take(kind: Kind, payload: &[u8], output: &mut Vec<u8>, limit: u64) -> Result<
         Kind::Done => {
             let done: Done = serde_json::from_slice(payload).unwrap_or_default();
             let output = std::mem::take(output);
-            Ok(Some(Conversation::Done(Finished { output, peak_rss_bytes: done.peak_rss_bytes })))
+            Ok(Some(Conversation::Done(Finished {
+                output,
+                peak_rss_bytes: done.peak_rss_bytes,
+                sight: Sight::default(),
+            })))
         }
         Kind::Failed => Ok(Some(serde_json::from_slice(payload).map_or(Conversation::Broken, Conversation::Failed))),
-        Kind::Ocr | Kind::Page | Kind::Ready => Ok(None),
+        Kind::Ocr | Kind::Page | Kind::Detected | Kind::Ready => Ok(None),
     }
 }
 
@@ -285,82 +281,9 @@ fn recognise(
     Ok(())
 }
 
-impl Watch {
-    /// Notes the child's memory and checks the wall clock.
-    fn look(&mut self, pid: u32, recognising: bool, limits: &Limits) -> Result<(), Failure> {
-        if recognising {
-            self.recognising += TICK;
-        }
-        let memory = status::of(pid);
-        self.memory.peak_rss_bytes = self.memory.peak_rss_bytes.max(memory.peak_rss_bytes);
-        self.memory.peak_size_bytes = self.memory.peak_size_bytes.max(memory.peak_size_bytes);
-        let own = self.own();
-        if own.as_secs() >= limits.wall_secs {
-            self.page = None;
-            let message = "the parse took too long (seconds)";
-            return Err(Failure::limit(Code::ParserTimeout, message, limits.wall_secs, own.as_secs()));
-        }
-        let on_page = self.page.map_or(0, |(_, began)| own.saturating_sub(began).as_secs());
-        if on_page >= limits.page_secs {
-            let message = "one page took too long (seconds)";
-            return Err(Failure::limit(Code::ParserTimeout, message, limits.page_secs, on_page));
-        }
-        Ok(())
-    }
-
-    /// Time the child spent on its own work.
-    fn own(&self) -> Duration {
-        self.started.elapsed().saturating_sub(self.recognising)
-    }
-
-    /// Notes which page is worked on.
-    fn begin(&mut self, payload: &[u8]) {
-        let number = payload.try_into().map_or(0, u32::from_le_bytes);
-        self.page = (number > 0).then(|| (number, self.own()));
-    }
-}
-
 async fn complaint(running: &mut Running) -> String {
     let Some(stderr) = running.stderr.take() else { return String::new() };
     let mut bytes = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(1), stderr.take(COMPLAINT).read_to_end(&mut bytes)).await;
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Why a child ended without a final frame.
-fn autopsy(
-    status: Option<std::process::ExitStatus>,
-    complaint: &str,
-    watch: &Watch,
-    lockdown: &Lockdown,
-    limits: &Limits,
-) -> Failure {
-    let signal = status.and_then(|s| s.signal());
-    let near = lockdown.address_space_bytes > 0 && watch.memory.peak_size_bytes > lockdown.address_space_bytes / 10 * 8;
-    if matches!(signal, Some(libc::SIGXCPU)) {
-        return Failure::limit(
-            Code::ParserCpu,
-            "the parse took too much processor time (seconds)",
-            limits.cpu_secs,
-            limits.cpu_secs,
-        );
-    }
-    if complaint.contains("memory allocation of") || (signal.is_some() && near) {
-        let measured = watch.memory.peak_rss_bytes;
-        return Failure::limit(
-            Code::ParserMemory,
-            "the parse needs more memory than it may (bytes)",
-            limits.memory_bytes,
-            measured,
-        );
-    }
-    match signal {
-        Some(signal) => Failure {
-            code: Code::ParserCrashed,
-            message: format!("the parser was ended by signal {signal}"),
-            limit: None,
-            measured: u64::try_from(signal).ok(),
-        },
-        None => Failure::new(Code::ParserCrashed, "the parser ended without an answer"),
-    }
 }

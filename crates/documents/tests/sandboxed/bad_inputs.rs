@@ -1,44 +1,10 @@
 //! The table of bad inputs: each file gets the clear answer it deserves, through the real sandbox.
 
+use crate::made::{docx, docx_entries, page, pages, pdf, stream, zip};
 use crate::support::{parser, request};
-use docmill_model::Code;
+use docmill_documents::Limits;
+use docmill_model::{Code, Failure};
 use std::io::Write;
-
-/// A PDF of these objects (numbered from 1, the first is the catalog), with a cross-reference table.
-fn pdf(objects: &[String]) -> Vec<u8> {
-    let mut out = b"%PDF-1.4\n".to_vec();
-    let mut offsets = Vec::new();
-    for (index, object) in objects.iter().enumerate() {
-        offsets.push(out.len());
-        out.extend(format!("{} 0 obj\n{object}\nendobj\n", index + 1).bytes());
-    }
-    let start = out.len();
-    out.extend(format!("xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1).bytes());
-    for offset in offsets {
-        out.extend(format!("{offset:010} 00000 n \n").bytes());
-    }
-    out.extend(format!("trailer\n<</Size {}/Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n", objects.len() + 1).bytes());
-    out
-}
-
-fn stream(extra: &str, content: &str) -> String {
-    format!("<<{extra}/Length {}>>\nstream\n{content}\nendstream", content.len())
-}
-
-/// One page with this content, with further objects from number 6 on; object 5 is Helvetica.
-fn page(resources: &str, content: &str, further: &[String]) -> Vec<u8> {
-    let mut objects = vec![
-        "<</Type/Catalog/Pages 2 0 R>>".to_owned(),
-        "<</Type/Pages/Kids[3 0 R]/Count 1>>".to_owned(),
-        format!(
-            "<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>{resources}>>>>"
-        ),
-        stream("", content),
-        "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>".to_owned(),
-    ];
-    objects.extend_from_slice(further);
-    pdf(&objects)
-}
 
 async fn code(name: &str, bytes: Vec<u8>) -> Result<String, Code> {
     parser().parse(request(bytes, name)).await.map(|parsed| parsed.document.text).map_err(|failure| failure.code)
@@ -137,4 +103,132 @@ async fn a_pdf_bomb_names_its_expansion() {
     let failure = parser().parse(request(bytes, "a.pdf")).await.expect_err("a bomb");
     assert_eq!(failure.code, Code::ExpansionLimit, "{failure}");
     assert!(failure.measured > failure.limit);
+}
+
+/// The failure under these limits.
+async fn failure(name: &str, bytes: Vec<u8>, lower: impl FnOnce(&mut Limits)) -> Failure {
+    let mut request = request(bytes, name);
+    lower(&mut request.options.limits);
+    parser().parse(request).await.map(|parsed| parsed.document.text).expect_err(name)
+}
+
+/// Limits as they are.
+fn usual(_: &mut Limits) {}
+
+fn seed(name: &str) -> Vec<u8> {
+    std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name)).expect(name)
+}
+
+#[tokio::test]
+async fn pdfs_with_passwords_and_many_pages() {
+    assert_eq!(code("a.pdf", seed("pdf/user-password.pdf")).await, Err(Code::PdfEncrypted));
+    let readable = code("a.pdf", seed("pdf/owner-password.pdf")).await;
+    assert_eq!(readable, Ok("Only changes need a password".to_owned()));
+    assert_eq!(code("a.pdf", pages(3)).await, Ok("This is page 1\n\nThis is page 2\n\nThis is page 3".to_owned()));
+    for (name, bytes, pages) in [("a.pdf", pages(3), 3), ("a.tif", seed("image/two-pages.tif"), 2)] {
+        let many = failure(name, bytes, |limits| limits.pages = pages - 1).await;
+        assert_eq!((many.code, many.limit, many.measured), (Code::PageLimit, Some(pages - 1), Some(pages)), "{many}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_and_oversized_pictures() {
+    let png = seed("image/gray.png");
+    let mut huge = png.clone();
+    huge[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+    let mut sum = flate2::Crc::new();
+    sum.update(&huge[12..29]);
+    huge[29..33].copy_from_slice(&sum.sum().to_be_bytes());
+    let huge = failure("a.png", huge, usual).await;
+    assert_eq!((huge.code, huge.limit, huge.measured), (Code::PixelLimit, Some(100_000_000), Some(900_000_000)));
+    let cut = |bytes: &[u8]| bytes[..bytes.len() / 2].to_vec();
+    for (name, bytes) in [
+        ("a.png", cut(&png)),
+        ("a.png", png[..20].to_vec()),
+        ("a.jpg", seed("image/gray.jpg")[..30].to_vec()),
+        ("a.gif", seed("image/gray.gif")[..12].to_vec()),
+        ("a.webp", cut(&seed("image/gray.webp"))),
+        ("a.tif", seed("image/lzw.tif")[..9].to_vec()),
+    ] {
+        assert_eq!(failure(name, bytes, usual).await.code, Code::ImageMalformed, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn archives_that_are_locked_crowded_or_lie() {
+    let good = docx("<w:p><w:r><w:t>Some words</w:t></w:r></w:p>");
+    assert_eq!(code("a.docx", good.clone()).await, Ok("Some words".to_owned()));
+    let mut locked = good.clone();
+    mark_encrypted(&mut locked);
+    assert_eq!(code("a.docx", locked).await, Err(Code::ArchiveEncrypted));
+    let mut compound = vec![0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1];
+    compound.resize(512, 0);
+    compound.extend("EncryptedPackage".encode_utf16().flat_map(u16::to_le_bytes));
+    assert_eq!(code("a.docx", compound).await, Err(Code::ArchiveEncrypted));
+
+    let with = |name: &str| {
+        let mut entries = docx_entries("<w:p/>");
+        entries.push((name.to_owned(), "x".to_owned()));
+        zip(&entries)
+    };
+    let crowded = failure("a.docx", with("word/more.xml"), |limits| limits.entries = 2).await;
+    assert_eq!((crowded.code, crowded.limit, crowded.measured), (Code::EntryLimit, Some(2), Some(3)));
+    for name in ["../outside.xml", "/etc/passwd", "word\\..\\x.xml"] {
+        assert_eq!(code("a.docx", with(name)).await, Err(Code::ArchiveUnsafePath), "{name}");
+    }
+
+    let large = docx(&format!("<w:p/>{}", " ".repeat(3 << 20)));
+    let declared = failure("a.docx", large.clone(), |limits| limits.expanded_bytes = 1 << 20).await;
+    assert_eq!((declared.code, declared.limit), (Code::ExpansionLimit, Some(1 << 20)), "{declared}");
+    let lying = failure("a.docx", declaring(large, 100), |limits| limits.expanded_bytes = 1 << 20).await;
+    assert!(matches!(lying.code, Code::ExpansionLimit | Code::DocxMalformed), "{lying}");
+    let boasting = failure("a.docx", declaring(good.clone(), u32::MAX - 1), usual).await;
+    assert_eq!(boasting.code, Code::ExpansionLimit, "{boasting}");
+    assert_eq!(code("a.docx", good[..good.len() / 2].to_vec()).await, Err(Code::DocxMalformed));
+}
+
+/// Where the headers with this mark begin.
+fn headers(archive: &[u8], mark: &[u8; 4]) -> Vec<usize> {
+    (0..archive.len().saturating_sub(4)).filter(|&at| &archive[at..at + 4] == mark).collect()
+}
+
+/// Sets the bit that says that an entry needs a password, everywhere.
+fn mark_encrypted(archive: &mut [u8]) {
+    for (mark, flags) in [(b"PK\x03\x04", 6), (b"PK\x01\x02", 8)] {
+        for at in headers(archive, mark) {
+            archive[at + flags] |= 1;
+        }
+    }
+}
+
+/// The archive with this unpacked size stated for its last entry.
+fn declaring(mut archive: Vec<u8>, size: u32) -> Vec<u8> {
+    for (mark, field) in [(b"PK\x03\x04", 22), (b"PK\x01\x02", 24)] {
+        let last = *headers(&archive, mark).last().expect("an entry") + field;
+        archive[last..last + 4].copy_from_slice(&size.to_le_bytes());
+    }
+    archive
+}
+
+#[tokio::test]
+async fn xml_that_is_damaged_or_excessive() {
+    for body in ["<w:p>", "<w:p></w:r>", "<w:p>&nonsense;</w:p>", "<w:p a='></w:p>"] {
+        assert_eq!(code("a.docx", docx(body)).await, Err(Code::DocxMalformed), "{body}");
+    }
+    let attributes = |name: &str, count: usize| -> String {
+        let all: String = (0..count).map(|at| format!(" {name}{at}=''")).collect();
+        format!("<w:p{all}/>")
+    };
+    let deep = |count: usize| format!("{}{}", "<w:p>".repeat(count), "</w:p>".repeat(count));
+    for (what, body, limit, measured) in [
+        ("attributes", attributes("a", 1_001), 1_000, 1_001),
+        ("many attributes", attributes("a", 1_000_000), 1_000, 1_001),
+        ("namespaces", attributes("xmlns:a", 100_000), 1_000, 1_001),
+        ("depth", deep(100_000), 100, 101),
+    ] {
+        let found = failure("a.docx", docx(&body), usual).await;
+        assert_eq!((found.code, found.limit, found.measured), (Code::XmlLimit, Some(limit), Some(measured)), "{what}");
+    }
+    let dtd = "<!DOCTYPE x [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;&a;&a;'>]><w:p>&b;</w:p>";
+    assert_eq!(code("a.docx", docx(dtd)).await, Err(Code::XmlDtdForbidden));
 }

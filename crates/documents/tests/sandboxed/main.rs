@@ -2,5 +2,8 @@
 
 mod bad_inputs;
 mod corpus;
+mod made;
+mod mutated;
+mod ocr;
 mod support;
 mod walls;

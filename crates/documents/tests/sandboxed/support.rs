@@ -1,6 +1,7 @@
 //! Parsers over the real child binary, and where the corpora are on this machine.
 
 use docmill_documents::{ParseOptions, ParseRequest, Parser, ParserConfig, TesseractConfig};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// OCR as the test kit provides it.
@@ -14,11 +15,16 @@ pub fn tesseract() -> Option<TesseractConfig> {
 
 /// A parser over this crate's own child binary.
 pub fn parser() -> Parser {
+    parser_with(tesseract())
+}
+
+/// A parser with this recogniser, or without any.
+pub fn parser_with(tesseract: Option<TesseractConfig>) -> Parser {
     Parser::new(ParserConfig {
         child: PathBuf::from(env!("CARGO_BIN_EXE_docmill-parse-child")),
         child_args: Vec::new(),
         pdfium: Some(docmill_testkit::engines().parts.pdfium.clone()),
-        tesseract: tesseract(),
+        tesseract,
         slots: 2,
         landlock_required: false,
         options: ParseOptions::default(),
@@ -33,7 +39,7 @@ pub fn corpora(folder: &str) -> Option<PathBuf> {
     if found.is_dir() {
         return Some(found);
     }
-    println!("skipped: no {folder} (set DOCMILL_CORPORA)");
+    let _ = writeln!(std::io::stderr(), "skipped: no {folder} (set DOCMILL_CORPORA)");
     None
 }
 

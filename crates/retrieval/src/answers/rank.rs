@@ -50,6 +50,9 @@ impl Default for RankConfig {
     }
 }
 
+/// Share of a question's words, by weight, that stop words alone do not reach.
+const TELLING: f64 = 0.1;
+
 /// A question, understood.
 pub(crate) struct Question<'q> {
     text: &'q str,
@@ -168,10 +171,10 @@ impl Candidate {
         if self.is_known_language { 0.5 * self.cosine + 0.5 * words } else { words }
     }
 
-    /// Whether it may stand in an answer that is supported. What shares no word with the question, and whose passage does
-    /// not either, must be near in meaning.
+    /// Whether it may stand in an answer that is supported. What shares no telling word with the question, and whose passage
+    /// does not either, must be near in meaning.
     fn may_be_said(&self, config: &RankConfig) -> bool {
-        let is_wordless = self.overlap == 0.0 && self.passage_overlap == 0.0;
+        let is_wordless = self.overlap.max(self.passage_overlap) < TELLING;
         self.support() >= config.min_sentence_support && (!is_wordless || self.cosine >= config.min_wordless_cosine)
     }
 

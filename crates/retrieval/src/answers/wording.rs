@@ -60,51 +60,30 @@ pub(crate) fn plain(text: &str) -> String {
     seen.trim().to_owned()
 }
 
-/// True when a model's sentence holds no link, address, image or markup beyond what its own `quotes` hold.
+/// True when a model's sentence holds no link, address, image or markup. A link stays out also where a quote holds it: a
+/// document may bring its own, and who reads the citation sees it there as text.
 #[must_use]
 pub fn is_plain(sentence: &str, quotes: &[&str]) -> bool {
-    const MARKS: [&str; 15] = [
-        "http:",
-        "https:",
-        "hxxp",
-        "ftp:",
-        "mailto:",
-        "www.",
-        "data:",
-        "javascript:",
-        "](",
-        "][",
-        "]:",
-        "![",
-        "<",
-        "//",
-        "&#",
-    ];
+    const LINKS: [&str; 13] =
+        ["http:", "https:", "hxxp", "ftp:", "mailto:", "www.", "data:", "javascript:", "](", "][", "]:", "![", "&#"];
+    // Signs of markup that honest sentences hold as well: `x < y`, `and//or`.
+    const SIGNS: [&str; 2] = ["<", "//"];
     // Letters that only look different are the same ones here.
     let folded: String = sentence.nfkc().collect::<String>().to_lowercase();
     let quotes: Vec<String> = quotes.iter().map(|quote| quote.to_lowercase()).collect();
-    let is_quoted = |word: &str| {
-        let word =
-            word.trim_matches(|c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | '(' | ')' | '"' | '“' | '”'));
-        quotes.iter().any(|quote| {
-            quote.split_whitespace().any(|known| {
-                known.trim_matches(|c: char| c.is_ascii_punctuation() && c != '/')
-                    == word.trim_matches(|c: char| c.is_ascii_punctuation() && c != '/')
-            })
-        })
-    };
+    let is_quoted = |word: &str| quotes.iter().any(|quote| quote.split_whitespace().any(|known| known == word));
     let is_safe = |word: &str| {
         let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/');
         let is_host = HOST.as_ref().is_some_and(|host| host.is_match(bare)) && !is_abbreviation(bare);
-        (!is_host && !MARKS.iter().any(|mark| word.contains(mark))) || is_quoted(word)
+        !is_host
+            && !LINKS.iter().any(|link| word.contains(link))
+            && (!SIGNS.iter().any(|sign| word.contains(sign)) || is_quoted(word))
     };
     let has_entity = folded.split('&').skip(1).any(|rest| {
         rest.split_once(';')
             .is_some_and(|(name, _)| (2..=31).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric()))
     });
-    !has_entity
-        && folded.split_whitespace().all(is_safe)
-        && (!has_markup(&folded) || quotes.iter().any(|quote| has_markup(quote)))
+    !has_entity && folded.split_whitespace().all(is_safe) && !has_markup(&folded)
 }
 
 /// `e.g`, `z.b`, `u.s`: single letters with dots between.
@@ -144,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_and_markup_pass_only_as_part_of_a_quote() {
+    fn links_and_markup_never_pass() {
         for honest in
             ["The fee is ninety pounds.", "It rose by 4.5 % (cf. Fig. 3), e.g. in May.", "U.S. law & order apply."]
         {
@@ -166,8 +145,8 @@ mod tests {
         ] {
             assert!(!is_plain(hostile, &["the fee is ninety pounds"]), "{hostile}");
         }
-        assert!(is_plain("Write to https://firm.example/help.", &["Write to https://firm.example/help."]));
-        assert!(!is_plain("Write to https://firm.example/help?leak=1", &["Write to https://firm.example/help."]));
+        assert!(!is_plain("Write to https://firm.example/help.", &["Write to https://firm.example/help."]));
+        assert!(is_plain("It holds when x < y.", &["it holds when x < y"]));
     }
 
     #[test]
