@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection};
 use support::{Api, Tenant, publish};
 
 const LEASE: [&str; 2] =
-    ["The lease of the warehouse began in March 2019.", "The monthly rent of the warehouse is 4,250 euros."];
+    ["The lease of the warehouse begins in March 2019.", "The monthly rent of the warehouse is 4,250 euros."];
 
 async fn office() -> (Api, Tenant, String) {
     let api = Api::start().await;

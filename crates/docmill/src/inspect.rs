@@ -10,7 +10,7 @@ use crate::output::{self, plain};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use docmill_documents::{FailedParse, Inspection, ParseRequest, Parsed, Parser, inspection_html};
+use docmill_documents::{FailedParse, Inspection, ParseRequest, Parsed, Parser, failure_html, inspection_html};
 use docmill_model::document::{Format, ParsedDocument};
 use docmill_model::{Code, Failure};
 use std::path::Path;
@@ -39,10 +39,15 @@ pub async fn run(cli: &Cli, config: &Config, args: &InspectArgs) -> Result<(), E
         ..ParseRequest::default()
     };
     let parsed = parser.parse_measured(request).await;
-    if let (Some(out), Ok(parsed)) = (&args.html, &parsed) {
-        let pictures = pictures(&parser, &bytes, &parsed.document).await;
+    if let Some(out) = &args.html {
         let title = args.file.file_name().unwrap_or_default().to_string_lossy();
-        let html = inspection_html(&parsed.document, &title, &pictures);
+        let html = match &parsed {
+            Ok(parsed) => {
+                let pictures = pictures(&parser, &bytes, &parsed.document).await;
+                inspection_html(&parsed.document, &title, &pictures)
+            }
+            Err(failed) => failure_html(failed, &title),
+        };
         let path = out.clone();
         blocking(move || std::fs::write(&path, html).map_err(|e| unreachable_path("write", &path, &e))).await?;
     }

@@ -134,7 +134,7 @@ impl Forecast<'_> {
         let mut stages = Vec::new();
         for stage in &self.pipeline.stages {
             let mut keys: BTreeMap<Uuid, String> = BTreeMap::new();
-            let erased = self.registry.get(&stage.name).filter(|erased| erased.cacheable() && !stage.on_settled);
+            let erased = self.registry.get(&stage.name).filter(|erased| erased.cacheable());
             for candidate in group {
                 let (Some(erased), Some(inputs)) = (erased, self.inputs(candidate.document_id, &stage.name)) else {
                     continue;
