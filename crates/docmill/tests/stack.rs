@@ -98,7 +98,7 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     watcher.wait().unwrap();
 
     // Reading, searching, asking.
-    let docs = whole.json(&["docs", "--name", "pump"]);
+    let docs = whole.json(&["docs", "--collection", "notes"]);
     let document = docs["documents"][0]["id"].as_str().unwrap().to_owned();
     let shown = whole.json(&["show", &document, "--text", "--chunks", "--events"]);
     assert!(shown["text"]["text"].as_str().unwrap().contains("inspected by Rask"), "{shown}");

@@ -146,7 +146,7 @@ pub(crate) async fn lock(
 }
 
 /// Opens the receipt of a collection's deletion, in the caller's transaction. Its documents are out of every listing,
-/// search and declaration from the commit on; [`advance`] then removes them.
+/// search and declaration from the commit on; the sweeper then removes them.
 /// Returns the receipt's id and how many documents there are.
 ///
 /// # Errors
