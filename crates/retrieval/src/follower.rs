@@ -180,14 +180,14 @@ impl Follower {
         Ok(!moved.is_empty())
     }
 
-    /// Writers of tenants that rest give their memory back.
+    /// Indexes of tenants that rest lose what was removed, and their writers give their memory back.
     async fn release_idle_writers(&self, state: &mut Following) {
         let idle_after = self.shared.config.idle_after;
         let idle: Vec<TenantId> =
             state.writers.iter().filter(|(_, used)| used.elapsed() > idle_after).map(|(&tenant, _)| tenant).collect();
         for tenant in idle {
             state.writers.remove(&tenant);
-            self.lexical.release_writer(tenant).await;
+            self.lexical.rest(tenant).await;
         }
     }
 }

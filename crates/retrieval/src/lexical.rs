@@ -203,6 +203,18 @@ impl LexicalIndexes {
         }
     }
 
+    /// Removes from disk what was removed from the tenant's index, then gives its writer back.
+    pub async fn rest(self: &Arc<Self>, tenant: TenantId) {
+        let purged = self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
+            Some(index) => Ok(index.purge()?),
+            None => Ok(()),
+        });
+        if let Err(error) = purged.await {
+            tracing::warn!(error = %error, "a lexical index could not be purged");
+        }
+        self.release_writer(tenant).await;
+    }
+
     /// Gives back the memory, threads and lock of the tenant's writer, if it is open.
     pub async fn release_writer(self: &Arc<Self>, tenant: TenantId) {
         let released = self.blocking(tenant, move |indexes| {

@@ -6,6 +6,7 @@ use docmill_model::{ChunkId, DocumentId, GenerationId, TenantId, id::derived_uui
 use docmill_retrieval::eval::measures::{mean, ndcg};
 use docmill_retrieval::lexical::{LexicalChange, LexicalChunk, LexicalConfig, LexicalIndexes};
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ fn corpora() -> Option<PathBuf> {
     if found.join("README.md").exists() {
         return Some(found);
     }
-    println!("skipped: corpora absent");
+    // Not captured, unlike what `println!` writes.
+    let _ = writeln!(std::io::stderr(), "skipped: corpora absent (set DOCMILL_CORPORA)");
     None
 }
 
@@ -53,6 +55,41 @@ fn scratch() -> Scratch {
 
 async fn ids(indexes: &Arc<LexicalIndexes>, tenant: TenantId, query: &str) -> Vec<ChunkId> {
     indexes.search(tenant, query.to_owned(), 10, None).await.unwrap().iter().map(|hit| hit.chunk_id).collect()
+}
+
+#[tokio::test]
+async fn what_was_removed_is_gone_from_the_files_once_the_index_rests() {
+    let scratch = scratch();
+    let (tenant, kept, gone) = (TenantId::fresh(), GenerationId::fresh(), GenerationId::fresh());
+    let writer = scratch.indexes.recreate(tenant).await.unwrap();
+    let chunks = |generation, word: &str| -> Vec<LexicalChunk> {
+        (0..20).map(|n| chunk(generation, &format!("{word}{n}"), "", &format!("{word} number {n}"))).collect()
+    };
+    let all = [chunks(kept, "lighthouse"), chunks(gone, "zeppelin")].concat();
+    writer.apply(LexicalChange::Add(all)).await.unwrap();
+    writer.commit(1).await.unwrap();
+    writer.apply(LexicalChange::Remove(gone)).await.unwrap();
+    writer.commit(2).await.unwrap();
+    drop(writer);
+    scratch.indexes.rest(tenant).await;
+
+    let entries = walkdir(&scratch.path);
+    let index = entries.iter().find(|path| path.join("meta.json").is_file()).unwrap();
+    let index = tantivy::Index::open_in_dir(index).unwrap();
+    let metas = index.searchable_segment_metas().unwrap();
+    assert_eq!(metas.iter().map(|meta| (meta.num_docs(), meta.num_deleted_docs())).collect::<Vec<_>>(), [(20, 0)]);
+    assert_eq!(scratch.indexes.writer(tenant).await.unwrap().unwrap().seq().await.unwrap(), Some(2));
+    assert_eq!(ids(&scratch.indexes, tenant, "lighthouse").await.len(), 10);
+    assert!(ids(&scratch.indexes, tenant, "zeppelin").await.is_empty());
+    let others = std::collections::HashSet::from([TenantId::fresh()]);
+    scratch.indexes.retain(&others).await;
+    assert!(!walkdir(&scratch.path).iter().any(|path| path.join("meta.json").is_file()), "the tenant is gone");
+}
+
+/// Every folder below.
+fn walkdir(folder: &std::path::Path) -> Vec<PathBuf> {
+    let below = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    below.flat_map(|path| [walkdir(&path), vec![path]].concat()).collect()
 }
 
 /// nDCG@10 over a folder in BEIR layout.

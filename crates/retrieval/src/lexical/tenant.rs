@@ -113,6 +113,25 @@ impl TenantIndex {
         self.reader.reload()
     }
 
+    /// Rewrites segments that hold removed chunks, so that nothing of those stays on disk.
+    pub fn purge(&self) -> tantivy::Result<()> {
+        let metas = self.index.searchable_segment_metas()?;
+        let stale: Vec<_> = metas.iter().filter(|meta| meta.has_deletes()).map(|meta| meta.id()).collect();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer(&mut guard)?;
+        for segment in stale {
+            // One that a background merge took meanwhile is rewritten already.
+            if let Err(error) = writer.merge(&[segment]).wait() {
+                tracing::debug!(error = %error, "a segment was merged by itself");
+            }
+        }
+        writer.garbage_collect_files().wait()?;
+        self.reader.reload()
+    }
+
     /// Gives the writer's memory, threads and lock back; the next change opens it again.
     pub fn release_writer(&self) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
