@@ -6,7 +6,17 @@
 use docmill_model::{Code, Failure, Sha256Hex};
 use postgres::{Client, NoTls};
 
-const MIGRATIONS: &[(&str, &str)] = &[("0001_foundation", include_str!("../../../migrations/0001_foundation.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_foundation", include_str!("../../../migrations/0001_foundation.sql")),
+    (
+        "0002_texts_stand_while_they_are_quoted",
+        include_str!("../../../migrations/0002_texts_stand_while_they_are_quoted.sql"),
+    ),
+    (
+        "0003_versions_carry_what_they_declare",
+        include_str!("../../../migrations/0003_versions_carry_what_they_declare.sql"),
+    ),
+];
 
 /// Serialises concurrent migrations of one database.
 const MIGRATION_LOCK: i64 = 0x646f_636d_696c_6c00;

@@ -72,7 +72,7 @@ pub async fn set(connection: &mut PgConnection, rules: Rules) -> Result<(), DbEr
     Ok(())
 }
 
-/// The rules that hold for a tenant, by pipeline.
+/// The rules that hold for a tenant, by pipeline; documents of a pipeline that has no file any more follow the tenant's.
 ///
 /// # Errors
 /// Of the database.
@@ -82,7 +82,16 @@ pub async fn effective(
     pipelines: &PipelineRules,
 ) -> Result<PipelineRules, Failure> {
     let own = of_tenant(database, tenant).await?;
-    Ok(pipelines.iter().map(|(name, rules)| (name.clone(), rules.tighter(own))).collect())
+    let gone = database.read(tenant, |connection| {
+        Box::pin(async move {
+            let names: Vec<String> =
+                sqlx::query_scalar("SELECT DISTINCT name FROM pipeline_versions").fetch_all(connection).await?;
+            Ok(names)
+        })
+    });
+    let gone = gone.await?.into_iter().map(|name| (name, own));
+    let present = pipelines.iter().map(|(name, rules)| (name.clone(), rules.tighter(own)));
+    Ok(gone.chain(present).collect())
 }
 
 /// What is due now, at most 500 of a kind.
@@ -241,7 +250,10 @@ async fn release(connection: &mut PgConnection, raw: &[Uuid], runs: &[Uuid]) -> 
             WHERE v.tenant_id = current_tenant() AND r.tenant_id = v.tenant_id AND r.version_id = v.id AND r.id = ANY ($1)
               AND d.tenant_id = v.tenant_id AND d.id = v.document_id AND d.visible_version IS DISTINCT FROM v.id
               AND EXISTS (SELECT 1 FROM document_versions n WHERE n.tenant_id = v.tenant_id AND n.document_id = v.document_id
-                          AND n.number > v.number AND n.upload_state = 'accepted'))
+                          AND n.number > v.number AND n.upload_state = 'accepted')
+            RETURNING v.id),
+         unquoted AS (
+            DELETE FROM cited_texts c USING superseded s WHERE c.tenant_id = current_tenant() AND c.version_id = s.id)
          SELECT DISTINCT a.value ->> 'sha256' FROM released, jsonb_each(released.manifest -> 'artifacts') a",
     )
     .bind(runs)

@@ -88,17 +88,19 @@ async fn inputs(
     Ok(inputs)
 }
 
-/// Identity of the uploaded bytes as a parser sees them.
+/// Identity of the uploaded bytes as a parser sees them: what they are, what they are said to be, and the extension of
+/// the name, which is all of it that a parser looks at.
 pub(crate) async fn source(connection: &mut PgConnection, version: Uuid) -> Result<Vec<String>, DbError> {
     let row: Option<(String, String, String)> = sqlx::query_as(
-        "SELECT v.sha256, v.content_type, d.name FROM document_versions v
+        "SELECT v.sha256, v.content_type, coalesce(v.name, d.name) FROM document_versions v
          JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
          WHERE v.tenant_id = current_tenant() AND v.id = $1",
     )
     .bind(version)
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|(sha256, content_type, name)| vec![sha256, content_type, name]).unwrap_or_default())
+    let extension = |name: &str| name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase()).unwrap_or_default();
+    Ok(row.map(|(sha256, kind, name)| vec![sha256, kind, extension(&name)]).unwrap_or_default())
 }
 
 /// An input of a stage: who made it, and the hash of its manifest.

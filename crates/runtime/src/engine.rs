@@ -221,14 +221,6 @@ impl Engine {
         BrokerStatus(self.core.clone())
     }
 
-    /// One round of healing now: what `docmill doctor --repair` does.
-    ///
-    /// # Errors
-    /// Database failures.
-    pub async fn reconcile_once(&self) -> Result<(), Failure> {
-        reconciler::round(&self.core, true).await
-    }
-
     /// Delivers webhooks until `stop` fires.
     ///
     /// # Errors

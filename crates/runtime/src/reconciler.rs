@@ -8,7 +8,7 @@ mod housekeeping;
 use crate::engine::Core;
 use crate::machine::Outcome;
 use crate::settle::{self, Settled, Target};
-use crate::{backlog, replay, runs};
+use crate::{backlog, doctor, replay, runs};
 use docmill_model::{Code, Failure, JobId, RunId, TenantId};
 use docmill_platform::database::DbError;
 use std::sync::Arc;
@@ -26,12 +26,15 @@ const SETTLE_AGE_SECS: f64 = 2.0;
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 const GAUGES: Duration = Duration::from_secs(5);
+/// Between two looks at the invariants; the look may take a twentieth of the time.
+const EXAMINE: Duration = Duration::from_secs(60);
+const EXAMINE_SHARE: u32 = 20;
 
 /// Rounds until `stop` fires. After the database was away, leases get one length of grace: their workers could not
 /// renew them either.
 pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
     let (mut outage, mut quiet_until) = (false, Instant::now());
-    let (mut cleaned, mut gauged) = (Instant::now(), Instant::now());
+    let (mut cleaned, mut gauged, mut examine_at) = (Instant::now(), Instant::now(), Instant::now());
     while !stop.is_cancelled() {
         let expire = !outage && Instant::now() >= quiet_until;
         let silent = || Failure::new(Code::DatabaseUnavailable, "the database does not answer");
@@ -56,6 +59,9 @@ pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
             gauged = Instant::now();
             let _ = backlog::publish_gauges(&core.database, &core.registry.names()).await;
         }
+        if !outage && Instant::now() >= examine_at {
+            examine_at = Instant::now() + examine(core).await.saturating_mul(EXAMINE_SHARE).max(EXAMINE);
+        }
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(core.config.tick) => {}
@@ -63,8 +69,26 @@ pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
     }
 }
 
+/// Evaluates the invariants for the metric and the log; how long that took.
+async fn examine(core: &Arc<Core>) -> Duration {
+    let started = Instant::now();
+    match doctor::examine(&core.database).await {
+        Ok(violations) => {
+            for violation in violations {
+                tracing::error!(
+                    invariant = violation.invariant,
+                    subject = violation.subject,
+                    "an invariant is violated"
+                );
+            }
+        }
+        Err(failure) => tracing::warn!(code = %failure.code, "the invariants were not evaluated"),
+    }
+    started.elapsed()
+}
+
 /// One round of every step.
-pub(crate) async fn round(core: &Arc<Core>, expire: bool) -> Result<(), Failure> {
+async fn round(core: &Arc<Core>, expire: bool) -> Result<(), Failure> {
     core.config.failpoints.hit("reconcile.before", "reconciler").await;
     let mut woken = 0;
     if expire {
@@ -73,14 +97,26 @@ pub(crate) async fn round(core: &Arc<Core>, expire: bool) -> Result<(), Failure>
     woken += wake(core, WAKE_DUE).await?;
     woken += wake(core, FREE_HELD).await?;
     woken += emit_again(core).await?;
-    settle_runs(core).await?;
-    housekeeping::expire_uploads(core).await?;
-    replay::advance_all(core).await?;
+    apart("settling runs", settle_runs(core).await)?;
+    apart("expiring uploads", housekeeping::expire_uploads(core).await.map_err(DbError::into_failure))?;
+    apart("replays", replay::advance_all(core).await)?;
     if woken > 0 {
         core.kick.notify_one();
     }
     core.config.failpoints.hit("reconcile.after", "reconciler").await;
     Ok(())
+}
+
+/// What one row or one tenant trips over is told and tried again in the next round; only a database that is away ends
+/// the round, since nothing else may hold up the leases of everybody.
+pub(crate) fn apart(step: &'static str, result: Result<(), Failure>) -> Result<(), Failure> {
+    match result {
+        Err(failure) if failure.code != Code::DatabaseUnavailable => {
+            tracing::warn!(step, code = %failure.code, "a step of the reconciler failed: {}", failure.message);
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Leases that ran out: the worker died or was cut off.
@@ -193,7 +229,7 @@ async fn emit_again(core: &Arc<Core>) -> Result<u64, DbError> {
 
 /// Running runs whose jobs have all ended. The commit that ends the last job settles its run, so there are none,
 /// unless rows were changed by hand.
-async fn settle_runs(core: &Arc<Core>) -> Result<(), DbError> {
+async fn settle_runs(core: &Arc<Core>) -> Result<(), Failure> {
     let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
         "SELECT r.tenant_id, r.id FROM runs r
          WHERE r.state = 'running' AND r.created_at < now() - make_interval(secs => $2) AND NOT EXISTS (
@@ -204,13 +240,16 @@ async fn settle_runs(core: &Arc<Core>) -> Result<(), DbError> {
     .bind(BATCH)
     .bind(SETTLE_AGE_SECS)
     .fetch_all(core.database.engine())
-    .await?;
+    .await
+    .map_err(DbError::from)?;
     for (tenant, run) in rows {
         let settled = core.database.write(TenantId(tenant), move |connection| {
             Box::pin(async move { runs::mend(connection, RunId(run)).await })
         });
-        if settled.await? {
-            tracing::warn!(run = %run, "a run was settled by the reconciler");
+        match settled.await.map_err(DbError::into_failure) {
+            Ok(true) => tracing::warn!(run = %run, "a run was settled by the reconciler"),
+            Ok(false) => {}
+            Err(failure) => apart("settling a run", Err(failure))?,
         }
     }
     Ok(())

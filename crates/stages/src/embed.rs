@@ -152,7 +152,6 @@ impl Embed {
                 "the embedding model returned vectors of a wrong count or shape",
             ));
         }
-        metrics::counter!("docmill_embedded_texts_total").increment(texts.len() as u64);
         Ok(vectors)
     }
 }

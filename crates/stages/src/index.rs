@@ -102,22 +102,27 @@ impl Stage for Index {
     }
 }
 
-/// Enters the generation; one that was retired comes back as building.
+/// Enters the generation with the text its chunks are cut from; one that was retired comes back as building. Equal chunks
+/// of a text that was read anew are the same generation, and its citations are looked up in the newer one.
 async fn begin(job: &JobContext, generation: GenerationId, count: usize) -> Result<(), StageError> {
     let chunks_sha256 = job.input(kind::CHUNKS)?.sha256.to_string();
+    let parsed_sha256 = job.input(kind::PARSED)?.sha256.to_string();
     let (document, version) = (job.document_id.0, job.version_id.0);
     let entered = job.database.write(job.tenant_id, move |connection| {
         Box::pin(async move {
             sqlx::query(
-                "INSERT INTO generations (tenant_id, id, document_id, version_id, chunks_sha256, chunk_count)
-                 VALUES (current_tenant(), $1, $2, $3, $4, $5)
-                 ON CONFLICT (tenant_id, id) DO UPDATE SET state = 'building', retired_at = NULL WHERE generations.state = 'retired'",
+                "INSERT INTO generations (tenant_id, id, document_id, version_id, chunks_sha256, chunk_count, parsed_sha256)
+                 VALUES (current_tenant(), $1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (tenant_id, id) DO UPDATE
+                 SET state = CASE generations.state WHEN 'retired' THEN 'building' ELSE generations.state END, retired_at = NULL,
+                     parsed_sha256 = excluded.parsed_sha256",
             )
             .bind(generation.0)
             .bind(document)
             .bind(version)
             .bind(chunks_sha256)
             .bind(count as i32)
+            .bind(parsed_sha256)
             .execute(connection)
             .await?;
             Ok(())
@@ -243,14 +248,19 @@ async fn is_applied(job: &JobContext, seq: i64) -> Result<bool, StageError> {
     Ok(applied.await?)
 }
 
-/// Points the document at the generation; false when a newer version is visible or the document is gone.
+/// Points the document at the generation, and gives it the name, metadata and labels of its version; false when a newer
+/// version is visible or the document is gone.
 async fn turn_to(connection: &mut PgConnection, job: &JobContext, generation: GenerationId) -> Result<bool, DbError> {
     let VersionId(version) = job.version_id;
     let turned = sqlx::query(
-        "UPDATE documents d SET visible_generation = $2, visible_version = $3, updated_at = now()
+        "UPDATE documents d SET visible_generation = $2, visible_version = $3, updated_at = now(),
+                name = coalesce(mine.name, d.name), metadata = coalesce(mine.metadata, d.metadata),
+                labels = coalesce(mine.labels, d.labels)
+         FROM document_versions mine
          WHERE d.tenant_id = current_tenant() AND d.id = $1 AND d.deleted_at IS NULL
+           AND mine.tenant_id = d.tenant_id AND mine.id = $3
            AND NOT EXISTS (
-               SELECT 1 FROM document_versions shown JOIN document_versions mine ON mine.tenant_id = shown.tenant_id AND mine.id = $3
+               SELECT 1 FROM document_versions shown
                WHERE shown.tenant_id = d.tenant_id AND shown.id = d.visible_version AND shown.number > mine.number)",
     )
     .bind(job.document_id.0)

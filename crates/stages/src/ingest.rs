@@ -167,7 +167,7 @@ impl Upload {
             .read(job.tenant_id, move |connection| {
                 Box::pin(async move {
                     Ok(sqlx::query_as(
-                        "SELECT v.accepted_key, v.sha256, v.content_type, d.name, v.raw_removed_at IS NOT NULL
+                        "SELECT v.accepted_key, v.sha256, v.content_type, coalesce(v.name, d.name), v.raw_removed_at IS NOT NULL
                          FROM document_versions v JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
                          WHERE v.tenant_id = current_tenant() AND v.id = $1",
                     )

@@ -10,6 +10,7 @@
 mod candidates;
 mod llm;
 mod rank;
+mod remembered;
 
 pub use candidates::{Candidate, candidates};
 pub use rank::{Choice, choose};
@@ -22,6 +23,7 @@ use docmill_model::results::{Place, Summary, SummarySentence};
 use docmill_model::{Code, Failure};
 use docmill_platform::embedder::Embedder;
 use docmill_runtime::{JobContext, Policy, Stage, StageError};
+use remembered::Remembered;
 use sqlx::PgConnection;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,14 +67,16 @@ impl Summarize {
         Self { embedder, models }
     }
 
-    /// The best sentences of the document.
+    /// The best sentences of the document, and the vectors they were compared by.
     async fn chosen(
         &self,
         job: &JobContext,
         config: &SummarizeConfig,
         sentences: Vec<Candidate>,
-    ) -> Result<Summary, StageError> {
-        let vectors = self.vectors(job, &sentences).await?;
+    ) -> Result<(Summary, Remembered), StageError> {
+        let remembered = self.remembered(job, &sentences).await?;
+        let vectors: Vec<Vec<f32>> =
+            sentences.iter().map(|sentence| remembered.get(&sentence.text).unwrap_or_default()).collect();
         let most = config.sentences as usize;
         let (sentences, chosen) = tokio::task::spawn_blocking(move || {
             let chosen = choose(&sentences, &vectors, &Choice::new(most));
@@ -84,26 +88,38 @@ impl Summarize {
             let place = Place { span: sentences[at].span, page: sentences[at].page };
             SummarySentence { text: sentences[at].text.clone(), citations: vec![place] }
         };
-        Ok(Summary { engine: "extractive".to_owned(), sentences: chosen.into_iter().map(quoted).collect() })
+        let sentences = chosen.into_iter().map(quoted).collect();
+        Ok((Summary { engine: "extractive".to_owned(), sentences }, remembered))
     }
 
-    async fn vectors(&self, job: &JobContext, sentences: &[Candidate]) -> Result<Vec<Vec<f32>>, StageError> {
-        let mut vectors = Vec::with_capacity(sentences.len());
-        for batch in sentences.chunks(BATCH) {
+    /// The vector of every sentence: those of the last summary, and embedded ones.
+    async fn remembered(&self, job: &JobContext, sentences: &[Candidate]) -> Result<Remembered, StageError> {
+        let model = self.embedder.fingerprint();
+        let last = Remembered::last(job, model.clone()).await;
+        let mut now = Remembered::of(model);
+        let mut new = Vec::new();
+        for Candidate { text, .. } in sentences {
+            match last.get(text) {
+                Some(vector) => now.insert(text, &vector),
+                None => new.push(text.clone()),
+            }
+        }
+        for batch in new.chunks(BATCH) {
             if job.cancel.is_cancelled() {
                 return Err(StageError::Cancelled);
             }
-            let texts: Vec<String> = batch.iter().map(|sentence| sentence.text.clone()).collect();
-            vectors.extend(self.embedder.embed(&texts).await?);
+            for (text, vector) in batch.iter().zip(self.embedder.embed(batch).await?) {
+                now.insert(text, &vector);
+            }
         }
-        Ok(vectors)
+        Ok(now)
     }
 }
 
 #[async_trait::async_trait]
 impl Stage for Summarize {
     const NAME: &'static str = "summarize";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Config = SummarizeConfig;
     type Prepared = Summary;
 
@@ -131,7 +147,11 @@ impl Stage for Summarize {
         }
         let summary = match generated {
             Some(summary) => summary,
-            None => self.chosen(job, config, sentences).await?,
+            None => {
+                let (summary, vectors) = self.chosen(job, config, sentences).await?;
+                manifest.artifacts.insert(remembered::KIND.to_owned(), job.store(&vectors).await?);
+                summary
+            }
         };
         manifest.facts.insert("sentences".to_owned(), summary.sentences.len().into());
         manifest.facts.insert("engine".to_owned(), summary.engine.clone().into());

@@ -27,6 +27,7 @@ fn main() -> std::process::ExitCode {
         a_cancelled_job_stops(&bench).await;
         an_older_version_never_replaces_a_newer_one(&bench).await;
         equal_texts_are_embedded_once(&bench).await;
+        sentences_are_embedded_once(&bench).await;
         settings_are_strict(&bench);
         toy::a_new_stage_is_one_file_and_one_line(&bench);
     });
@@ -123,12 +124,15 @@ async fn an_older_version_never_replaces_a_newer_one(bench: &Bench) {
         bench.document(tenant, &ids, 1, "a.txt", "text/plain", b"The first version of these words stands here.").await;
     let newer = Document { document: ids.document, ..Document::fresh() };
     let second = bench
-        .document(tenant, &newer, 2, "a.txt", "text/plain", b"The second version of these words stands here.")
+        .document(tenant, &newer, 2, "b.txt", "text/plain", b"The second version of these words stands here.")
         .await;
+    assert_eq!(bench.name(tenant).await, "a.txt", "a version that is not visible describes nothing");
     bench.until(&second, "index").await;
+    assert_eq!(bench.name(tenant).await, "b.txt");
     let visible = bench.visible(tenant).await;
     assert_eq!(visible.map(|(_, version)| version), Some(second.ids.version));
     bench.until(&first, "index").await;
+    assert_eq!(bench.name(tenant).await, "b.txt");
     assert_eq!(bench.visible(tenant).await, visible, "the late run of the older version changes nothing");
     let states: Vec<String> =
         bench.rows(tenant).await.into_iter().filter(|row| row.starts_with("generation")).collect();
@@ -149,6 +153,27 @@ async fn equal_texts_are_embedded_once(bench: &Bench) {
     assert_eq!(ledger.len(), 2);
     assert!(ledger[0].contains("units=0 ") && ledger[1].contains(&format!("units={vectors} ")), "{ledger:?}");
     println!("test equal_texts_are_embedded_once ... ok");
+}
+
+/// A summary of a later version, or of the same one again, embeds the sentences that are new.
+async fn sentences_are_embedded_once(bench: &Bench) {
+    let tenant = bench.tenant().await;
+    let ids = Document::fresh();
+    let summarize = async |ids: &Document, number: i32, text: &str| {
+        let document = bench.document(tenant, ids, number, "lease.md", "text/markdown", text.as_bytes()).await;
+        bench.embedded();
+        let manifests = bench.until(&document, "summarize").await;
+        bench.finish(&document, "summarize", &manifests.last().unwrap().1).await;
+        bench.embedded()
+    };
+    let whole = summarize(&ids, 1, SAMPLE).await;
+    assert!(whole > 3, "{whole} sentences");
+    let edited = SAMPLE.replace("pays for the paint", "pays for the paint and the oil");
+    let next = Document { document: ids.document, ..Document::fresh() };
+    assert_eq!(summarize(&next, 2, &edited).await, 1, "one sentence was edited");
+    let again = Document { document: ids.document, ..Document::fresh() };
+    assert_eq!(summarize(&again, 3, &edited).await, 0, "nothing was edited");
+    println!("test sentences_are_embedded_once ... ok");
 }
 
 fn settings_are_strict(bench: &Bench) {

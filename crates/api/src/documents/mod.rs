@@ -5,6 +5,7 @@
 pub mod chunks;
 pub mod complete;
 pub mod create;
+mod declare;
 pub mod delete;
 pub mod list;
 pub mod pages;

@@ -31,6 +31,7 @@ pub(crate) struct ReadVersion {
     pub(crate) format: Option<String>,
     pub(crate) language: Option<String>,
     pub(crate) title: Option<String>,
+    /// The text that answers point into; while a replay reads the version anew, the one before.
     pub(crate) parsed_sha256: Option<String>,
 }
 
@@ -42,8 +43,9 @@ pub(crate) async fn read_version(
     number: Option<i32>,
 ) -> Result<ReadVersion, DbError> {
     let row: Option<ReadVersion> = sqlx::query_as(
-        "SELECT v.id, v.number, v.format, v.language, v.title, v.parsed_sha256
+        "SELECT v.id, v.number, v.format, v.language, v.title, coalesce(g.parsed_sha256, v.parsed_sha256) AS parsed_sha256
          FROM documents d JOIN document_versions v ON v.tenant_id = d.tenant_id AND v.document_id = d.id
+         LEFT JOIN generations g ON g.tenant_id = d.tenant_id AND g.id = d.visible_generation AND g.version_id = v.id
          WHERE d.tenant_id = current_tenant() AND d.id = $1 AND d.deleted_at IS NULL AND (d.labels = '{}' OR d.labels && $2)
            AND ($3::int IS NULL OR v.number = $3)
          ORDER BY (v.id = d.visible_version) DESC NULLS LAST, v.number DESC LIMIT 1",

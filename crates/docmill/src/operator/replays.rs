@@ -6,6 +6,7 @@ use crate::cli::Cli;
 use crate::client::api::{Api, encode};
 use crate::exit::Ending;
 use crate::output::{self, field};
+use docmill_model::{Code, Failure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -25,9 +26,7 @@ pub async fn replay(cli: &Cli, args: &ReplayArgs, api: &Api) -> Result<(), Endin
     if !cli.json {
         describe(&plan);
     }
-    if !agreed(cli, args) {
-        return Err(Ending::Found);
-    }
+    agreed(&plan, args)?;
     let mut body = json!({"select": select, "confirm": plan["documents"]});
     if let Some(runs) = args.per_minute {
         body["per_minute"] = json!(runs);
@@ -65,15 +64,24 @@ fn select(args: &ReplayArgs) -> Value {
     select
 }
 
-/// Asks where there is somebody to ask.
-fn agreed(cli: &Cli, args: &ReplayArgs) -> bool {
-    if args.yes || cli.json || !std::io::stdin().is_terminal() {
-        return true;
+/// Asks where there is somebody to ask; elsewhere `--yes` is the answer.
+fn agreed(plan: &Value, args: &ReplayArgs) -> Result<(), Failure> {
+    if args.yes {
+        return Ok(());
     }
-    eprint!("Start? Type yes: ");
+    if !std::io::stdin().is_terminal() {
+        let documents = field(plan, "/documents");
+        let message =
+            format!("this processes {documents} documents again; see the plan with --dry-run, start with --yes");
+        return Err(Failure::new(Code::FieldInvalid, message));
+    }
+    eprint!("Start? [y/N] ");
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);
-    answer.trim() == "yes"
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Code::FieldInvalid, "nothing was started")),
+    }
 }
 
 /// Shows the progress until the replay has ended, then what it came to.

@@ -106,7 +106,8 @@ async fn chunk_page(
     stretch: Stretch,
 ) -> Result<(Vec<LexicalChunk>, Option<Stretch>), DbError> {
     let rows = sqlx::query(
-        "SELECT c.generation_id, c.document_id, c.id, c.ordinal, c.text, c.heading_path, c.language, d.name, v.title
+        "SELECT c.generation_id, c.document_id, c.id, c.ordinal, c.text, c.heading_path, c.language,
+                coalesce(v.name, d.name) AS name, v.title
          FROM chunks c
          JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state <> 'retired'
          JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id

@@ -4,6 +4,7 @@ use super::select::{Candidate, candidates};
 use crate::dead;
 use crate::engine::Core;
 use crate::pipeline::Pipeline;
+use crate::reconciler::apart;
 use crate::runs::{Cause, Repeat, StartRun, start_repeat};
 use docmill_model::{Code, DocumentId, Failure, RunId, TenantId, VersionId};
 use docmill_platform::database::DbError;
@@ -24,7 +25,7 @@ pub(crate) async fn advance_all(core: &Arc<Core>) -> Result<(), Failure> {
             .await
             .map_err(DbError::from)?;
     for (tenant, id) in running {
-        advance(core, TenantId(tenant), id).await?;
+        apart("a replay", advance(core, TenantId(tenant), id).await)?;
     }
     Ok(())
 }

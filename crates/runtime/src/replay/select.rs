@@ -1,7 +1,7 @@
 //! Which documents a replay is about: one query for the plan and for the batches, so that both mean the same.
 
 use super::ReplayFilter;
-use docmill_model::{Failure, TenantId};
+use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -18,18 +18,19 @@ pub(super) struct Candidate {
 }
 
 /// $1 stage, $2 document, $3 pipeline, $4 status, $5 code, $6 since, $7 before, $8 replay, $9 pipeline version, $10 until,
-/// $11 after this document, $12 limit: the last run of each document that began before the replay and does not belong to
-/// it, where it matches and has ended.
+/// $11 after this document, $12 limit: the last run of each document that does not belong to the replay, where it began
+/// before the replay, matches and has ended. What was processed otherwise since is not processed again.
 const CANDIDATES: &str = "
 WITH candidates AS (
                 SELECT d.id AS document_id, r.id AS run_id, r.version_id, r.pipeline_version FROM documents d
                 CROSS JOIN LATERAL (
                     SELECT * FROM runs r WHERE r.tenant_id = d.tenant_id AND r.document_id = d.id
-                      AND ($7::timestamptz IS NULL OR r.created_at < $7) AND ($8::uuid IS NULL OR r.replay_id IS DISTINCT FROM $8)
+                      AND ($8::uuid IS NULL OR r.replay_id IS DISTINCT FROM $8)
                     ORDER BY r.created_at DESC, r.id DESC LIMIT 1) AS r
                 JOIN pipeline_versions p ON p.version = r.pipeline_version
                 LEFT JOIN jobs j ON j.tenant_id = r.tenant_id AND j.run_id = r.id AND j.stage = $1 AND j.shard = 0
                 WHERE d.tenant_id = current_tenant() AND d.deleted_at IS NULL AND r.state <> 'running'
+                  AND ($7::timestamptz IS NULL OR r.created_at < $7)
                   AND ($1::text IS NULL OR j.id IS NOT NULL)
                   AND ($2::uuid IS NULL OR d.id = $2) AND ($3::text IS NULL OR p.name = $3)
                   AND ($4::text IS NULL OR CASE WHEN $1::text IS NOT NULL THEN
@@ -86,13 +87,16 @@ pub(super) async fn candidates(
             .fetch_optional(&mut *connection)
             .await?;
             let Some((filter, created_at)) = row else { return Ok(None) };
-            let filter: ReplayFilter = serde_json::from_value(filter).unwrap_or_default();
+            // A choice this build cannot read is left to one that can: to guess would be to replay everything.
+            let filter: ReplayFilter = serde_json::from_value(filter).map_err(|_| {
+                Failure::new(Code::FieldInvalid, "the filter of a replay is of another version of docmill")
+            })?;
             let (under_way, this_minute) = pace(connection, id).await?;
             let paced = filter.per_minute.map_or(i64::MAX, |limit| i64::from(limit) - this_minute);
             let free = (in_flight_limit - under_way).min(paced).max(0);
             // One at least is looked for, to know whether any is left.
             let mut batch = page(connection, &filter, Some((id, created_at)), Uuid::nil(), free.max(1)).await?;
-            if batch.is_empty() && under_way == 0 {
+            if batch.is_empty() && under_way == 0 && !is_open(connection, id).await? {
                 sqlx::query(
                     "UPDATE replays SET state = 'done', finished_at = now() WHERE tenant_id = current_tenant() AND id = $1",
                 )
@@ -106,6 +110,18 @@ pub(super) async fn candidates(
         })
     });
     found.await.map_err(DbError::into_failure)
+}
+
+/// Whether any job of the replay, also of what follows the settling of its runs, has not ended.
+async fn is_open(connection: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (
+            SELECT 1 FROM runs r JOIN jobs j ON j.tenant_id = r.tenant_id AND j.run_id = r.id
+            WHERE r.tenant_id = current_tenant() AND r.replay_id = $1 AND j.state NOT IN ('done', 'dead', 'cancelled'))",
+    )
+    .bind(id)
+    .fetch_one(connection)
+    .await
 }
 
 /// Runs under way, and runs started in the last minute.

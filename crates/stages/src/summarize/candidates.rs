@@ -3,7 +3,7 @@
 use crate::visible::{page_at, visible};
 use docmill_model::document::{BlockKind, ParsedDocument};
 use docmill_model::sentences::sentences;
-use docmill_model::{CanonicalText, Span};
+use docmill_model::{CanonicalText, Sha256Hex, Span};
 
 /// Bounds of a quotable sentence, in characters.
 const MIN_CHARS: usize = 30;
@@ -85,27 +85,25 @@ fn is_sentence(words: &str) -> bool {
     (min..=MAX_CHARS).contains(&length) && letters * 10 >= length * 6 && several_words && (ends || is_dense)
 }
 
-/// Evenly over the document, openings of paragraphs first, in reading order.
+/// All over the document, openings of paragraphs first, in reading order.
 fn sample(found: Vec<Candidate>, most: usize) -> Vec<Candidate> {
     if found.len() <= most {
         return found;
     }
     let (openings, others): (Vec<Candidate>, Vec<Candidate>) =
         found.into_iter().partition(|candidate| candidate.opens_paragraph);
-    let mut kept = evenly(openings, most);
+    let mut kept = by_content(openings, most);
     let room = most - kept.len();
-    kept.extend(evenly(others, room));
+    kept.extend(by_content(others, room));
     kept.sort_by_key(|candidate| candidate.span.start);
     kept
 }
 
-fn evenly(found: Vec<Candidate>, most: usize) -> Vec<Candidate> {
-    let count = found.len();
-    if count <= most {
-        return found;
+/// Up to `most`, drawn by what they say and not by where they stand: an edit changes what is drawn by what was edited.
+fn by_content(mut found: Vec<Candidate>, most: usize) -> Vec<Candidate> {
+    if found.len() > most {
+        found.sort_by_cached_key(|candidate| Sha256Hex::of(candidate.text.as_bytes()));
+        found.truncate(most);
     }
-    // The k-th of `most` equal stretches keeps its first sentence.
-    let mut wanted = (0..most).map(|k| k * count / most.max(1)).peekable();
-    let keeps = |(index, candidate): (usize, Candidate)| wanted.next_if_eq(&index).map(|_| candidate);
-    found.into_iter().enumerate().filter_map(keeps).collect()
+    found
 }

@@ -4,6 +4,7 @@ use docmill_documents::{ParseOptions, Parser, ParserConfig};
 use docmill_model::manifest::Manifest;
 use docmill_model::{Code, DocumentId, Failure, JobId, RunId, Sha256Hex, TenantId, VersionId};
 use docmill_platform::database::DbError;
+use docmill_platform::embedder::Embedder;
 use docmill_platform::gateway::prompts::{Prompt, Prompts};
 use docmill_platform::tokens::TokenCounter;
 use docmill_runtime::pipeline::{Pipeline, check};
@@ -14,12 +15,14 @@ use docmill_testkit::{World, world};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub struct Bench {
     pub world: World,
     pub deps: StageDeps,
     pub registry: Registry,
     pub pipeline: Pipeline,
+    embedded: Arc<AtomicUsize>,
 }
 
 /// Identities, so that two tenants can hold the same document.
@@ -44,9 +47,32 @@ pub struct Prepared {
     jobs: HashMap<String, JobId>,
 }
 
+/// Counts the texts it is given.
+struct Counting {
+    inner: Arc<dyn Embedder>,
+    texts: Arc<AtomicUsize>,
+}
+
+#[async_trait::async_trait]
+impl Embedder for Counting {
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+        self.texts.fetch_add(texts.len(), Ordering::Relaxed);
+        self.inner.embed(texts).await
+    }
+
+    fn dimensions(&self) -> usize {
+        self.inner.dimensions()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.inner.fingerprint()
+    }
+}
+
 impl Bench {
     pub async fn new() -> Self {
         let world = world().await;
+        let embedded = Arc::new(AtomicUsize::new(0));
         let parser = Parser::new(ParserConfig {
             child: std::env::current_exe().unwrap(),
             child_args: vec!["parse-child".to_owned()],
@@ -58,7 +84,7 @@ impl Bench {
         });
         let deps = StageDeps {
             parser: Arc::new(parser),
-            embedder: world.embedder.clone(),
+            embedder: Arc::new(Counting { inner: world.embedder.clone(), texts: embedded.clone() }),
             tokens: Arc::new(TokenCounter::words()),
             gateway: None,
             prompts: Prompts::of_files(Prompt::committed().unwrap()),
@@ -66,7 +92,28 @@ impl Bench {
         let registry = registry(deps.clone());
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines/default.yaml");
         let pipeline = check(&file, &registry).unwrap();
-        Self { world, deps, registry, pipeline }
+        Self { world, deps, registry, pipeline, embedded }
+    }
+
+    /// Texts embedded since the last call.
+    pub fn embedded(&self) -> usize {
+        self.embedded.swap(0, Ordering::Relaxed)
+    }
+
+    /// Ends the job as the engine does.
+    pub async fn finish(&self, document: &Prepared, stage: &str, manifest: &Manifest) {
+        let (job, manifest) = (document.jobs[stage].0, serde_json::to_value(manifest).unwrap());
+        let write = self.world.database.write(document.tenant, move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE jobs SET state = 'done', lease_until = NULL, manifest = $2, finished_at = now() WHERE id = $1")
+                    .bind(job)
+                    .bind(manifest)
+                    .execute(connection)
+                    .await?;
+                Ok(())
+            })
+        });
+        write.await.unwrap();
     }
 
     /// A tenant with one webhook endpoint.
@@ -119,8 +166,8 @@ impl Bench {
                 .await?;
                 sqlx::query(
                     "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256, pipeline_version,
-                         upload_state, upload_key, upload_expires_at, accepted_key, accepted_at)
-                     VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, 'accepted', 'u', now(), $8, now())",
+                         upload_state, upload_key, upload_expires_at, accepted_key, accepted_at, name)
+                     VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, 'accepted', 'u', now(), $8, now(), $9)",
                 )
                 .bind(ids.version.0)
                 .bind(ids.document.0)
@@ -130,6 +177,7 @@ impl Bench {
                 .bind(sha256.as_str())
                 .bind(&pipeline.version)
                 .bind(&key)
+                .bind(&name)
                 .execute(&mut *connection)
                 .await?;
                 sqlx::query(
@@ -252,6 +300,14 @@ impl Bench {
         });
         let row: Option<(uuid::Uuid, uuid::Uuid)> = read.await.unwrap();
         row.map(|(generation, version)| (generation, VersionId(version)))
+    }
+
+    /// The name of the tenant's one document.
+    pub async fn name(&self, tenant: TenantId) -> String {
+        let read = self.world.database.read(tenant, |connection| {
+            Box::pin(async move { Ok(sqlx::query_scalar("SELECT name FROM documents").fetch_one(connection).await?) })
+        });
+        read.await.unwrap()
     }
 
     /// Every row a stage may write, without times, attempts and random ids.

@@ -1,0 +1,211 @@
+//! Writing a declaration: the document, its new version, or the version that already holds the bytes.
+
+use super::create::{CreateDocument, Created, Upload};
+use super::{DocumentView, find};
+use crate::audit;
+use crate::auth::Principal;
+use docmill_model::{Code, DocumentId, Failure, Sha256Hex, VersionId};
+use docmill_platform::artifacts::{Share, lock_accepted};
+use docmill_platform::database::DbError;
+use docmill_platform::layout::upload_key;
+use docmill_runtime::pipeline::Pipeline;
+use serde_json::json;
+use sqlx::PgConnection;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a declared upload waits for `complete` before it expires.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// A valid declaration about to be written.
+pub(super) struct Declaration<'a> {
+    pub principal: &'a Principal,
+    pub request: &'a CreateDocument,
+    pub sha256: Sha256Hex,
+    pub version_id: VersionId,
+    pub pipeline: Arc<Pipeline>,
+    pub traceparent: Option<String>,
+}
+
+impl Declaration<'_> {
+    /// Writes the version and its document, or finds the version that already holds these bytes: status and body of the
+    /// reply.
+    pub async fn declare(
+        self,
+        connection: &mut PgConnection,
+        upload: Upload,
+    ) -> Result<(u16, serde_json::Value), DbError> {
+        self.check_size(connection).await?;
+        if let Some(created) = self.existing(connection).await? {
+            self.describe(connection, &created).await?;
+            return reply(200, &created);
+        }
+        let document = self.document(connection).await?;
+        let version = self.version(connection, document).await?;
+        let view = find(connection, document, &self.principal.labels).await?;
+        let state = view.map_or_else(|| "uploading".to_owned(), |view: DocumentView| view.state);
+        let created = Created {
+            id: document,
+            version_id: self.version_id,
+            version,
+            state,
+            deduplicated: false,
+            upload: Some(upload),
+        };
+        let data = json!({"version_id": self.version_id, "size_bytes": self.request.size, "sha256": self.sha256});
+        audit::record(connection, self.principal, "document.create", &document.to_string(), data).await?;
+        reply(201, &created)
+    }
+
+    async fn check_size(&self, connection: &mut PgConnection) -> Result<(), DbError> {
+        let limit: i64 = sqlx::query_scalar("SELECT max_file_bytes FROM tenants WHERE id = current_tenant()")
+            .fetch_one(connection)
+            .await?;
+        if self.request.size > limit {
+            let (limit, size) = (limit as u64, self.request.size as u64);
+            return Err(Failure::limit(
+                Code::SizeLimit,
+                "the file is larger than the tenant's limit in bytes",
+                limit,
+                size,
+            )
+            .into());
+        }
+        Ok(())
+    }
+
+    /// The version that already holds these bytes: the newest one under the external id; without one, that of a document
+    /// of the collection with the same labels and, where some are given, the same metadata. A failed document counts too:
+    /// a failure is remembered, not uploaded for ever. Another pipeline is another result, and so another version.
+    async fn existing(&self, connection: &mut PgConnection) -> Result<Option<Created>, DbError> {
+        let row: Option<(uuid::Uuid, uuid::Uuid, i32, String)> = sqlx::query_as(
+            "SELECT d.id, v.id, v.number, d.state FROM documents d
+             JOIN document_versions v ON v.tenant_id = d.tenant_id AND v.document_id = d.id
+             JOIN pipeline_versions p ON p.version = v.pipeline_version
+             WHERE d.tenant_id = current_tenant() AND d.deleted_at IS NULL AND d.collection = $1 AND v.sha256 = $2
+               AND v.upload_state = 'accepted' AND d.external_id IS NOT DISTINCT FROM $3
+               AND (d.labels = '{}' OR d.labels && $4) AND p.name = $5
+               AND ($3 IS NOT NULL OR (d.labels @> $6 AND d.labels <@ $6 AND d.metadata = coalesce($7, d.metadata)))
+               AND NOT EXISTS (SELECT 1 FROM document_versions n WHERE n.tenant_id = v.tenant_id
+                               AND n.document_id = v.document_id AND n.number > v.number AND n.upload_state = 'accepted')
+             ORDER BY d.created_at LIMIT 1",
+        )
+        .bind(self.request.collection.as_deref().unwrap_or("default"))
+        .bind(self.sha256.as_str())
+        .bind(&self.request.external_id)
+        .bind(&self.principal.labels)
+        .bind(&self.pipeline.name)
+        .bind(&self.request.labels)
+        .bind(&self.request.metadata)
+        .fetch_optional(connection)
+        .await?;
+        Ok(row.map(|(id, version_id, version, state)| Created {
+            id: id.into(),
+            version_id: version_id.into(),
+            version,
+            state,
+            deduplicated: true,
+            upload: None,
+        }))
+    }
+
+    /// Unchanged bytes under an external id with another description: the description holds from now on.
+    async fn describe(&self, connection: &mut PgConnection, found: &Created) -> Result<(), DbError> {
+        if self.request.external_id.is_none() {
+            return Ok(());
+        }
+        let changed = sqlx::query(
+            "WITH described AS (
+                UPDATE document_versions v SET name = $3, metadata = coalesce($4, v.metadata), labels = $5
+                WHERE v.tenant_id = current_tenant() AND v.id = $2)
+             UPDATE documents d SET name = $3, metadata = coalesce($4, d.metadata), labels = $5, updated_at = now()
+             WHERE d.tenant_id = current_tenant() AND d.id = $1 AND coalesce(d.visible_version, $2) = $2
+               AND (d.name, d.metadata, d.labels) IS DISTINCT FROM ($3, coalesce($4, d.metadata), $5)",
+        )
+        .bind(found.id.0)
+        .bind(found.version_id.0)
+        .bind(&self.request.name)
+        .bind(&self.request.metadata)
+        .bind(&self.request.labels)
+        .execute(&mut *connection)
+        .await?;
+        if changed.rows_affected() == 1 {
+            let data = json!({"version_id": found.version_id, "labels": self.request.labels});
+            audit::record(connection, self.principal, "document.describe", &found.id.to_string(), data).await?;
+        }
+        Ok(())
+    }
+
+    /// The new document, or the one under this external id. What answers keeps its description until the new version is
+    /// visible; a document that nothing answers from takes the new one at once.
+    async fn document(&self, connection: &mut PgConnection) -> Result<DocumentId, DbError> {
+        let id: Option<uuid::Uuid> = sqlx::query_scalar(
+            "INSERT INTO documents (tenant_id, id, collection, external_id, name, metadata, labels)
+             VALUES (current_tenant(), $1, $2, $3, $4, $5, $6)
+             ON CONFLICT (tenant_id, collection, external_id) WHERE external_id IS NOT NULL AND deleted_at IS NULL
+             DO UPDATE SET updated_at = now(),
+                name = CASE WHEN documents.visible_version IS NULL THEN excluded.name ELSE documents.name END,
+                metadata = CASE WHEN documents.visible_version IS NULL THEN excluded.metadata ELSE documents.metadata END,
+                labels = CASE WHEN documents.visible_version IS NULL THEN excluded.labels ELSE documents.labels END
+             WHERE documents.labels = '{}' OR documents.labels && $7
+             RETURNING id",
+        )
+        .bind(DocumentId::fresh().0)
+        .bind(self.request.collection.as_deref().unwrap_or("default"))
+        .bind(&self.request.external_id)
+        .bind(&self.request.name)
+        .bind(self.metadata())
+        .bind(&self.request.labels)
+        .bind(&self.principal.labels)
+        .fetch_optional(connection)
+        .await?;
+        let taken = || Failure::new(Code::Conflict, "this external id belongs to a document your key may not see");
+        Ok(id.ok_or_else(taken)?.into())
+    }
+
+    fn metadata(&self) -> serde_json::Value {
+        self.request.metadata.clone().unwrap_or_else(|| json!({}))
+    }
+
+    async fn version(&self, connection: &mut PgConnection, document: DocumentId) -> Result<i32, DbError> {
+        lock_accepted(connection, self.sha256.as_str(), Share::Declaring).await?;
+        let number: i32 = sqlx::query_scalar(
+            "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256,
+                                            pipeline_version, upload_key, upload_expires_at, traceparent,
+                                            name, metadata, labels)
+             SELECT current_tenant(), $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7,
+                    now() + make_interval(secs => $8), $9, $10, $11, $12
+             FROM document_versions WHERE tenant_id = current_tenant() AND document_id = $2
+             RETURNING number",
+        )
+        .bind(self.version_id.0)
+        .bind(document.0)
+        .bind(&self.request.content_type)
+        .bind(self.request.size)
+        .bind(self.sha256.as_str())
+        .bind(&self.pipeline.version)
+        .bind(upload_key(self.principal.tenant_id, self.version_id))
+        .bind(UPLOAD_PATIENCE.as_secs_f64())
+        .bind(&self.traceparent)
+        .bind(&self.request.name)
+        .bind(self.metadata())
+        .bind(&self.request.labels)
+        .fetch_one(&mut *connection)
+        .await?;
+        sqlx::query(
+            "INSERT INTO document_events (tenant_id, document_id, kind, data)
+             VALUES (current_tenant(), $1, 'upload.created', jsonb_build_object('version', $2::int, 'size_bytes', $3::bigint))",
+        )
+        .bind(document.0)
+        .bind(number)
+        .bind(self.request.size)
+        .execute(connection)
+        .await?;
+        Ok(number)
+    }
+}
+
+fn reply(status: u16, created: &Created) -> Result<(u16, serde_json::Value), DbError> {
+    let body = serde_json::to_value(created).map_err(|_| Failure::new(Code::Internal, "reply cannot be encoded"))?;
+    Ok((status, body))
+}
