@@ -4,6 +4,9 @@
 //! the setting and where it came from.
 
 pub mod load;
+mod uses;
+
+pub use uses::UseSettings;
 
 use docmill_model::{Code, Failure};
 use docmill_platform::gateway::{ModelConfig, ProviderLimits, Redaction};
@@ -128,7 +131,7 @@ pub struct LlmSettings {
     pub api_key: Option<SecretString>,
     pub model: Option<String>,
     pub models: Vec<ModelConfig>,
-    pub uses: BTreeMap<String, Vec<String>>,
+    pub uses: BTreeMap<String, UseSettings>,
     pub limits: BTreeMap<String, ProviderLimits>,
     pub prices: Option<PathBuf>,
     pub redactions: Vec<Redaction>,

@@ -6,10 +6,11 @@ use docmill_model::{Code, Failure};
 use docmill_platform::database::Database;
 use docmill_platform::gateway::prompts::{Prompt, Prompts};
 use docmill_platform::gateway::{Gateway, GatewayConfig, ModelConfig, Prices};
-use docmill_retrieval::answers::{Generator, Models};
+use docmill_retrieval::answers::{ANSWERS, Generator, Models};
 use secrecy::SecretString;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The gateway, where a model is configured.
 ///
@@ -21,7 +22,7 @@ pub fn gateway(settings: &LlmSettings, database: &Database) -> Result<Option<Arc
         return Ok(None);
     }
     let mut config = GatewayConfig::new(models);
-    config.uses = settings.uses.clone();
+    config.uses = settings.uses.iter().map(|(name, own)| (name.clone(), own.0.clone())).collect();
     config.limits = settings.limits.clone();
     config.redactions.extend(settings.redactions.iter().cloned());
     config.try_timeout = settings.try_timeout;
@@ -35,7 +36,20 @@ pub fn gateway(settings: &LlmSettings, database: &Database) -> Result<Option<Arc
         let text = std::fs::read_to_string(path).map_err(|error| invalid(format!("{}: {error}", path.display())))?;
         config.prices = Prices::read(&text).map_err(|failure| invalid(failure.message))?;
     }
+    warn_of_patience(&config);
     Ok(Some(Arc::new(Gateway::new(config, database.clone())?)))
+}
+
+/// Warns when a request ends before its models were given up: the documents' own sentences would then come too late.
+fn warn_of_patience(config: &GatewayConfig) {
+    let own = |used_for: &str| config.uses.get(used_for).and_then(|own| own.total_timeout);
+    let total: Duration = [ANSWERS, "rewrite"].iter().map(|name| own(name).unwrap_or(config.total_timeout)).sum();
+    if total >= docmill_api::limits::REQUEST_TIMEOUT {
+        tracing::warn!(
+            secs = total.as_secs(),
+            "llm.uses: answers and rewrite together wait longer for models than a request may take; only streams get such answers"
+        );
+    }
 }
 
 /// The listed models with their keys; the short form comes first.

@@ -143,6 +143,7 @@ codes! {
     ProviderRefused "PROVIDER_REFUSED" Permanent 502 "The model provider refuses the request; check key and model name.";
     ProviderOutputInvalid "PROVIDER_OUTPUT_INVALID" Internal 502 "The model's output does not fit its schema.";
     BudgetExceeded "BUDGET_EXCEEDED" Transient 402 "Raise the tenant's budget; held work then goes on.";
+    PriceUnknown "PRICE_UNKNOWN" Permanent 402 "Enter the model's price in the table of `llm.prices`, or lift the tenant's hard budget.";
     ConfigInvalid "CONFIG_INVALID" Permanent 500 "Correct the named setting.";
     PartMissing "PART_MISSING" Permanent 500 "Run `docmill setup`.";
     Internal "INTERNAL" Internal 500 "Unexpected; report it with the request id.";

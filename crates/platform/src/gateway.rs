@@ -21,7 +21,7 @@ mod structured;
 mod tries;
 
 pub use call::{Completion, ModelCall};
-pub use config::{BUILT_IN, Dialect, GatewayConfig, JsonMode, ModelConfig, ProviderLimits};
+pub use config::{BUILT_IN, Dialect, GatewayConfig, JsonMode, ModelConfig, ProviderLimits, UseConfig};
 pub use prices::{Price, Prices};
 pub use provider::Deltas;
 pub use redaction::Redaction;
@@ -44,9 +44,16 @@ use tokio::time::{Instant, timeout};
 struct Model {
     provider: Provider,
     name: String,
-    price: Price,
+    /// `None` when the table does not name it.
+    price: Option<Price>,
     breaker: Breaker,
     limiter: Arc<Limiter>,
+}
+
+impl Model {
+    fn price(&self) -> Price {
+        self.price.unwrap_or_default()
+    }
 }
 
 /// The gateway.
@@ -68,8 +75,9 @@ impl Gateway {
             return Err(Failure::new(Code::ConfigInvalid, "no model is configured for the gateway"));
         }
         let names: Vec<String> = config.models.iter().map(ModelConfig::name).collect();
-        for (used_for, listed) in &config.uses {
-            if let Some(unknown) = listed.iter().find(|name| *name != BUILT_IN && !names.contains(name)) {
+        for (used_for, own) in &config.uses {
+            let mut listed = own.models.iter().flatten();
+            if let Some(unknown) = listed.find(|name| *name != BUILT_IN && !names.contains(name)) {
                 let message = format!("`llm.uses.{used_for}` names `{unknown}`, which is not in `llm.models`");
                 return Err(Failure::new(Code::ConfigInvalid, message));
             }
@@ -83,12 +91,15 @@ impl Gateway {
             let limiter = limiters.entry(&model.provider).or_insert_with(|| Arc::new(Limiter::new(limits)));
             let (name, price) = (model.name(), config.prices.of(&model.provider, &model.model));
             if price.is_none() {
-                tracing::warn!(model = name, "no price is known for this model; its calls count as free");
+                tracing::warn!(
+                    model = name,
+                    "no price is known for this model; its calls count as free, and under a hard budget it is not asked"
+                );
             }
             models.push(Arc::new(Model {
                 provider: Provider::new(model, client.clone(), bounds)?,
                 name,
-                price: price.unwrap_or_default(),
+                price,
                 breaker: Breaker::default(),
                 limiter: Arc::clone(limiter),
             }));
@@ -98,7 +109,8 @@ impl Gateway {
 
     /// The models of a use, in order; a list ends at [`BUILT_IN`].
     fn models_for(&self, used_for: &str) -> Vec<Arc<Model>> {
-        let Some(listed) = self.config.uses.get(used_for) else { return self.models.clone() };
+        let own = self.config.uses.get(used_for).and_then(|own| own.models.as_ref());
+        let Some(listed) = own else { return self.models.clone() };
         let named = |name: &String| self.models.iter().find(|model| model.name == *name).cloned();
         listed.iter().take_while(|name| *name != BUILT_IN).filter_map(named).collect()
     }
@@ -118,19 +130,20 @@ impl Gateway {
     /// A whole answer from the first model of the call's use that gives one.
     ///
     /// # Errors
-    /// `BUDGET_EXCEEDED`; `OUTPUT_LIMIT` when the answer does not fit the tokens or bytes allowed; `PROVIDER_REFUSED`, also
+    /// `BUDGET_EXCEEDED`; `PRICE_UNKNOWN` under a hard budget; `OUTPUT_LIMIT` when the answer does not fit the tokens or bytes allowed; `PROVIDER_REFUSED`, also
     /// for a prompt that is too long for every model and for a use without models; `PROVIDER_OUTPUT_INVALID` when it does
     /// not fit the schema after one repair; `PROVIDER_ERROR` when no model answered in time, or a streamed answer broke
     /// off; `OVERLOADED` when none was free to ask; `SCHEMA_INVALID`; `DATABASE_UNAVAILABLE`.
     pub async fn complete(&self, call: ModelCall<'_>) -> Result<Completion, Failure> {
-        let deadline = Instant::now() + self.config.total_timeout;
+        let bounds = self.config.bounds_of(call.feature);
+        let deadline = Instant::now() + bounds.total_timeout;
         let schema = call.schema.map(Schema::compile).transpose()?;
         let models = self.models_for(call.feature);
         let mut rest = models.as_slice();
         let mut last = Failure::new(Code::ProviderRefused, "no model is configured for this use");
         while let [model, after @ ..] = rest {
             rest = after;
-            let asked = match (self.config.hedge_after, after) {
+            let asked = match (bounds.hedge_after, after) {
                 (Some(patience), [second, others @ ..]) if call.deltas.is_none() => {
                     let (asked, is_hedged) =
                         self.hedged(model, second, patience, &call, schema.as_ref(), deadline).await;

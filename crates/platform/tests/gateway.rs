@@ -5,7 +5,7 @@ mod script;
 
 use docmill_model::{Code, DocumentId, Failure, TenantId};
 use docmill_platform::gateway::{
-    Deltas, Dialect, Gateway, GatewayConfig, JsonMode, ModelCall, ModelConfig, Price, Prices, ProviderLimits,
+    Deltas, Dialect, Gateway, GatewayConfig, JsonMode, ModelCall, ModelConfig, Price, Prices, ProviderLimits, UseConfig,
 };
 use docmill_testkit::{World, world};
 use script::{Answer, Server, server};
@@ -126,6 +126,12 @@ async fn retry_after_is_honoured_or_the_next_model_is_used() {
     assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
     server.plan([Answer::status(503).header("retry-after", "60"), Answer::text("from the other")]);
     assert_eq!(gateway.complete(call(tenant)).await.unwrap().model, "scripted/second");
+    // Longer than the call lasts: the first model is not asked again sooner than it wants.
+    let patient = GatewayConfig { total_timeout: Duration::from_secs(900), ..config(vec![model(&server, "first")]) };
+    let patient = Gateway::new(patient, world.database.clone()).unwrap();
+    server.plan([Answer::status(429).header("retry-after", "3600")]);
+    let failed = tokio::time::timeout(Duration::from_secs(5), patient.complete(call(tenant))).await;
+    assert_eq!(failed.unwrap().unwrap_err().code, Code::ProviderError);
 }
 
 #[tokio::test]
@@ -254,6 +260,23 @@ async fn a_hard_budget_is_never_passed_not_by_calls_at_once_either() {
 }
 
 #[tokio::test]
+async fn under_a_hard_budget_a_model_without_a_price_is_not_asked() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let unpriced = gateway(&world, config(vec![model(&server, "free")]));
+    server.plan((0..3).map(|_| Answer::text("fine")));
+    budget(&world, tenant, json!({"total": {"soft": 1}})).await;
+    unpriced.complete(call(tenant)).await.unwrap();
+    budget(&world, tenant, json!({"answers": {"hard": 1_000_000}})).await;
+    let failure = unpriced.complete(call(tenant)).await.unwrap_err();
+    assert!(failure.code == Code::PriceUnknown && failure.message.contains("scripted/free"), "{failure}");
+    unpriced.complete(ModelCall { feature: "summarize", ..call(tenant) }).await.unwrap();
+    let both = gateway(&world, config(vec![model(&server, "free"), model(&server, "second")]));
+    assert_eq!(both.complete(call(tenant)).await.unwrap().model, "scripted/second");
+    assert_eq!(server.requests().len(), 3, "what has no price was not sent");
+}
+
+#[tokio::test]
 async fn a_caller_that_goes_away_leaves_no_open_row_and_slots_are_limited() {
     let (world, server) = (world().await, server().await);
     let tenant = world.tenant().await;
@@ -323,6 +346,44 @@ async fn a_streamed_answer_is_whole_or_a_failure_and_never_begins_twice() {
         assert_eq!(heard, "half an", "{outcome}");
         assert_eq!(outcomes(&world, tenant).await.last().unwrap(), outcome);
     }
+    // An answer that does not fit its schema is not repaired behind the words that were heard.
+    let schema = json!({"type": "object"});
+    let asked = server.requests().len();
+    server.plan([Answer::stream(&["no ", "object"])]);
+    let (done, heard) = listen(&gateway, ModelCall { schema: Some(&schema), ..call(tenant) }).await;
+    assert_eq!((done.unwrap_err().code, heard.as_str()), (Code::ProviderOutputInvalid, "no object"));
+    assert_eq!(server.requests().len(), asked + 1);
+}
+
+#[tokio::test]
+async fn a_use_has_its_own_patience_which_ends_where_a_stream_begins() {
+    let (world, server) = (world().await, server().await);
+    let tenant = world.tenant().await;
+    let millis = |millis| Some(Duration::from_millis(millis));
+    let answers = UseConfig {
+        try_timeout: millis(250),
+        total_timeout: millis(450),
+        max_input_tokens: Some(200),
+        max_output_tokens: Some(40),
+        ..UseConfig::default()
+    };
+    let uses = BTreeMap::from([("answers".to_owned(), answers)]);
+    let gateway = gateway(&world, GatewayConfig { uses, tries: 9, ..config(vec![model(&server, "first")]) });
+    let started = std::time::Instant::now();
+    server.plan([Answer::hang(), Answer::hang()]);
+    assert_eq!(gateway.complete(call(tenant)).await.unwrap_err().code, Code::ProviderError);
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
+    let slow = || Answer::text("fine").slow(Duration::from_millis(300));
+    server.plan([slow()]);
+    assert_eq!(gateway.complete(ModelCall { feature: "extract", ..call(tenant) }).await.unwrap().text, "fine");
+    let long = "word ".repeat(200);
+    let failure = gateway.complete(ModelCall { user: &long, ..call(tenant) }).await.unwrap_err();
+    assert_eq!((failure.code, failure.limit), (Code::ProviderRefused, Some(200)));
+
+    server.plan([Answer::stream(&["in ", "time"]).paced(Duration::from_millis(150))]);
+    let (done, _) = listen(&gateway, call(tenant)).await;
+    assert_eq!(done.unwrap(), "in time", "it had begun within the time of a try");
+    assert_eq!(server.requests().last().unwrap().1["max_tokens"], 40);
 }
 
 #[tokio::test]
@@ -362,10 +423,9 @@ async fn each_use_has_its_own_models_and_long_prompts_go_where_they_fit() {
     let (world, server) = (world().await, server().await);
     let tenant = world.tenant().await;
     let small = ModelConfig { max_input_tokens: Some(100), ..model(&server, "first") };
-    let listed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let uses = BTreeMap::from([
-        ("extract".to_owned(), listed(&["scripted/second", "extractive", "scripted/first"])),
-        ("summarize".to_owned(), listed(&["extractive"])),
+        ("extract".to_owned(), UseConfig::of_models(&["scripted/second", "extractive", "scripted/first"])),
+        ("summarize".to_owned(), UseConfig::of_models(&["extractive"])),
     ]);
     let both = vec![small, model(&server, "second")];
     let gateway = gateway(&world, GatewayConfig { uses: uses.clone(), ..config(both.clone()) });
@@ -378,7 +438,7 @@ async fn each_use_has_its_own_models_and_long_prompts_go_where_they_fit() {
     server.plan([Answer::text("from the larger one")]);
     let done = gateway.complete(ModelCall { user: &long, ..call(tenant) }).await.unwrap();
     assert_eq!(done.model, "scripted/second");
-    let unknown = BTreeMap::from([("answers".to_owned(), listed(&["scripted/third"]))]);
+    let unknown = BTreeMap::from([("answers".to_owned(), UseConfig::of_models(&["scripted/third"]))]);
     let refused = Gateway::new(GatewayConfig { uses: unknown, ..config(both) }, world.database.clone()).err().unwrap();
     assert!(refused.code == Code::ConfigInvalid && refused.message.contains("scripted/third"));
 }

@@ -123,9 +123,26 @@ fn overlay(tree: &mut Value, given: Value, source: &str, at: &str) -> Result<(),
             }
             Ok(())
         }
+        (Value::Object(known), Value::Object(given)) => {
+            given.into_iter().for_each(|(key, value)| put(known, key, value));
+            Ok(())
+        }
         (place, given) => {
             *place = given;
             Ok(())
+        }
+    }
+}
+
+/// Sets a free key. Of settings by use, those that are not named keep their default, also beside a plain list of models.
+fn put(known: &mut Map<String, Value>, key: String, value: Value) {
+    match (known.get_mut(&key), value) {
+        (Some(Value::Object(settings)), Value::Object(given)) => settings.extend(given),
+        (Some(Value::Object(settings)), models @ Value::Array(_)) => {
+            settings.insert("models".to_owned(), models);
+        }
+        (_, value) => {
+            known.insert(key, value);
         }
     }
 }
@@ -180,6 +197,23 @@ mod tests {
     }
 
     #[test]
+    fn a_use_has_models_and_patience_of_its_own_and_answers_are_sooner_than_the_request_ends() {
+        let total = |config: &Config, used_for: &str| config.llm.uses[used_for].0.total_timeout.unwrap();
+        let config = with("", &[]).unwrap();
+        let both = total(&config, "answers") + total(&config, "rewrite");
+        assert!(both < docmill_api::limits::REQUEST_TIMEOUT, "{both:?}");
+
+        let file = "llm: {uses: {answers: [a/b, extractive], rewrite: {tries: 1, total_timeout: 3s}, extract: {models: [c/d]}}}";
+        let config = with(file, &[]).unwrap();
+        let of = |used_for: &str| config.llm.uses[used_for].0.clone();
+        assert_eq!(of("answers").models.unwrap(), ["a/b", "extractive"]);
+        assert_eq!(total(&config, "answers"), Duration::from_secs(25), "a list leaves the rest as it was");
+        assert_eq!((of("rewrite").tries, total(&config, "rewrite")), (Some(1), Duration::from_secs(3)));
+        assert_eq!(of("rewrite").try_timeout, Some(Duration::from_secs(5)));
+        assert_eq!((of("extract").models.unwrap(), of("extract").total_timeout), (vec!["c/d".to_owned()], None));
+    }
+
+    #[test]
     fn what_is_unknown_or_of_another_type_is_refused_by_name() {
         for (file, variable, expected) in [
             ("s3: {buckt: a}", ("DOCMILL_LOG", "info"), "`s3.buckt`"),
@@ -188,6 +222,8 @@ mod tests {
             ("", ("DOCMILL_S3_PATH_STYLE", "maybe"), "true or false"),
             ("log: {format: loud}", ("DOCMILL_LOG", "info"), "loud"),
             ("- a\n", ("DOCMILL_LOG", "info"), "a.yaml"),
+            ("llm: {uses: {answers: {patience: 1s}}}", ("DOCMILL_LOG", "info"), "patience"),
+            ("llm: {uses: {answers: fast}}", ("DOCMILL_LOG", "info"), "a list of models"),
         ] {
             let failure = with(file, &[variable]).unwrap_err();
             assert!(failure.message.contains(expected), "{failure}");

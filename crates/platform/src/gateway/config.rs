@@ -116,23 +116,60 @@ impl Default for ProviderLimits {
     }
 }
 
+/// What differs for one use; what is absent is as for every other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UseConfig {
+    /// Names of its models in order; [`BUILT_IN`] ends the list.
+    pub models: Option<Vec<String>>,
+    /// Longest single request; a streamed answer has to begin within it.
+    pub try_timeout: Option<Duration>,
+    /// Longest call, all tries and models included; a streamed answer has to begin within it.
+    pub total_timeout: Option<Duration>,
+    /// Requests to one model before the next one is used, at least 1.
+    pub tries: Option<u32>,
+    /// How long the first model has before the next one is asked beside it; zero never asks it.
+    pub hedge_after: Option<Duration>,
+    /// Longest prompt in tokens (estimated, rather too many).
+    pub max_input_tokens: Option<u64>,
+    /// Most output tokens of a call, whatever it asks for.
+    pub max_output_tokens: Option<u32>,
+}
+
+impl UseConfig {
+    /// Only these models, in this order.
+    #[must_use]
+    pub fn of_models(names: &[&str]) -> Self {
+        Self { models: Some(names.iter().map(|name| (*name).to_owned()).collect()), ..Self::default() }
+    }
+}
+
+/// The patience and sizes that hold for one use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UseBounds {
+    pub(super) try_timeout: Duration,
+    pub(super) total_timeout: Duration,
+    pub(super) tries: u32,
+    pub(super) hedge_after: Option<Duration>,
+    pub(super) max_input_tokens: Option<u64>,
+    pub(super) max_output_tokens: u32,
+}
+
 /// The gateway's settings.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
     /// Every model, in order of preference: the next one is used when one fails.
     pub models: Vec<ModelConfig>,
-    /// By use (`answers`, `rewrite`, `extract`, `summarize`) the names of the models in order, where that differs.
-    /// [`BUILT_IN`] ends a list.
-    pub uses: BTreeMap<String, Vec<String>>,
+    /// By use (`answers`, `rewrite`, `extract`, `summarize`) what differs for it.
+    pub uses: BTreeMap<String, UseConfig>,
     /// Limits by provider; the default where none is named.
     pub limits: BTreeMap<String, ProviderLimits>,
-    /// Prices by `provider/model`, else `model`; unknown models cost nothing.
+    /// Prices by `provider/model`, else `model`; unknown models count as free, and are not asked under a hard budget.
     pub prices: Prices,
     /// What is replaced before a request leaves.
     pub redactions: Vec<Redaction>,
     /// Longest single request.
     pub try_timeout: Duration,
-    /// Longest call, all tries and models included.
+    /// Longest call, all tries and models included, and longest writing of a streamed answer.
     pub total_timeout: Duration,
     /// Longest pause inside a streamed answer.
     pub stall_timeout: Duration,
@@ -170,6 +207,19 @@ impl GatewayConfig {
             cache_for: Duration::from_secs(7 * 86_400),
             max_output_tokens: 8192,
             max_response_bytes: 2 << 20,
+        }
+    }
+
+    /// What holds for `used_for`.
+    pub(super) fn bounds_of(&self, used_for: &str) -> UseBounds {
+        let own = self.uses.get(used_for).cloned().unwrap_or_default();
+        UseBounds {
+            try_timeout: own.try_timeout.unwrap_or(self.try_timeout),
+            total_timeout: own.total_timeout.unwrap_or(self.total_timeout),
+            tries: own.tries.unwrap_or(self.tries).max(1),
+            hedge_after: own.hedge_after.or(self.hedge_after).filter(|patience| !patience.is_zero()),
+            max_input_tokens: own.max_input_tokens,
+            max_output_tokens: own.max_output_tokens.unwrap_or(self.max_output_tokens),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use super::answer::{Fault, Reply, Usage};
 use super::call::ModelCall;
-use super::prices::{self, Price};
+use super::prices::Price;
 use super::provider::Provider;
 use super::structured::Schema;
 use crate::database::{Database, DbError};
@@ -30,11 +30,12 @@ pub(super) struct Entry {
     job: Option<(uuid::Uuid, i64)>,
     stage: Option<String>,
     attempt: u32,
-    reserved_microusd: u64,
+    /// What the request may cost at most; `None` when the model's price is not known.
+    reserved_microusd: Option<u64>,
 }
 
 impl Entry {
-    pub(super) fn of(call: &ModelCall<'_>, provider: &Provider, reserved_microusd: u64, attempt: u32) -> Self {
+    pub(super) fn of(call: &ModelCall<'_>, provider: &Provider, reserved_microusd: Option<u64>, attempt: u32) -> Self {
         Self {
             tenant: call.tenant_id,
             feature: call.feature.to_owned(),
@@ -70,12 +71,12 @@ pub(super) struct Closing {
 impl Closing {
     pub(super) fn of(
         sent: &Result<Reply, Fault>,
-        price: &prices::Price,
+        price: Price,
         reserved: u64,
         latency: Duration,
         schema: Option<&Schema>,
     ) -> Self {
-        let cost = |usage: Usage| Price::cost(price, usage.input, usage.output, usage.cached);
+        let cost = |usage: Usage| price.cost(usage.input, usage.output, usage.cached);
         match sent {
             Ok(reply) => {
                 let is_valid = schema.is_none_or(|schema| schema.read(&reply.text).is_ok());
@@ -111,19 +112,21 @@ impl Budget {
 /// Checks the budgets and writes the row, in one transaction that other calls of the tenant wait for when it has budgets.
 ///
 /// # Errors
-/// `BUDGET_EXCEEDED`, `CONFIG_INVALID` for budgets that cannot be read, `DATABASE_UNAVAILABLE`.
+/// `BUDGET_EXCEEDED`, `PRICE_UNKNOWN` under a hard budget, `CONFIG_INVALID` for budgets that cannot be read,
+/// `DATABASE_UNAVAILABLE`.
 pub(super) async fn open(database: &Database, entry: Entry) -> Result<Row, Failure> {
     let tenant = entry.tenant;
     let id = database.write(tenant, move |connection| {
         Box::pin(async move {
-            check_budgets(connection, &entry.feature, entry.reserved_microusd).await?;
+            check_budgets(connection, &entry).await?;
             insert(connection, entry).await
         })
     });
     Ok(Row { tenant, id: id.await? })
 }
 
-async fn check_budgets(connection: &mut PgConnection, feature: &str, reserved: u64) -> Result<(), DbError> {
+async fn check_budgets(connection: &mut PgConnection, entry: &Entry) -> Result<(), DbError> {
+    let feature = entry.feature.as_str();
     let stored: Option<serde_json::Value> =
         sqlx::query_scalar("SELECT nullif(settings -> 'budgets', 'null') FROM tenants WHERE id = current_tenant()")
             .fetch_optional(&mut *connection)
@@ -144,6 +147,13 @@ async fn check_budgets(connection: &mut PgConnection, feature: &str, reserved: u
     .await?;
     for (name, spent) in [("total", total), (feature, own)] {
         let Some((soft, hard)) = budgets.get(name).map(|budget| budget.limits()) else { continue };
+        if hard.is_some() && entry.reserved_microusd.is_none() {
+            let (provider, model) = (&entry.provider, &entry.model);
+            let message =
+                format!("the tenant has a hard budget `{name}`, and no price is known for {provider}/{model}");
+            return Err(Failure::new(Code::PriceUnknown, message).into());
+        }
+        let reserved = entry.reserved_microusd.unwrap_or(0);
         let would_be = u64::try_from(spent).unwrap_or(0).saturating_add(reserved);
         if let Some(hard) = hard.filter(|hard| would_be > *hard && reserved > 0) {
             let message = format!("the tenant's monthly budget `{name}` in micro-dollars does not cover this call");
@@ -171,7 +181,7 @@ async fn insert(connection: &mut PgConnection, entry: Entry) -> Result<i64, DbEr
     .bind(entry.document)
     .bind(entry.job.map(|job| job.0))
     .bind(entry.job.map(|job| job.1))
-    .bind(signed(entry.reserved_microusd))
+    .bind(signed(entry.reserved_microusd.unwrap_or(0)))
     .bind(entry.endpoint)
     .bind(entry.conversation)
     .bind(entry.stage)

@@ -22,8 +22,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tokio::time::timeout;
 
-/// No longer wait is taken from a provider.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// A longer wait is as good as never: no call lasts that long.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
 /// One message of the conversation.
 #[derive(Clone, serde::Serialize)]
@@ -220,7 +220,7 @@ fn by_status(response: &Response) -> Result<(), Fault> {
     })
 }
 
-/// How long the provider wants to be left alone: seconds or an HTTP date (RFC 9110), at most a minute.
+/// How long the provider wants to be left alone: seconds or an HTTP date (RFC 9110), at most a day.
 fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
@@ -240,7 +240,8 @@ mod tests {
         let now = OffsetDateTime::parse("Wed, 21 Oct 2015 07:28:00 GMT", &Rfc2822).unwrap();
         let wait = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]), now);
         assert_eq!(wait("3"), Some(Duration::from_secs(3)));
-        assert_eq!(wait("86400"), Some(MAX_RETRY_AFTER));
+        assert_eq!(wait("3600"), Some(Duration::from_secs(3_600)), "never sooner than the provider wants");
+        assert_eq!(wait(&u64::MAX.to_string()), Some(MAX_RETRY_AFTER));
         assert_eq!(wait("Wed, 21 Oct 2015 07:28:09 GMT"), Some(Duration::from_secs(9)));
         assert_eq!(wait("Wed, 21 Oct 2015 07:27:00 GMT"), Some(Duration::ZERO));
         assert_eq!(wait("soon"), None);

@@ -3,11 +3,12 @@
 use super::answer::{Again, Reply, timed_out};
 use super::call::{Completion, ModelCall};
 use super::ledger::{self, Closing, Entry};
-use super::provider::{Message, Wanted};
+use super::provider::{Deltas, Message, Wanted};
 use super::structured::{self, Schema};
 use super::{Gateway, Model, cache, no_answer};
 use docmill_model::{Code, Failure};
 use serde_json::Value;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -38,12 +39,14 @@ impl Gateway {
         if let Some(schema) = schema {
             json = match schema.read(&reply.text) {
                 Ok(json) => Some(json),
+                // A repaired answer would follow the words that were delivered.
+                Err(_) if call.is_beyond_recall() => return Err(unfit("the model's answer does not fit its schema")),
                 Err(problems) => {
                     messages.push(Message::assistant(reply.text));
                     messages.push(Message::user(structured::repair(&problems)));
                     reply = self.try_often(model, call, &messages, Some(schema), deadline).await?;
                     let invalid = "the model's answer does not fit its schema, also after a repair";
-                    Some(schema.read(&reply.text).map_err(|_| Failure::new(Code::ProviderOutputInvalid, invalid))?)
+                    Some(schema.read(&reply.text).map_err(|_| unfit(invalid))?)
                 }
             };
         }
@@ -54,7 +57,7 @@ impl Gateway {
     }
 
     fn output_limit(&self, call: &ModelCall<'_>) -> u32 {
-        call.max_output_tokens.min(self.config.max_output_tokens).max(1)
+        call.max_output_tokens.min(self.config.bounds_of(call.feature).max_output_tokens).max(1)
     }
 
     /// The remembered answer, with a ledger row that says so.
@@ -69,7 +72,7 @@ impl Gateway {
         let json = schema.map(|schema| schema.read(&reply.text)).transpose().ok()?;
         metrics::counter!("docmill_model_calls_total", "model" => model.name.clone(), "outcome" => "cached")
             .increment(1);
-        ledger::note_cached(&self.database, Entry::of(call, &model.provider, 0, 0), reply.usage).await;
+        ledger::note_cached(&self.database, Entry::of(call, &model.provider, Some(0), 0), reply.usage).await;
         if let Some(deltas) = &call.deltas {
             deltas.deliver(&reply.text);
         }
@@ -86,7 +89,8 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<Reply, Failure> {
         let mut last = no_answer();
-        for attempt in 0..self.config.tries.max(1) {
+        let tries = self.config.bounds_of(call.feature).tries;
+        for attempt in 0..tries {
             let (failure, again) = match self.try_once(model, call, messages, schema, (attempt, deadline)).await {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
@@ -95,10 +99,11 @@ impl Gateway {
             let wait = match again {
                 _ if call.is_beyond_recall() => break,
                 Again::Never => break,
-                Again::After(wait) => wait,
+                // Never before the provider wants it, and not all callers at once.
+                Again::After(wait) => wait + jittered(self.config.backoff, attempt),
                 Again::Soon => jittered(self.config.backoff, attempt),
             };
-            let is_last = attempt + 1 >= self.config.tries;
+            let is_last = attempt + 1 >= tries;
             if is_last || Instant::now() + wait >= deadline {
                 break;
             }
@@ -117,6 +122,7 @@ impl Gateway {
         schema: Option<&Schema>,
         (attempt, deadline): (u32, Instant),
     ) -> Result<Reply, (Failure, Again)> {
+        let bounds = self.config.bounds_of(call.feature);
         let limit = self.output_limit(call);
         let wanted = Wanted {
             messages: messages.to_vec(),
@@ -126,7 +132,8 @@ impl Gateway {
         };
         let abandoned = |failure: Failure| (failure, Again::Never);
         let input = wanted.estimated_tokens();
-        if let Some(most) = model.provider.config().max_input_tokens.filter(|most| input > *most) {
+        let most = [model.provider.config().max_input_tokens, bounds.max_input_tokens].into_iter().flatten().min();
+        if let Some(most) = most.filter(|most| input > *most) {
             let message = "the prompt is longer than the model takes, in tokens (estimated)";
             return Err(abandoned(Failure::limit(Code::ProviderRefused, message, most, input)));
         }
@@ -136,9 +143,12 @@ impl Gateway {
             let message = "the model provider failed repeatedly and is left alone for a moment";
             return Err(abandoned(Failure::new(Code::ProviderError, message)));
         }
-        let reserved = model.price.cost(input, u64::from(limit), 0);
+        let reserved = model.price.map(|price| price.cost(input, u64::from(limit), 0));
         let entry = Entry::of(call, &model.provider, reserved, attempt + 1);
-        let until = deadline.min(Instant::now() + self.config.try_timeout);
+        let reserved = reserved.unwrap_or(0);
+        let until = deadline.min(Instant::now() + bounds.try_timeout);
+        // An answer that is being written has the time of any call; its pauses are bounded apart.
+        let written_until = Instant::now() + self.config.total_timeout;
         let (asked, database, schema) = (Arc::clone(model), self.database.clone(), schema.cloned());
         let work = async move {
             let (model, _slot) = (asked, slot);
@@ -147,8 +157,15 @@ impl Gateway {
                 (failure, Again::Never)
             })?;
             let started = Instant::now();
-            let sent = timeout_at(until, model.provider.send(&wanted)).await.unwrap_or_else(|_| Err(timed_out()));
-            let closing = Closing::of(&sent, &model.price, reserved, started.elapsed(), schema.as_ref());
+            let mut sending = pin!(model.provider.send(&wanted));
+            let sent = match timeout_at(until, &mut sending).await {
+                Err(_) if wanted.deltas.as_ref().is_some_and(Deltas::has_started) => {
+                    timeout_at(written_until, sending).await
+                }
+                sent => sent,
+            };
+            let sent = sent.unwrap_or_else(|_| Err(timed_out()));
+            let closing = Closing::of(&sent, model.price(), reserved, started.elapsed(), schema.as_ref());
             match &sent {
                 Ok(_) => model.breaker.succeeded(),
                 Err(fault) if fault.counts => model.breaker.failed(Instant::now()),
@@ -168,8 +185,12 @@ impl Gateway {
     }
 }
 
+fn unfit(message: &str) -> Failure {
+    Failure::new(Code::ProviderOutputInvalid, message)
+}
+
 fn completion(model: &Model, reply: Reply, json: Option<Value>, is_cached: bool) -> Completion {
-    let cost = model.price.cost(reply.usage.input, reply.usage.output, reply.usage.cached);
+    let cost = model.price().cost(reply.usage.input, reply.usage.output, reply.usage.cached);
     Completion {
         json,
         model: model.name.clone(),

@@ -21,6 +21,8 @@ pub struct Answer {
     cut: bool,
     /// Never ends after its body.
     stalls: bool,
+    /// Between two events of a stream.
+    pause: Duration,
 }
 
 /// The last event of a streamed answer.
@@ -54,6 +56,11 @@ impl Answer {
         Self { stalls: true, ..self }
     }
 
+    /// One event at a time.
+    pub fn paced(self, pause: Duration) -> Self {
+        Self { pause, ..self }
+    }
+
     /// A whole completion: 12 tokens in, 3 out.
     pub fn text(content: &str) -> Self {
         let usage = json!({"prompt_tokens": 12, "completion_tokens": 3});
@@ -69,6 +76,7 @@ impl Answer {
             wait: Duration::ZERO,
             cut: false,
             stalls: false,
+            pause: Duration::ZERO,
         }
     }
 
@@ -120,6 +128,14 @@ impl Answer {
         if self.stalls {
             let begun = futures::stream::iter([Ok::<Bytes, std::io::Error>(self.body.into())]);
             return response.body(Body::from_stream(begun.chain(futures::stream::pending()))).unwrap();
+        }
+        if !self.pause.is_zero() {
+            let events: Vec<Bytes> = self.body.split_inclusive("\n\n").map(|event| event.to_owned().into()).collect();
+            let paced = futures::stream::iter(events).then(move |event| async move {
+                tokio::time::sleep(self.pause).await;
+                Ok::<_, std::io::Error>(event)
+            });
+            return response.body(Body::from_stream(paced)).unwrap();
         }
         response.body(self.body.into()).unwrap()
     }
