@@ -240,6 +240,22 @@ async fn the_operator_tenant_examines_and_stops_the_installation() {
     assert_eq!(api.delete(&operator.key, "/v1/operate/pauses/stage/ingest").await.status, 404);
     assert_eq!(api.get(&other.key, "/v1/operate/backlog?all=true").await.status, 403);
     api.get(&operator.key, "/v1/operate/backlog?all=true").await.ok();
+    // A replay of another tenant is started, seen and stopped by whoever operates the installation.
+    publish(&api, &other, "a.txt", &["Some words."]).await;
+    let select = json!({"select": {"tenant_id": other.id, "stage": "ingest"}});
+    let started = api.post(&operator.key, "/v1/operate/replays", &select).await.ok();
+    let (replay, whose) =
+        (format!("/v1/operate/replays/{}", started["id"].as_str().unwrap()), format!("?tenant_id={}", other.id));
+    assert_eq!(api.get(&operator.key, &replay).await.status, 404);
+    assert_eq!(api.get(&operator.key, &format!("{replay}{whose}")).await.ok()["state"], "running");
+    let paused = api.post(&operator.key, &format!("{replay}/state{whose}"), &json!({"state": "paused"})).await.ok();
+    assert_eq!(paused["state"], "paused");
+    assert_eq!(
+        api.get(&operator.key, &format!("/v1/operate/replays{whose}")).await.ok()["replays"][0]["id"],
+        started["id"]
+    );
+    let foreign = format!("/v1/operate/replays?tenant_id={}", operator.id);
+    assert_eq!(api.get(&other.key, &foreign).await.status, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use crate::client::lifecycle::{DeleteArgs, RetentionCommand};
 use crate::exit;
-use crate::operator::args::{BacklogArgs, DeadCommand, DoctorArgs, JobsArgs, PauseArgs, ReplayArgs, ReplaysCommand};
+use crate::operator::args::{BacklogArgs, DeadCommand, DoctorArgs, JobsArgs, PauseArgs, ReplayArgs, ReplaysArgs};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -114,8 +114,7 @@ pub enum Command {
     )]
     Replay(ReplayArgs),
     /// List, show, pause, resume and cancel replays.
-    #[command(subcommand)]
-    Replays(ReplaysCommand),
+    Replays(ReplaysArgs),
     /// List jobs, newest first, or show one with its attempts.
     #[command(after_help = "Example: docmill jobs --state waiting --stage embed")]
     Jobs(JobsArgs),

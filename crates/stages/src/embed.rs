@@ -92,6 +92,9 @@ impl Stage for Embed {
         let list: ChunkList = job.load(kind::CHUNKS).await?;
         let passages = distinct(&list.chunks);
         let (texts, mut missing) = (passages.len(), without_vector(job, passages).await?);
+        let looked_up = |result| metrics::counter!("docmill_vector_cache_total", "result" => result);
+        looked_up("hit").increment(list.chunks.len().saturating_sub(missing.len()) as u64);
+        looked_up("miss").increment(missing.len() as u64);
         // Texts of similar length share a batch, so that little of it is padding.
         missing.sort_by_key(|passage| passage.tokens);
         let mut pending: Vec<(Passage, Vec<f32>)> = Vec::new();

@@ -102,6 +102,16 @@ pub struct ReplayArgs {
 }
 
 /// `replays …`
+#[derive(Args)]
+pub struct ReplaysArgs {
+    /// Another tenant's, by its id; for operators of the installation.
+    #[arg(long, global = true, value_name = "ID")]
+    pub tenant: Option<String>,
+    #[command(subcommand)]
+    pub command: ReplaysCommand,
+}
+
+/// What to do with replays.
 #[derive(Subcommand)]
 pub enum ReplaysCommand {
     /// List the latest replays.

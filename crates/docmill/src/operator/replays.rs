@@ -1,6 +1,6 @@
 //! `replay` and `replays`: a plan first, then the work with its progress, at the end a report.
 
-use super::args::{ReplayArgs, ReplaysCommand};
+use super::args::{ReplayArgs, ReplaysArgs, ReplaysCommand};
 use super::work::{print, rows};
 use crate::cli::Cli;
 use crate::client::api::{Api, encode};
@@ -33,15 +33,14 @@ pub async fn replay(cli: &Cli, args: &ReplayArgs, api: &Api) -> Result<(), Endin
     }
     let started = api.post("/v1/operate/replays", &body).await?;
     let id = field(&started, "/id");
-    // Of another tenant: its own keys see how far it is.
-    if args.detach || args.tenant.is_some() {
+    if args.detach {
         print(cli, &started, || output::line(format!("replay {id}; `docmill replays show {id}` says how far it is")));
         return Ok(());
     }
     if !cli.json {
         output::line(format!("replay {id}; it goes on when this command is stopped"));
     }
-    follow(cli, api, &id).await
+    follow(cli, api, &id, &args.tenant).await
 }
 
 fn select(args: &ReplayArgs) -> Value {
@@ -85,12 +84,12 @@ fn agreed(plan: &Value, args: &ReplayArgs) -> Result<(), Failure> {
 }
 
 /// Shows the progress until the replay has ended, then what it came to.
-async fn follow(cli: &Cli, api: &Api, id: &str) -> Result<(), Ending> {
+async fn follow(cli: &Cli, api: &Api, id: &str, tenant: &Option<String>) -> Result<(), Ending> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} documents, {elapsed} {msg}");
     let bar = if cli.json { ProgressBar::hidden() } else { ProgressBar::new(0) };
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let report = loop {
-        let report = api.get(&format!("/v1/operate/replays/{}", encode(id)), &[]).await?;
+        let report = api.get(&format!("/v1/operate/replays/{}", encode(id)), &[("tenant_id", tenant.clone())]).await?;
         let runs = report["runs"].as_object().into_iter().flatten();
         let settled = runs.filter(|(state, _)| *state != "running").filter_map(|(_, count)| count.as_u64()).sum();
         bar.set_length(report["documents"].as_u64().unwrap_or_default());
@@ -149,10 +148,11 @@ fn show(report: &Value) {
 }
 
 /// `docmill replays …`.
-pub async fn replays(cli: &Cli, command: &ReplaysCommand, api: &Api) -> Result<(), Ending> {
-    let (id, state) = match command {
+pub async fn replays(cli: &Cli, args: &ReplaysArgs, api: &Api) -> Result<(), Ending> {
+    let whose = [("tenant_id", args.tenant.clone())];
+    let (id, state) = match &args.command {
         ReplaysCommand::List => {
-            let found = api.get("/v1/operate/replays", &[]).await?;
+            let found = api.get("/v1/operate/replays", &whose).await?;
             print(cli, &found, || {
                 let pointers = ["/id", "/state", "/documents", "/created_at", "/finished_at", "/select"];
                 output::table(
@@ -163,7 +163,7 @@ pub async fn replays(cli: &Cli, command: &ReplaysCommand, api: &Api) -> Result<(
             return Ok(());
         }
         ReplaysCommand::Show { id } => {
-            let report = api.get(&format!("/v1/operate/replays/{}", encode(id)), &[]).await?;
+            let report = api.get(&format!("/v1/operate/replays/{}", encode(id)), &whose).await?;
             print(cli, &report, || show(&report));
             return Ok(());
         }
@@ -171,7 +171,8 @@ pub async fn replays(cli: &Cli, command: &ReplaysCommand, api: &Api) -> Result<(
         ReplaysCommand::Resume { id } => (id, "running"),
         ReplaysCommand::Cancel { id } => (id, "cancelled"),
     };
-    let path = format!("/v1/operate/replays/{}/state", encode(id));
+    let of = args.tenant.as_ref().map(|tenant| format!("?tenant_id={}", encode(tenant))).unwrap_or_default();
+    let path = format!("/v1/operate/replays/{}/state{of}", encode(id));
     let report = api.post(&path, &json!({ "state": state })).await?;
     print(cli, &report, || show(&report));
     Ok(())
