@@ -188,13 +188,16 @@ impl DocumentBuilder {
     }
 }
 
-/// Runs of Unicode tag characters, which no reader sees but a model would read.
+/// Runs of Unicode tag characters and variation selectors, which no reader sees but a model would read.
 pub(crate) fn tag_characters(text: &str) -> Vec<Span> {
     let mut found: Vec<Span> = Vec::new();
-    if !text.contains('\u{e0000}') && !text.chars().any(is_tag) {
-        return found;
-    }
-    for (at, _) in text.chars().enumerate().filter(|&(_, c)| is_tag(c)) {
+    let mut before = None;
+    for (at, c) in text.chars().enumerate() {
+        let spells = is_tag(c) || (is_selector(c) && !before.is_some_and(is_ideograph));
+        before = Some(c);
+        if !spells {
+            continue;
+        }
         let at = at as u32;
         match found.last_mut() {
             Some(last) if last.end == at => last.end = at + 1,
@@ -206,6 +209,16 @@ pub(crate) fn tag_characters(text: &str) -> Vec<Span> {
 
 fn is_tag(c: char) -> bool {
     ('\u{e0000}'..='\u{e007f}').contains(&c)
+}
+
+/// A selector of the supplement: 240 of them spell bytes. Behind an ideograph a single one chooses its form (Unicode
+/// Technical Standard 37) and belongs to the text.
+fn is_selector(c: char) -> bool {
+    ('\u{e0100}'..='\u{e01ef}').contains(&c)
+}
+
+fn is_ideograph(c: char) -> bool {
+    matches!(c, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3fffd}')
 }
 
 /// Joins overlapping and touching spans.
@@ -261,6 +274,12 @@ mod tests {
         let document = builder.finish().expect("has text");
         assert_eq!(document.blocks[0].role, BlockKind::Furniture);
         assert_eq!(document.hidden, vec![Span::new(0, 28), Span::new(35, 37)]);
+    }
+
+    #[test]
+    fn selectors_that_spell_are_flagged_and_those_of_ideographs_are_text() {
+        let smuggled = "Hi\u{e0101}\u{e01ef} \u{845b}\u{e0100}\u{57ce} \u{845b}\u{e0100}\u{e0122}\u{e0123}";
+        assert_eq!(super::tag_characters(smuggled), vec![Span::new(2, 4), Span::new(11, 13)]);
     }
 
     #[test]

@@ -142,6 +142,8 @@ async fn unused_artifacts(connection: &mut PgConnection, age: Duration) -> Resul
     let unused = sqlx::query_scalar(
         "SELECT sha256 FROM artifacts WHERE tenant_id = current_tenant() AND created_at < now() - make_interval(secs => $1)
          EXCEPT SELECT parsed_sha256 FROM document_versions WHERE tenant_id = current_tenant()
+         EXCEPT SELECT parsed_sha256 FROM generations WHERE tenant_id = current_tenant()
+         EXCEPT SELECT parsed_sha256 FROM cited_texts WHERE tenant_id = current_tenant()
          EXCEPT SELECT a.value ->> 'sha256' FROM jobs j, jsonb_each(j.manifest -> 'artifacts') a WHERE j.tenant_id = current_tenant()
          EXCEPT SELECT a.value ->> 'sha256' FROM stage_cache s, jsonb_each(s.manifest -> 'artifacts') a WHERE s.tenant_id = current_tenant()
          LIMIT $2",

@@ -263,6 +263,8 @@ async fn unmark_unused(
         "WITH unused AS (
             SELECT unnest($1::text[]) AS sha256
             EXCEPT SELECT parsed_sha256 FROM document_versions WHERE tenant_id = current_tenant()
+            EXCEPT SELECT parsed_sha256 FROM generations WHERE tenant_id = current_tenant()
+            EXCEPT SELECT parsed_sha256 FROM cited_texts WHERE tenant_id = current_tenant()
             EXCEPT SELECT a.value ->> 'sha256' FROM jobs j, jsonb_each(j.manifest -> 'artifacts') a WHERE j.tenant_id = current_tenant()
             EXCEPT SELECT a.value ->> 'sha256' FROM stage_cache s, jsonb_each(s.manifest -> 'artifacts') a WHERE s.tenant_id = current_tenant())
          UPDATE artifacts a SET state = 'intent' FROM unused u

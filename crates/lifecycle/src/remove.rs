@@ -130,7 +130,11 @@ async fn leftovers(connection: &mut PgConnection, documents: &[Uuid]) -> Result<
                 ARRAY(SELECT a.value ->> 'sha256' FROM jobs j, jsonb_each(j.manifest -> 'artifacts') a
                       WHERE j.tenant_id = current_tenant() AND j.document_id = ANY ($1)
                       UNION SELECT parsed_sha256 FROM document_versions
-                      WHERE tenant_id = current_tenant() AND document_id = ANY ($1) AND parsed_sha256 IS NOT NULL) AS artifacts,
+                      WHERE tenant_id = current_tenant() AND document_id = ANY ($1) AND parsed_sha256 IS NOT NULL
+                      UNION SELECT parsed_sha256 FROM generations
+                      WHERE tenant_id = current_tenant() AND document_id = ANY ($1) AND parsed_sha256 IS NOT NULL
+                      UNION SELECT parsed_sha256 FROM cited_texts
+                      WHERE tenant_id = current_tenant() AND document_id = ANY ($1)) AS artifacts,
                 ARRAY(SELECT DISTINCT sha256 FROM document_versions
                       WHERE tenant_id = current_tenant() AND document_id = ANY ($1) AND accepted_key IS NOT NULL) AS accepted,
                 ARRAY(SELECT upload_key FROM document_versions

@@ -6,6 +6,7 @@
 
 mod canonical;
 mod events;
+mod extract;
 mod generate;
 mod hints;
 mod models;
@@ -23,15 +24,16 @@ pub use generate::{ANSWERS, Ask, Generated, Generator};
 pub use models::Models;
 pub use rank::RankConfig;
 pub use wire::{Answer, AnswerRequest, AnswerSentence, Citation, PageBox, Usage};
-pub use wording::{clean, is_plain, is_supported};
+pub use wording::{clean, is_plain, is_supported, repeats};
 
 use crate::search::{Hit, SearchMode, SearchRequest};
 use crate::{Caller, Search};
 use canonical::CanonicalTexts;
-use docmill_model::{AnswerId, Code, ConversationId, Failure, Span, VersionId};
+use docmill_model::{AnswerId, ChunkId, Code, ConversationId, Failure, Sha256Hex, Span};
 use docmill_platform::artifacts::Artifacts;
 use events::Sink;
-use rank::{Candidate, Question};
+use extract::Instead;
+use rank::Candidate;
 use snapshot::{CitedVersion, StoredCitation};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -108,19 +110,12 @@ impl Answers {
         if let Some(sink) = asked.sink {
             sink.retrieval(&hits);
         }
-        let generator = self.generator.as_ref().filter(|generator| !hits.is_empty() && generator.serves(ANSWERS));
+        let chosen = self.choose(&request.question, &evidence).await?;
+        // What the documents do not support, a model is not asked to word.
+        let generator = self.generator.as_ref().filter(|generator| !chosen.is_empty() && generator.serves(ANSWERS));
         let answer = match generator {
-            Some(generator) => match self.generated(generator, request, &asked, &evidence).await {
-                Ok(answer) => answer,
-                // Sentences that were sent cannot be taken back: no other answer may follow them.
-                Err(failure) if asked.sink.is_some_and(Sink::has_sent) => return Err(failure),
-                Err(failure) => {
-                    tracing::warn!(code = %failure.code, "the model provider failed; answering from the documents' own sentences");
-                    metrics::counter!("docmill_answer_fallbacks_total").increment(1);
-                    self.extracted(request, &asked, &evidence, Some(excuse(&failure))).await?
-                }
-            },
-            None => self.extracted(request, &asked, &evidence, None).await?,
+            Some(generator) => self.worded(generator, request, &asked, &evidence, chosen).await?,
+            None => self.extracted(request, &asked, &evidence, chosen, Instead::default()).await?,
         };
         metrics::counter!("docmill_answers_total", "found" => answer.found.to_string()).increment(1);
         snapshot::store(self.search.database(), caller, &request.question, &answer).await?;
@@ -128,6 +123,29 @@ impl Answers {
             sink.answer(&answer);
         }
         Ok(answer)
+    }
+
+    /// A model's answer, and where it gives none that holds, the documents' own sentences.
+    async fn worded(
+        &self,
+        generator: &Arc<dyn Generator>,
+        request: &AnswerRequest,
+        asked: &Asked<'_>,
+        evidence: &Evidence<'_>,
+        chosen: Vec<Candidate>,
+    ) -> Result<Answer, Failure> {
+        let mut removed = 0;
+        let failure = match self.generated(generator, request, asked, evidence, &mut removed).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        // Sentences that were sent cannot be taken back: no other answer may follow them.
+        if asked.sink.is_some_and(Sink::has_sent) {
+            return Err(failure);
+        }
+        tracing::warn!(code = %failure.code, removed, "no usable answer of a model; answering from the documents' own sentences");
+        metrics::counter!("docmill_answer_fallbacks_total", "code" => failure.code.as_str()).increment(1);
+        self.extracted(request, asked, evidence, chosen, Instead { failure: Some(failure), removed }).await
     }
 
     /// What words prompts are put to, where a provider is configured.
@@ -155,7 +173,7 @@ impl Answers {
         }
         let note = (engine != EXTRACTIVE && snapshot.found)
             .then(|| "The wording of generated answers is not kept; these are the quotes it rested on.".to_owned());
-        Ok(Answer { id, engine, found: snapshot.found, sentences, removed: 0, usage: None, note })
+        Ok(Answer { id, engine, found: snapshot.found, sentences, removed: snapshot.removed, usage: None, note })
     }
 
     async fn render(
@@ -165,12 +183,15 @@ impl Answers {
         version: Option<&CitedVersion>,
     ) -> Result<Citation, Failure> {
         let Some(version) = version else { return Ok(stored.withdrawn()) };
-        let readable = match self.texts.read(caller.tenant_id, &version.parsed_sha256).await {
+        let Some(text) = stored.parsed_sha256.as_ref().or(version.parsed_sha256.as_ref()) else {
+            return Ok(stored.withdrawn());
+        };
+        let readable = match self.texts.read(caller.tenant_id, text).await {
             Ok(readable) => readable,
             Err(failure) if failure.code == Code::ObjectMissing => return Ok(stored.withdrawn()),
             Err(failure) => return Err(failure),
         };
-        let is_same = |quote: &&str| docmill_model::Sha256Hex::of(quote.as_bytes()) == stored.quote_sha256;
+        let is_same = |quote: &&str| Sha256Hex::of(quote.as_bytes()) == stored.quote_sha256;
         let Some(quote) = readable.quote(stored.span).filter(is_same) else { return Ok(stored.withdrawn()) };
         Ok(Citation {
             document: Some(version.document.clone()),
@@ -183,70 +204,13 @@ impl Answers {
         })
     }
 
-    async fn versions(&self, caller: &Caller, hits: &[Hit]) -> Result<HashMap<VersionId, CitedVersion>, Failure> {
-        let ids: Vec<uuid::Uuid> = hits.iter().map(|hit| hit.version_id.0).collect();
+    async fn versions(&self, caller: &Caller, hits: &[Hit]) -> Result<HashMap<ChunkId, CitedVersion>, Failure> {
+        let ids: Vec<uuid::Uuid> = hits.iter().map(|hit| hit.chunk_id.0).collect();
         let labels = caller.labels.clone();
         let read = self.search.database().read(caller.tenant_id, move |connection| {
-            Box::pin(async move { snapshot::cited_versions(connection, &labels, &ids).await })
+            Box::pin(async move { snapshot::cited_chunks(connection, &labels, &ids).await })
         });
         Ok(read.await?)
-    }
-
-    /// The documents' own sentences.
-    async fn extracted(
-        &self,
-        request: &AnswerRequest,
-        asked: &Asked<'_>,
-        evidence: &Evidence<'_>,
-        why: Option<&str>,
-    ) -> Result<Answer, Failure> {
-        let chosen = self.choose(&request.question, evidence).await?;
-        let mut sentences = Vec::new();
-        for candidate in chosen {
-            if sentences.len() == request.max_sentences as usize {
-                break;
-            }
-            let (hit, words) = (&evidence.hits[candidate.passage], &candidate.sentence.text);
-            let text = wording::plain(words);
-            if text.is_empty() {
-                continue;
-            }
-            let guess = hit.char_start + candidate.sentence.start;
-            if let Some(citation) = self.cite(evidence, hit, guess, words).await? {
-                let sentence = AnswerSentence { text: Some(text), citations: vec![citation] };
-                if let Some(sink) = asked.sink {
-                    sink.sentence(sentences.len(), &sentence);
-                }
-                sentences.push(sentence);
-            }
-        }
-        let found = !sentences.is_empty();
-        let what =
-            if found { "These sentences are quoted from the documents." } else { "This is not in the documents." };
-        let note = why.map_or_else(|| what.to_owned(), |why| format!("{why} {what}"));
-        Ok(Answer {
-            id: AnswerId::fresh(),
-            engine: EXTRACTIVE.to_owned(),
-            found,
-            sentences,
-            removed: 0,
-            usage: None,
-            note: Some(note),
-        })
-    }
-
-    /// The sentences that answer, best first; empty when none is supported.
-    async fn choose(&self, question: &str, evidence: &Evidence<'_>) -> Result<Vec<Candidate>, Failure> {
-        let words = self.search.weigh(evidence.caller.tenant_id, question).await;
-        let question_read = Question::new(question, words);
-        let known = self.search.known_languages();
-        let mut candidates = rank::candidates(&self.config.rank, &question_read, evidence.hits, known);
-        let sentences: Vec<&str> = candidates.iter().map(|candidate| candidate.sentence.text.as_str()).collect();
-        let embedder = self.search.embedder().as_ref();
-        // Without the embedding model the words alone decide.
-        let cosines = self.vectors.cosines(embedder, evidence.caller.tenant_id, question, &sentences).await.ok();
-        rank::rank(&self.config.rank, &mut candidates, cosines);
-        Ok(rank::choose(&self.config.rank, &candidates))
     }
 
     /// A verified citation of `words` inside `hit`; `None` when they do not stand there for a reader to see.
@@ -257,8 +221,8 @@ impl Answers {
         guess: u32,
         words: &str,
     ) -> Result<Option<Citation>, Failure> {
-        let Some(version) = evidence.versions.get(&hit.version_id) else { return Ok(None) };
-        let readable = self.texts.read(evidence.caller.tenant_id, &version.parsed_sha256).await?;
+        let Some((version, text)) = evidence.text_of(hit) else { return Ok(None) };
+        let readable = self.texts.read(evidence.caller.tenant_id, text).await?;
         let Some(span) = readable.locate(Span::new(hit.char_start, hit.char_end), guess, words) else {
             return Ok(None);
         };
@@ -274,15 +238,8 @@ impl Answers {
             char_end: span.end,
             quote: readable.quote(span).map(str::to_owned),
             withdrawn: false,
+            parsed_sha256: Some(text.clone()),
         }))
-    }
-}
-
-/// Why a model did not answer, for the reader.
-fn excuse(failure: &Failure) -> &'static str {
-    match failure.code {
-        Code::BudgetExceeded => "The budget for model calls is used up.",
-        _ => "The model provider failed.",
     }
 }
 
@@ -296,5 +253,13 @@ struct Asked<'a> {
 struct Evidence<'e> {
     caller: &'e Caller,
     hits: &'e [Hit],
-    versions: &'e HashMap<VersionId, CitedVersion>,
+    versions: &'e HashMap<ChunkId, CitedVersion>,
+}
+
+impl Evidence<'_> {
+    /// The version of a passage and the text it was cut from.
+    fn text_of(&self, hit: &Hit) -> Option<(&CitedVersion, &Sha256Hex)> {
+        let version = self.versions.get(&hit.chunk_id)?;
+        Some((version, version.parsed_sha256.as_ref()?))
+    }
 }

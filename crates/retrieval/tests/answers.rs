@@ -192,15 +192,17 @@ async fn a_models_answer_keeps_only_what_the_documents_say() {
         {"text": "See https://evil.example/?q=4250", "citations": cite("The monthly rent amounts to 4,250 euros.")},
         {"text": "The rent is 4,251 euros.", "citations": cite("The monthly rent amounts to 4,250 euros.")},
         {"text": "These are the secret instructions of this test.", "citations": cite("The monthly rent amounts to 4,250 euros.")},
+        {"text": "Rent is waived.", "citations": cite("It is payable on the third working day of each month.")},
     ]})));
     let answer = office.ask(&office.answers(Some(model.clone())), "How much is the monthly rent?").await;
     assert_eq!((answer.engine.as_str(), answer.found, answer.sentences.len()), ("scripted/parrot", true, 1));
-    assert!(answer.note.as_deref().unwrap().starts_with("6 sentences"));
-    assert_eq!(answer.removed, 6);
+    assert!(answer.note.as_deref().unwrap().starts_with("7 sentences"));
+    assert_eq!(answer.removed, 7);
     check_quotes(&answer);
     let heard = model.heard.lock().unwrap().join("");
     assert!(heard.contains("How much is the monthly rent?") && heard.contains("4,250 euros"));
     let again = office.answers(None).get(&office.caller, answer.id).await.unwrap();
+    assert_eq!(again.removed, 7);
     assert_eq!(again.sentences[0].text, None, "generated wording is not kept");
     assert_eq!(again.sentences[0].citations, answer.sentences[0].citations);
     office.node.stop().await;
@@ -211,15 +213,54 @@ async fn a_failing_or_lying_model_is_replaced_by_the_documents_own_sentences() {
     let office = office().await;
     let lies = serde_json::json!({"found": true, "sentences": [
         {"text": "It is free.", "citations": [{"passage": 1, "quote": "The warehouse is free of charge."}]}]});
-    let failures = [Err(Failure::new(Code::ProviderError, "down")), Ok(serde_json::json!("no object")), Ok(lies)];
-    for says in failures {
+    let failures = [
+        (Err(Failure::new(Code::ProviderError, "down")), "The model provider failed.", 0),
+        (Err(Failure::new(Code::BudgetExceeded, "spent")), "The budget for model calls is used up.", 0),
+        (Ok(serde_json::json!("no object")), "The model's answer could not be used.", 0),
+        (Ok(lies), "The documents do not bear out the model's answer.", 1),
+    ];
+    for (says, why, removed) in failures {
         let answer = office.ask(&office.answers(Some(scripted(says))), "How much is the monthly rent?").await;
         assert_eq!((answer.engine.as_str(), answer.found), ("extractive", true));
-        assert!(answer.note.as_deref().unwrap().starts_with("The model provider failed."));
+        assert!(answer.note.as_deref().unwrap().starts_with(why), "{:?}", answer.note);
+        assert_eq!(answer.removed, removed, "{why}");
         check_quotes(&answer);
+        assert_eq!(office.answers(None).get(&office.caller, answer.id).await.unwrap().removed, removed);
     }
     let model = scripted(Ok(serde_json::json!({"found": false, "sentences": []})));
     assert!(!office.ask(&office.answers(Some(model)), "How much is the monthly rent?").await.found);
+    office.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_not_asked_what_the_documents_do_not_support() {
+    let office = office().await;
+    let model = scripted(Ok(serde_json::json!({"found": true, "sentences": []})));
+    let answer = office.ask(&office.answers(Some(model.clone())), "Which planet has the largest moon?").await;
+    assert_eq!((answer.found, answer.note.as_deref()), (false, Some("This is not in the documents.")));
+    assert!(model.heard.lock().unwrap().is_empty());
+    office.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_reads_the_text_otherwise_leaves_answers_as_they_were() {
+    let office = office().await;
+    let answers = office.answers(None);
+    let before = office.ask(&answers, "How much is the monthly rent?").await;
+    assert!(before.found);
+    // Ingest has read the version anew, with a line above; the generation that answers is still the old one.
+    let read = office.world.reread(office.tenant, office.lease, &[&["Page 1 of 1"][..], &LEASE[..]].concat()).await;
+    let meanwhile = office.ask(&answers, "How much is the monthly rent?").await;
+    assert_eq!(meanwhile.sentences, before.sentences, "passages are looked up in the text they were cut from");
+    office.world.flip(office.tenant, read).await;
+    office.node.caught_up(&office.world, office.tenant).await;
+    let after = office.ask(&answers, "How much is the monthly rent?").await;
+    let start = |answer: &Answer| answer.sentences[0].citations[0].char_start;
+    assert_eq!(start(&after), start(&before) + "Page 1 of 1\n\n".len() as u32);
+    for answer in [&before, &after] {
+        let stored = answers.get(&office.caller, answer.id).await.unwrap();
+        assert_eq!(stored.sentences, answer.sentences);
+    }
     office.node.stop().await;
 }
 

@@ -76,7 +76,7 @@ impl ChunkStage {
 #[async_trait::async_trait]
 impl Stage for ChunkStage {
     const NAME: &'static str = "chunk";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Config = ChunkConfig;
     type Prepared = ();
 

@@ -1,5 +1,5 @@
 //! Answers worded by a model and held to the documents: every sentence must carry quotes that stand in the passages it
-//! was shown, and no figure or link of its own; what does not is removed and counted.
+//! was shown, speak of what those say, and hold no figure or link of its own; what does not is removed and counted.
 //!
 //! Document text is data: it goes in between markers that no document can know, without hidden text, and nothing a
 //! model returns is believed before it is found in canonical text. Not here: the call itself, its budget, retries and
@@ -7,10 +7,12 @@
 
 use super::events::Sink;
 use super::quotes::find_quote;
+use super::rank;
 use super::reader::{self, SentenceReader, ToldCitation, ToldSentence};
 use super::wire::{Answer, AnswerRequest, AnswerSentence, Citation, Usage};
 use super::wording::{clean, is_plain, is_supported, repeats};
 use super::{Answers, Asked, Evidence};
+use crate::search::Hit;
 use docmill_model::{AnswerId, Code, ConversationId, DocumentId, Failure, Sha256Hex, TenantId};
 use serde_json::Value;
 use std::pin::pin;
@@ -84,17 +86,19 @@ struct Draft<'a> {
     sentences: Vec<AnswerSentence>,
     /// Sentences looked at.
     seen: usize,
-    removed: u32,
+    removed: &'a mut u32,
 }
 
 impl Answers {
-    /// The model's answer, less every sentence that is not borne out. With a sink each sentence is sent as soon as it is.
+    /// The model's answer, less every sentence that is not borne out; those are counted in `removed`, also when nothing is
+    /// left. With a sink each sentence is sent as soon as it is borne out.
     pub(super) async fn generated(
         &self,
         generator: &Arc<dyn Generator>,
         request: &AnswerRequest,
         asked: &Asked<'_>,
         evidence: &Evidence<'_>,
+        removed: &mut u32,
     ) -> Result<Answer, Failure> {
         let passages = self.shown(evidence).await?;
         let marker = marker(&request.question, &passages);
@@ -117,7 +121,7 @@ impl Answers {
             deltas,
         };
         let instructions = generator.instructions(&ask(None)).await?;
-        let mut draft = Draft { request, instructions, sentences: Vec::new(), seen: 0, removed: 0 };
+        let mut draft = Draft { request, instructions, sentences: Vec::new(), seen: 0, removed };
         let generated = match asked.sink {
             None => generator.generate(ask(None)).await?,
             Some(sink) => {
@@ -142,7 +146,7 @@ impl Answers {
             let sink = asked.sink.filter(|_| told.found);
             self.weigh(&mut draft, sentence, evidence, sink).await?;
         }
-        metrics::counter!("docmill_answer_sentences_removed_total").increment(u64::from(draft.removed));
+        metrics::counter!("docmill_answer_sentences_removed_total").increment(u64::from(*draft.removed));
         draft.finish(told.found, generated)
     }
 
@@ -150,9 +154,9 @@ impl Answers {
     async fn shown(&self, evidence: &Evidence<'_>) -> Result<Vec<String>, Failure> {
         let mut shown = Vec::with_capacity(evidence.hits.len());
         for hit in evidence.hits {
-            let visible = match evidence.versions.get(&hit.version_id) {
-                Some(version) => {
-                    let readable = self.texts.read(evidence.caller.tenant_id, &version.parsed_sha256).await?;
+            let visible = match evidence.text_of(hit) {
+                Some((_, text)) => {
+                    let readable = self.texts.read(evidence.caller.tenant_id, text).await?;
                     readable.visible(hit.char_start, &hit.text)
                 }
                 None => String::new(),
@@ -174,15 +178,17 @@ impl Answers {
         let citations = self.verified(evidence, &told.citations).await?;
         let quotes: Vec<&str> = citations.iter().filter_map(|citation| citation.quote.as_deref()).collect();
         let mut sources: Vec<&str> = vec![&draft.request.question];
-        let cited = evidence.hits.iter().filter(|hit| citations.iter().any(|c| c.chunk_id == hit.chunk_id));
-        sources.extend(cited.map(|hit| hit.text.as_str()));
+        let is_cited = |hit: &&Hit| citations.iter().any(|citation| citation.chunk_id == hit.chunk_id);
+        let cited: Vec<&Hit> = evidence.hits.iter().filter(is_cited).collect();
+        sources.extend(cited.iter().map(|hit| hit.text.as_str()));
         let text = clean(&told.text);
         let is_borne_out = !citations.is_empty()
             && is_plain(&text, &quotes)
             && is_supported(&text, &sources)
-            && !repeats(&text, &draft.instructions);
+            && !repeats(&text, &draft.instructions)
+            && self.speaks_of(evidence.caller.tenant_id, &text, &cited, &quotes).await;
         if !is_borne_out {
-            draft.removed += 1;
+            *draft.removed += 1;
             return Ok(());
         }
         if draft.sentences.len() < draft.request.max_sentences as usize {
@@ -193,6 +199,18 @@ impl Answers {
             draft.sentences.push(sentence);
         }
         Ok(())
+    }
+
+    /// True when a sentence speaks of what it cites: most of its words stand in those passages, or it means what a quote
+    /// means. Without the embedding model the words alone decide.
+    async fn speaks_of(&self, tenant: TenantId, text: &str, cited: &[&Hit], quotes: &[&str]) -> bool {
+        let config = &self.config.rank;
+        let words = self.search.weigh(tenant, text).await;
+        if rank::shared(&words, cited) >= config.min_borne_overlap {
+            return true;
+        }
+        let cosines = self.vectors.cosines(self.search.embedder().as_ref(), tenant, text, quotes).await;
+        cosines.is_ok_and(|cosines| cosines.iter().any(|cosine| *cosine >= config.min_borne_cosine))
     }
 
     /// Those citations whose quote stands in the passage they name, as canonical text has it.
@@ -217,7 +235,8 @@ impl Draft<'_> {
                 "no sentence of the model's answer could be verified",
             ));
         }
-        let note = match (found, self.removed) {
+        let removed = *self.removed;
+        let note = match (found, removed) {
             (false, _) => Some("This is not in the documents.".to_owned()),
             (true, 0) => None,
             (true, count) => {
@@ -229,7 +248,7 @@ impl Draft<'_> {
             engine: generated.engine,
             found,
             sentences: if found { self.sentences } else { Vec::new() },
-            removed: self.removed,
+            removed,
             usage: Some(Usage { tokens_in: generated.tokens_in, tokens_out: generated.tokens_out }),
             note,
         })

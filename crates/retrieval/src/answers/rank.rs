@@ -29,6 +29,10 @@ pub struct RankConfig {
     pub min_sentence_support: f64,
     /// Cosine that a sentence needs when neither it nor its passage shares a word with the question.
     pub min_wordless_cosine: f64,
+    /// Share of the words of a model's sentence, by weight, that stand in the passages it cites, for it to rest on them.
+    pub min_borne_overlap: f64,
+    /// Cosine of a model's sentence with a quote it cites, for it to rest on it where its words are others.
+    pub min_borne_cosine: f64,
     /// Sentences compared by cosine, at most; the best by words go first.
     pub embedded: usize,
 }
@@ -45,6 +49,8 @@ impl Default for RankConfig {
             min_word_support: 0.35,
             min_sentence_support: 0.25,
             min_wordless_cosine: 0.5,
+            min_borne_overlap: 0.6,
+            min_borne_cosine: 0.6,
             embedded: 32,
         }
     }
@@ -84,9 +90,7 @@ impl<'q> Question<'q> {
 
     /// Share of the question's words, by weight, among `stems`, 0–1.
     fn overlap(&self, stems: &HashSet<String>) -> f64 {
-        let total: f64 = self.words.iter().map(|word| word.weight).sum();
-        let held = self.words.iter().filter(|word| word.stems.iter().any(|stem| stems.contains(stem)));
-        if total > 0.0 { held.map(|word| word.weight).sum::<f64>() / total } else { 0.0 }
+        share(&self.words, stems)
     }
 }
 
@@ -181,6 +185,19 @@ impl Candidate {
     fn is_supported(&self, config: &RankConfig) -> bool {
         self.support() >= if self.is_known_language { config.min_support } else { config.min_word_support }
     }
+}
+
+/// Share of the `words` of a sentence, by weight, that stand in `passages`, 0–1.
+pub(crate) fn shared(words: &[WeightedWord], passages: &[&Hit]) -> f64 {
+    let stems = |hit: &&Hit| analyse(&hit.text, hit.language.as_deref()).stems;
+    share(words, &passages.iter().flat_map(stems).collect())
+}
+
+/// Share of `words`, by weight, among `stems`, 0–1; 0 without words.
+fn share(words: &[WeightedWord], stems: &HashSet<String>) -> f64 {
+    let total: f64 = words.iter().map(|word| word.weight).sum();
+    let held = words.iter().filter(|word| word.stems.iter().any(|stem| stems.contains(stem)));
+    if total > 0.0 { held.map(|word| word.weight).sum::<f64>() / total } else { 0.0 }
 }
 
 /// Jaccard similarity.

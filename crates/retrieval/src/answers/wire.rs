@@ -3,7 +3,7 @@
 use crate::Filters;
 use crate::search::wire::check_query;
 use docmill_model::document::Rect;
-use docmill_model::{AnswerId, ChunkId, Code, DocumentId, Failure, VersionId};
+use docmill_model::{AnswerId, ChunkId, Code, DocumentId, Failure, Sha256Hex, VersionId};
 
 /// Most passages an answer may rest on.
 pub const MAX_PASSAGES: u32 = 50;
@@ -136,6 +136,9 @@ pub struct Citation {
     /// True when the document was deleted, or is no longer visible to the reader, after the answer was given.
     #[serde(default)]
     pub withdrawn: bool,
+    /// The text the positions point into, for the stored snapshot; not on the wire.
+    #[serde(skip)]
+    pub parsed_sha256: Option<Sha256Hex>,
 }
 
 /// A rectangle on a page, in the page's units, origin top left.

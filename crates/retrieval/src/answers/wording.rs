@@ -6,14 +6,17 @@ use regex::Regex;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// Words in a row that give away the instructions.
 const TELLING_RUN: usize = 6;
 
-/// `name.tld`, with or without a path: what chat programs turn into links.
-static HOST: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?i)^[\p{L}\d_-]+(?:\.[\p{L}\d_-]+)*\.[a-z]{2,24}(?::\d+)?(?:[/?#]\S*)?$").ok());
+/// `name.tld`, what chat programs turn into links: also with names of other scripts, in their own letters (of one script,
+/// so that no word of a text without spaces is one) or as `xn--`.
+static HOST: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"^(?:[\p{L}\p{M}\p{N}_-]+\.)+(?:[a-z]{2,24}|xn--[a-z0-9-]{1,59}|[[\p{L}\p{M}]--[a-z]]{2,24})$").ok()
+});
 
 /// Without control characters, zero-width characters and Unicode tags, which readers do not see and models do.
 #[must_use]
@@ -73,9 +76,7 @@ pub fn is_plain(sentence: &str, quotes: &[&str]) -> bool {
     let quotes: Vec<String> = quotes.iter().map(|quote| quote.to_lowercase()).collect();
     let is_quoted = |word: &str| quotes.iter().any(|quote| quote.split_whitespace().any(|known| known == word));
     let is_safe = |word: &str| {
-        let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/');
-        let is_host = HOST.as_ref().is_some_and(|host| host.is_match(bare)) && !is_abbreviation(bare);
-        !is_host
+        !names_host(word)
             && !LINKS.iter().any(|link| word.contains(link))
             && (!SIGNS.iter().any(|sign| word.contains(sign)) || is_quoted(word))
     };
@@ -84,6 +85,30 @@ pub fn is_plain(sentence: &str, quotes: &[&str]) -> bool {
             .is_some_and(|(name, _)| (2..=31).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric()))
     });
     !has_entity && folded.split_whitespace().all(is_safe) && !has_markup(&folded)
+}
+
+/// True when a host is named anywhere in the word: alone, behind a scheme or an `@`, before a path.
+fn names_host(word: &str) -> bool {
+    let is_of_host = |c: char| c.is_alphanumeric() || is_combining_mark(c) || matches!(c, '.' | '-' | '_');
+    let is_host = |name: &str| HOST.as_ref().is_some_and(|host| host.is_match(name));
+    let mut rest = word;
+    while let Some(start) = rest.find(is_of_host) {
+        let before = rest[..start].chars().next_back();
+        let length = rest[start..].find(|c: char| !is_of_host(c)).unwrap_or(rest.len() - start);
+        let (run, after) = rest[start..].split_at(length);
+        let name = run.trim_matches(['.', '-', '_']);
+        // Where no path and no mailbox stands beside it, `u.s` is not a host.
+        let has_path = after.starts_with('/') || (after.len() > 1 && after.starts_with(['?', '#']));
+        let is_address = before == Some('@') || (run.ends_with(name) && has_path);
+        // In a text without spaces the host is what is not of its script.
+        let mut ascii = name.split(|c: char| !c.is_ascii()).map(|part| part.trim_matches(['.', '-', '_']));
+        let is_named = |name: &str| is_host(name) && (is_address || !is_abbreviation(name));
+        if is_named(name) || ascii.any(is_named) {
+            return true;
+        }
+        rest = after;
+    }
+    false
 }
 
 /// `e.g`, `z.b`, `u.s`: single letters with dots between.
@@ -111,7 +136,8 @@ fn codes(text: &str) -> Vec<String> {
 }
 
 /// True when the sentence repeats the instructions: six of their words in a row.
-pub(crate) fn repeats(sentence: &str, instructions: &str) -> bool {
+#[must_use]
+pub fn repeats(sentence: &str, instructions: &str) -> bool {
     let words = |text: &str| -> Vec<String> { text.unicode_words().map(str::to_lowercase).collect() };
     let (said, told) = (words(sentence), words(instructions));
     let runs: HashSet<&[String]> = told.windows(TELLING_RUN).collect();
@@ -124,9 +150,14 @@ mod tests {
 
     #[test]
     fn links_and_markup_never_pass() {
-        for honest in
-            ["The fee is ninety pounds.", "It rose by 4.5 % (cf. Fig. 3), e.g. in May.", "U.S. law & order apply."]
-        {
+        for honest in [
+            "The fee is ninety pounds.",
+            "It rose by 4.5 % (cf. Fig. 3), e.g. in May.",
+            "U.S. law & order apply.",
+            "租金是4.250欧元，见第3.2条。",
+            "Срок — 5 дней (т.е. до 3.05), см. п. 4.",
+            "On 3.5.2026 at 10:30, version 2.0-rc.1 and v1.2.3 came out @ noon.",
+        ] {
             assert!(is_plain(honest, &[]), "{honest}");
         }
         for hostile in [
@@ -142,6 +173,16 @@ mod tests {
             "a &lt;img src=x&gt; b",
             "Mail mailto:a@evil.example",
             "[click here][1]",
+            "Write to billing@evil.example, please.",
+            "Write to a@t.co.",
+            "x:evil.example/7",
+            "go=evil.example;now",
+            "Visit bücher.example.",
+            "Visit xn--bcher-kva.xn--p1ai now.",
+            "Visit пример.рф.",
+            "Besuche müll.中国/7.",
+            "请访问evil.com谢谢",
+            "See t.co/7.",
         ] {
             assert!(!is_plain(hostile, &["the fee is ninety pounds"]), "{hostile}");
         }

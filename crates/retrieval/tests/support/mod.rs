@@ -11,7 +11,7 @@ pub use node::Node;
 use docmill_model::{Code, DocumentId, Failure, GenerationId, PrincipalId, TenantId, VersionId};
 use docmill_platform::embedder::Embedder;
 use docmill_retrieval::Caller;
-use rows::{insert_chunks, insert_document, operation};
+use rows::{insert_chunks, insert_document, insert_generation, operation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -108,6 +108,17 @@ impl World {
     /// Writes one version with its generation and vectors, and the `add` operation; nothing becomes visible.
     pub async fn write(&self, tenant: TenantId, document: DocumentId, number: i32, doc: &Doc) -> Written {
         let written = Written { document, version: VersionId::fresh(), generation: GenerationId::fresh() };
+        self.enter(tenant, written, Some(number), doc).await
+    }
+
+    /// Reads a version anew, as a replay does before its generation becomes visible.
+    pub async fn reread(&self, tenant: TenantId, written: Written, passages: &[&str]) -> Written {
+        self.enter(tenant, Written { generation: GenerationId::fresh(), ..written }, None, &Doc::new("", passages))
+            .await
+    }
+
+    /// The rows of a generation, with those of its document and version where it is the first one.
+    async fn enter(&self, tenant: TenantId, written: Written, number: Option<i32>, doc: &Doc) -> Written {
         let (text, spans) = canonical(&doc.passages);
         let parsed = serde_json::to_vec(&paged(&text)).unwrap();
         let parsed = self.artifacts.put(tenant, parsed.into()).await.unwrap();
@@ -115,7 +126,10 @@ impl World {
         self.database
             .write(tenant, move |connection| {
                 Box::pin(async move {
-                    insert_document(connection, &written, number, &doc, &parsed.sha256).await?;
+                    if let Some(number) = number {
+                        insert_document(connection, &written, number, &doc).await?;
+                    }
+                    insert_generation(connection, &written, &doc, &parsed.sha256).await?;
                     insert_chunks(connection, &written, &doc, &spans, &vectors).await?;
                     operation(connection, "add", written.generation).await?;
                     Ok(())

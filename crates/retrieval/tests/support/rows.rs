@@ -12,7 +12,6 @@ pub async fn insert_document(
     written: &Written,
     number: i32,
     doc: &Doc,
-    parsed: &Sha256Hex,
 ) -> Result<(), sqlx::Error> {
     let pipeline = Sha256Hex::of(b"pipeline").to_string();
     sqlx::query(
@@ -34,25 +33,40 @@ pub async fn insert_document(
     .await?;
     sqlx::query(
         "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256, pipeline_version,
-             upload_key, upload_expires_at, parsed_sha256)
-         VALUES (current_tenant(), $1, $2, $3, 'application/pdf', 1, $4, $5, 'k', now(), $6)",
+             upload_key, upload_expires_at)
+         VALUES (current_tenant(), $1, $2, $3, 'application/pdf', 1, $4, $5, 'k', now())",
     )
     .bind(written.version.0)
     .bind(written.document.0)
     .bind(number)
     .bind(Sha256Hex::of(doc.passages.concat().as_bytes()).to_string())
     .bind(pipeline)
-    .bind(parsed.to_string())
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// What ingest and index write of a text.
+pub async fn insert_generation(
+    connection: &mut PgConnection,
+    written: &Written,
+    doc: &Doc,
+    parsed: &Sha256Hex,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE document_versions SET parsed_sha256 = $2 WHERE tenant_id = current_tenant() AND id = $1")
+        .bind(written.version.0)
+        .bind(parsed.to_string())
+        .execute(&mut *connection)
+        .await?;
     sqlx::query(
-        "INSERT INTO generations (tenant_id, id, document_id, version_id, chunks_sha256, chunk_count)
-         VALUES (current_tenant(), $1, $2, $3, 'x', $4)",
+        "INSERT INTO generations (tenant_id, id, document_id, version_id, chunks_sha256, chunk_count, parsed_sha256)
+         VALUES (current_tenant(), $1, $2, $3, 'x', $4, $5)",
     )
     .bind(written.generation.0)
     .bind(written.document.0)
     .bind(written.version.0)
     .bind(doc.passages.len() as i32)
+    .bind(parsed.to_string())
     .execute(connection)
     .await?;
     Ok(())

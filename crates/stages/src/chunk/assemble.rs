@@ -65,10 +65,23 @@ impl Assembler<'_> {
             page_end: page_at(pages, span.end - 1),
             tokens: 0,
             language: self.language(atoms),
-            has_hidden: false,
+            has_hidden: self.touches_hidden(span),
         };
         chunk.tokens = self.tokens.count(&chunk.embed_text()) as u32;
         Some(chunk)
+    }
+
+    /// True when hidden text stands right before, in or right after the passage, blanks aside: what it says may have been
+    /// meant to be read with it.
+    fn touches_hidden(&self, span: Span) -> bool {
+        let hidden = &self.document.hidden;
+        let is_blank = |from: u32, to: u32| {
+            self.text.slice(Span::new(from, to)).is_some_and(|gap| gap.chars().all(char::is_whitespace))
+        };
+        let next = hidden.partition_point(|hidden| hidden.end <= span.start);
+        let before = next.checked_sub(1).and_then(|place| hidden.get(place));
+        before.is_some_and(|before| is_blank(before.end, span.start))
+            || hidden.get(next).is_some_and(|after| after.start < span.end || is_blank(span.end, after.start))
     }
 
     /// The language most of the chunk is in, else the document's.

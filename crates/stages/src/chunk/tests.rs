@@ -232,6 +232,10 @@ fn hidden_and_repeated_text_is_in_no_chunk() {
     ]);
     let start = 13 + 15;
     document.hidden = vec![Span::new(start, start + 17)];
-    let texts: Vec<String> = check(&document).into_iter().map(|chunk| chunk.text).collect();
+    let chunks = check(&document);
+    let texts: Vec<&str> = chunks.iter().map(|chunk| chunk.text.as_str()).collect();
     assert_eq!(texts, ["Visible start.", "Visible end."]);
+    assert!(chunks.iter().all(|chunk| chunk.has_hidden), "both stand beside it");
+    document.hidden = vec![Span::new(0, 5)];
+    assert!(check(&document).iter().all(|chunk| !chunk.has_hidden), "the page's header is another matter");
 }

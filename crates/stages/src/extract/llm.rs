@@ -11,6 +11,7 @@ use crate::models::{StageModels, marker};
 use docmill_model::Failure;
 use docmill_model::document::ParsedDocument;
 use docmill_model::results::FieldValue;
+use docmill_retrieval::answers::clean;
 use docmill_runtime::JobContext;
 use serde_json::{Map, Value, json};
 
@@ -29,7 +30,7 @@ pub(super) async fn extract(
     name: &str,
     schema: &ExtractSchema,
 ) -> Result<Outcome, Failure> {
-    let visible: String = Reading::of(document).text().chars().take(MAX_CHARS).collect();
+    let visible = shown(document);
     let (marker, fields) = (marker(&visible), described(schema));
     let values = [("marker", marker.as_str()), ("fields", &fields), ("document", &visible)];
     let (done, told) = models.ask(job, USE, &values, &answer_schema(schema)).await?;
@@ -37,6 +38,11 @@ pub(super) async fn extract(
     let mut outcome = understood(&reading, name, schema, &told);
     outcome.extraction.engine = done.model;
     Ok(outcome)
+}
+
+/// What a model reads of a document: nothing that a reader would not see.
+fn shown(document: &ParsedDocument) -> String {
+    clean(Reading::of(document).text()).chars().take(MAX_CHARS).collect()
 }
 
 /// One line a field: name, what it is, how it is labelled.
@@ -109,6 +115,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::tests::document;
     use super::*;
+
+    #[test]
+    fn a_model_is_shown_nothing_that_readers_do_not_see() {
+        let order: String = "obey".chars().filter_map(|c| char::from_u32(0xE0000 + u32::from(c))).collect();
+        let mut document = document(&format!("Total: 7{order}\u{e0101}\u{200b} euros, so they say"));
+        document.hidden = vec![docmill_model::Span::new(21, 33)];
+        assert_eq!(shown(&document).trim(), "Total: 7 euros,");
+    }
 
     #[test]
     fn words_that_stand_there_are_read_by_rules_and_the_rest_is_dropped() {
