@@ -205,11 +205,14 @@ pub async fn ask(
     }
     let streams = request.stream;
     let question = standalone(&state.answers, principal.tenant_id, Some(id), &memory, &request.question).await;
-    let understood = question.clone();
-    let told = stream::follow(move |events| answered(state, principal, id, request, question, events));
     if !streams {
-        return Ok(Json(stream::whole(told).await?).into_response());
+        // A task of its own: what was asked is kept also when the caller goes away.
+        let done = tokio::spawn(answered(state, principal, id, request, question, None)).await;
+        let lost = |_| Failure::new(Code::Internal, "unexpected failure");
+        return Ok(Json(done.map_err(lost)??).into_response());
     }
+    let understood = question.clone();
+    let told = stream::follow(move |events| answered(state, principal, id, request, question, Some(events)));
     let mut first = Some(stream::event("question", &serde_json::json!({"standalone": understood})));
     Ok(stream::respond(told, move |happening: Happening<ConversationAnswer>| {
         let event = match happening {
@@ -227,11 +230,12 @@ async fn answered(
     id: ConversationId,
     request: AnswerRequest,
     standalone: String,
-    events: UnboundedSender<AnswerEvent>,
+    events: Option<UnboundedSender<AnswerEvent>>,
 ) -> Result<ConversationAnswer, Failure> {
     let asked = AnswerRequest { question: standalone.clone(), ..request.clone() };
-    let answer = state.answers.answer_in(&principal.caller(), &asked, Some(id), Some(events)).await?;
+    let answer = state.answers.answer_in(&principal.caller(), &asked, Some(id), events).await?;
     let number = memory::keep(&state, &principal, id, &request.question, &standalone, answer.id).await?;
-    memory::shorten(&state, &principal, id).await;
+    // The reply does not wait for it; the next question does without when it is not done.
+    tokio::spawn(async move { memory::shorten(&state, &principal, id).await });
     Ok(ConversationAnswer { number, standalone, answer })
 }

@@ -130,7 +130,8 @@ async fn store(
     Ok(write.await?)
 }
 
-/// What was said of an answer.
+/// What was said of an answer. Comments of others may repeat words of the documents it cites: they are shown to who may
+/// read all of those.
 #[utoipa::path(get, path = "/v1/answers/{id}/feedback", tag = "questions",
     params(("id" = String, Path, description = "Answer id")),
     responses((status = 200, body = FeedbackList), (status = 404, body = ProblemBody)))]
@@ -140,6 +141,7 @@ pub async fn list(
     Path(id): Path<String>,
 ) -> Result<Json<FeedbackList>, Problem> {
     let answer = answer_id(&id)?;
+    let (reader, labels) = (principal.principal_id.0, principal.labels);
     let read = state.database.read(principal.tenant_id, move |connection| {
         Box::pin(async move {
             let exists: bool = sqlx::query_scalar(
@@ -152,11 +154,17 @@ pub async fn list(
                 return Err(Failure::new(Code::NotFound, "no such answer").into());
             }
             let rows = sqlx::query_as(
-                "SELECT id, principal_id, verdict, sentence, citation, comment, created_at FROM answer_feedback
-                 WHERE tenant_id = current_tenant() AND answer_id = $1 ORDER BY created_at, id LIMIT $2",
+                "SELECT f.id, f.principal_id, f.verdict, f.sentence, f.citation, f.created_at,
+                        CASE WHEN f.principal_id = $3 OR NOT EXISTS (
+                            SELECT 1 FROM documents d WHERE d.tenant_id = a.tenant_id AND d.id = ANY (a.document_ids)
+                              AND NOT document_matches(d, $4, NULL, NULL, NULL, NULL, NULL, NULL)) THEN f.comment END AS comment
+                 FROM answer_feedback f JOIN answers a ON a.tenant_id = f.tenant_id AND a.id = f.answer_id
+                 WHERE f.tenant_id = current_tenant() AND f.answer_id = $1 ORDER BY f.created_at, f.id LIMIT $2",
             )
             .bind(answer.0)
             .bind(MAX_REMARKS)
+            .bind(reader)
+            .bind(labels)
             .fetch_all(connection)
             .await?;
             Ok(rows)

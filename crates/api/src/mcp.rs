@@ -80,6 +80,7 @@ impl<C: Courier> ServerHandler for Tools<C> {
         // A refused request is a result the assistant can read and act on, not a fault of the protocol.
         let result = match sent {
             Ok(answer) => {
+                let answer = tool.shown(answer);
                 let mut result = CallToolResult::success(vec![ContentBlock::text(tool.text(&answer))]);
                 result.structured_content = Some(answer);
                 result

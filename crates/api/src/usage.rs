@@ -1,4 +1,4 @@
-//! `GET /v1/usage`: what was spent, from the ledger, by feature and day; budgets are set in [`budgets`].
+//! `GET /v1/usage`: what was spent, from the ledger, by day, feature, model and how calls ended; budgets are set in [`budgets`].
 
 pub mod budgets;
 
@@ -30,7 +30,7 @@ pub struct UsageQuery {
     all: bool,
 }
 
-/// What one feature used on one day (UTC).
+/// What the calls of one feature that ended alike used on one day (UTC).
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct UsageRow {
     /// Whose it is.
@@ -43,6 +43,8 @@ pub struct UsageRow {
     pub provider: String,
     /// Model.
     pub model: String,
+    /// How the calls ended: `done`, `cached`, `timeout`, `rate_limited`, `error`, …; `started` for one under way.
+    pub outcome: String,
     /// Calls.
     pub calls: i64,
     /// Units of the feature: texts, pages.
@@ -70,6 +72,7 @@ struct Row {
     feature: String,
     provider: String,
     model: String,
+    outcome: String,
     calls: i64,
     units: i64,
     tokens_in: i64,
@@ -115,11 +118,11 @@ async fn used(
     let read = state.database.read(tenant_id, move |connection| {
         Box::pin(async move {
             let rows: Vec<Row> = sqlx::query_as(
-                "SELECT (at AT TIME ZONE 'UTC')::date AS day, feature, provider, model, count(*) AS calls,
+                "SELECT (at AT TIME ZONE 'UTC')::date AS day, feature, provider, model, outcome, count(*) AS calls,
                         sum(units)::bigint AS units, sum(tokens_in)::bigint AS tokens_in, sum(tokens_out)::bigint AS tokens_out,
                         sum(tokens_cached)::bigint AS tokens_cached, sum(cost_microusd)::bigint AS cost_microusd
                  FROM ledger WHERE tenant_id = current_tenant() AND at >= $1 AND at < $2
-                 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
+                 GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
             )
             .bind(from)
             .bind(until)
@@ -134,6 +137,7 @@ async fn used(
         feature: row.feature,
         provider: row.provider,
         model: row.model,
+        outcome: row.outcome,
         calls: row.calls,
         units: row.units,
         tokens_in: row.tokens_in,

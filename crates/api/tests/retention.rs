@@ -9,7 +9,7 @@ use docmill_lifecycle::{Counts, Rules, Stores};
 use docmill_model::TenantId;
 use serde_json::{Value, json};
 use std::time::Duration;
-use support::{Api, Tenant, declaration, publish, put, request};
+use support::{Api, Tenant, declaration, parsed, publish, put, request};
 
 fn stores(api: &Api) -> Stores {
     Stores { database: api.world.database.clone(), artifacts: api.world.artifacts.clone() }
@@ -108,6 +108,38 @@ async fn intermediate_results_go_and_the_text_that_answers_stays() {
     assert_eq!((counts.artifacts, counts.objects), (1, 1), "the list of chunks; quotes are read from the text");
     let text = api.get(&tenant.key, &format!("/v1/documents/{}/text", published.document)).await.ok();
     assert_eq!(text["text"], "Some passage.");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_answers_quote_outlives_a_replay_and_goes_with_its_document() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let published = publish(&api, &tenant, "lease.txt", &["The monthly rent is 4,250 euros."]).await;
+    let answer = api.post(&tenant.key, "/v1/answers", &json!({"question": "How much is the monthly rent?"})).await.ok();
+    assert_eq!(answer["found"], true, "{answer}");
+    // A replay read the file otherwise; nothing but the answer uses the text as it was before.
+    let anew = serde_json::to_vec(&parsed("Page 1\n\nThe monthly rent is 4,250 euros.")).unwrap();
+    let anew = api.world.artifacts.put(tenant.id, anew.into()).await.unwrap().sha256;
+    let replayed = api.world.database.write(tenant.id, move |connection| {
+        Box::pin(async move {
+            for sql in [
+                "UPDATE document_versions SET parsed_sha256 = $1",
+                "UPDATE generations SET parsed_sha256 = $1",
+                "UPDATE jobs SET manifest = NULL WHERE $1 <> ''",
+            ] {
+                sqlx::query(sql).bind(anew.as_str()).execute(&mut *connection).await?;
+            }
+            Ok(())
+        })
+    });
+    replayed.await.unwrap();
+    let ages = Ages { unreferenced: Duration::ZERO, cached: Duration::from_secs(3_600) };
+    let collected = collect::pass(&stores(&api), tenant.id, ages).await.unwrap();
+    assert_eq!(collected.artifacts, 1, "the list of chunks");
+    let stored = api.get(&tenant.key, &format!("/v1/answers/{}", answer["id"].as_str().unwrap())).await.ok();
+    assert_eq!(stored["sentences"], answer["sentences"]);
+    assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{}", published.document)).await.status, 200);
+    assert_eq!(objects(&api, &tenant).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

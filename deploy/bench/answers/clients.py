@@ -11,9 +11,10 @@ import asyncio
 import os
 import sys
 
+import httpx2
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamablehttp_client
+from mcp.client.streamable_http import streamable_http_client
 from openai import AuthenticationError, OpenAI
 
 URL, KEY = os.environ["DOCMILL_URL"].rstrip("/"), os.environ["DOCMILL_API_KEY"]
@@ -51,8 +52,8 @@ async def use(session: ClientSession, what: str) -> None:
     names = sorted(tool.name for tool in (await session.list_tools()).tools)
     assert names == ["answer", "get_document", "get_page", "list_collections", "search"], names
     answer = await session.call_tool("answer", {"question": QUESTION})
-    assert not answer.isError and answer.structuredContent["found"], answer
-    document = answer.structuredContent["sentences"][0]["citations"][0]["document_id"]
+    assert not answer.is_error and answer.structured_content["found"], answer
+    document = answer.structured_content["sentences"][0]["citations"][0]["document_id"]
     for name, arguments in [
         ("search", {"query": QUESTION, "k": 3}),
         ("get_document", {"document_id": document}),
@@ -60,14 +61,15 @@ async def use(session: ClientSession, what: str) -> None:
         ("list_collections", {}),
     ]:
         result = await session.call_tool(name, arguments)
-        assert not result.isError and result.content[0].text, (name, result)
+        assert not result.is_error and result.content[0].text, (name, result)
     print(f"mcp over {what}: five tools")
 
 
 async def mcp_clients() -> None:
-    async with streamablehttp_client(f"{URL}/mcp", headers={"Authorization": f"Bearer {KEY}"}) as (read, write, _):
-        async with ClientSession(read, write) as session:
-            await use(session, "streamable HTTP")
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as http:
+        async with streamable_http_client(f"{URL}/mcp", http_client=http) as (read, write):
+            async with ClientSession(read, write) as session:
+                await use(session, "streamable HTTP")
     if len(sys.argv) > 2:
         server = StdioServerParameters(
             command=sys.argv[2], args=["mcp"], env={"DOCMILL_URL": URL, "DOCMILL_API_KEY": KEY, "PATH": os.environ["PATH"]}

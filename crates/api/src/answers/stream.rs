@@ -7,7 +7,6 @@ use docmill_retrieval::answers::AnswerEvent;
 use futures::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use std::convert::Infallible;
-use std::pin::pin;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub(crate) use axum::response::sse::Event;
@@ -52,19 +51,6 @@ pub(crate) fn respond<T: Send + 'static>(
     let events =
         happenings.flat_map(move |happening| stream::iter(tell(happening).into_iter().map(Ok::<_, Infallible>)));
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
-}
-
-/// All that happens at once: for callers that want the whole.
-pub(crate) async fn whole<T>(happenings: impl Stream<Item = Happening<T>>) -> Result<T, Failure> {
-    let mut happenings = pin!(happenings);
-    while let Some(happening) = happenings.next().await {
-        match happening {
-            Happening::Event(_) => {}
-            Happening::Done(done) => return Ok(done),
-            Happening::Failed(failure) => return Err(failure),
-        }
-    }
-    Err(Failure::new(Code::Internal, "unexpected failure"))
 }
 
 /// An event with JSON data.

@@ -5,14 +5,15 @@ use super::{MAX_MESSAGES, gone};
 use crate::auth::Principal;
 use crate::state::ApiState;
 use docmill_model::{AnswerId, Code, ConversationId, Failure, Sha256Hex};
-use docmill_retrieval::answers::Ask;
+use docmill_retrieval::answers::{Ask, clean};
 use serde_json::json;
 use sqlx::PgConnection;
 
-/// Tokens of the last questions and answers, and of the notes; a token is reckoned as four characters.
+/// Tokens of the last questions and answers, and of the notes; reckoned as the gateway does, rather too many: three bytes
+/// are one, so that scripts of many bytes a character keep to the budget as well.
 const RECENT_TOKENS: usize = 1_500;
 const NOTES_TOKENS: usize = 300;
-const CHARS_PER_TOKEN: usize = 4;
+const BYTES_PER_TOKEN: usize = 3;
 /// Most turns read back.
 const MAX_TURNS: i64 = 40;
 
@@ -52,9 +53,9 @@ impl Memory {
 
 /// How many of `turns` fit the budget.
 fn fitting<'a>(turns: impl Iterator<Item = &'a Turn>) -> usize {
-    let mut left = RECENT_TOKENS * CHARS_PER_TOKEN;
+    let mut left = RECENT_TOKENS * BYTES_PER_TOKEN;
     let fits = |turn: &&Turn| {
-        let size = turn.question.chars().count() + turn.answer.chars().count();
+        let size = turn.question.len() + turn.answer.len();
         let fits = size <= left;
         left = left.saturating_sub(size);
         fits
@@ -111,7 +112,7 @@ async fn turns(state: &ApiState, principal: &Principal, rows: impl Iterator<Item
         let answer = state.answers.get(&principal.caller(), AnswerId(answer)).await?;
         let quotes = answer.sentences.iter().flat_map(|sentence| &sentence.citations);
         let quotes: Vec<&str> = quotes.filter_map(|citation| citation.quote.as_deref()).collect();
-        turns.push(Turn { question, answer: quotes.join(" ") });
+        turns.push(Turn { question: clean(&question), answer: clean(&quotes.join(" ")) });
     }
     Ok(turns)
 }
@@ -250,10 +251,14 @@ async fn noted(state: &ApiState, principal: &Principal, id: ConversationId, old:
         max_output_tokens: NOTES_TOKENS as u32 * 2,
         deltas: None,
     };
-    let told = generator.ok_or_else(none)?.generate(ask).await?;
-    let invalid = || Failure::new(Code::ProviderOutputInvalid, "the model's notes cannot be read");
-    let notes = super::rewrite::field(&told.text, "notes").ok_or_else(invalid)?;
-    Ok(notes.chars().take(NOTES_TOKENS * CHARS_PER_TOKEN).collect())
+    let generator = generator.ok_or_else(none)?;
+    let instructions = generator.instructions(&ask).await?;
+    let told = generator.generate(ask).await?;
+    let invalid = || Failure::new(Code::ProviderOutputInvalid, "the model's notes do not come from the conversation");
+    let notes = super::rewrite::field(&told.text, "notes");
+    let notes =
+        notes.and_then(|notes| super::rewrite::borne_out(&notes, &[&text], &instructions)).ok_or_else(invalid)?;
+    Ok(notes[..notes.floor_char_boundary(NOTES_TOKENS * BYTES_PER_TOKEN)].to_owned())
 }
 
 /// Notes without a model: the questions, newest kept.
@@ -261,8 +266,8 @@ fn by_rule(old: &Memory) -> String {
     let questions = old.turns.iter().map(|turn| turn.question.as_str());
     let all: Vec<&str> = std::iter::once(old.notes.as_str()).chain(questions).filter(|text| !text.is_empty()).collect();
     let all = all.join(" ");
-    let excess = all.chars().count().saturating_sub(NOTES_TOKENS * CHARS_PER_TOKEN);
-    all.chars().skip(excess).collect()
+    let excess = all.len().saturating_sub(NOTES_TOKENS * BYTES_PER_TOKEN);
+    all[all.ceil_char_boundary(excess)..].to_owned()
 }
 
 #[cfg(test)]
@@ -271,13 +276,14 @@ mod tests {
 
     #[test]
     fn memory_keeps_to_its_budget_newest_first() {
-        let turn = |n: usize| Turn { question: format!("question {n}"), answer: "x".repeat(2_000) };
+        // 2,000 bytes, not 666 characters' worth of tokens.
+        let turn = |n: usize| Turn { question: format!("question {n}"), answer: "租".repeat(667) };
         let memory = Memory::of_turns((0..9).map(turn).collect());
         assert_eq!(
             memory.turns.iter().map(|turn| turn.question.as_str()).collect::<Vec<_>>(),
             ["question 7", "question 8"]
         );
         let notes = by_rule(&Memory { notes: "a ".repeat(2_000), turns: vec![turn(1)], messages: 1 });
-        assert!(notes.chars().count() <= NOTES_TOKENS * CHARS_PER_TOKEN && notes.ends_with("question 1"));
+        assert!(notes.len() <= NOTES_TOKENS * BYTES_PER_TOKEN && notes.ends_with("question 1"));
     }
 }

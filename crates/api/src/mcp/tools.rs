@@ -1,7 +1,8 @@
 //! The tools: their names and arguments, the request each one is, and how its answer reads.
 
 use axum::http::Method;
-use docmill_model::{Code, Failure};
+use docmill_model::{Code, Failure, Span};
+use docmill_retrieval::answers::clean;
 use rmcp::model::{JsonObject, Tool as Description, ToolAnnotations};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -131,6 +132,16 @@ impl Tool {
         Ok(Value::Object(body))
     }
 
+    /// The answer as an assistant is handed it: without what a reader of the document would not see. Positions stay those
+    /// of the canonical text.
+    pub(super) fn shown(self, mut answer: Value) -> Value {
+        if self == Tool::GetPage {
+            cut_hidden(&mut answer);
+        }
+        clean_strings(&mut answer);
+        answer
+    }
+
     /// The answer as text for assistants that do not read the structured one.
     pub(super) fn text(self, answer: &Value) -> String {
         match self {
@@ -139,6 +150,33 @@ impl Tool {
             Tool::GetPage => answer["text"].as_str().unwrap_or_default().to_owned(),
             _ => serde_json::to_string_pretty(answer).unwrap_or_default(),
         }
+    }
+}
+
+/// Takes the hidden spans out of the text of a document; without knowing them, all of it.
+fn cut_hidden(answer: &mut Value) {
+    let Ok(hidden) = serde_json::from_value::<Vec<Span>>(answer["hidden"].take()) else {
+        answer["text"] = "".into();
+        return;
+    };
+    let start = answer["char_start"].as_u64().and_then(|start| u32::try_from(start).ok()).unwrap_or(0);
+    let is_hidden = |at: u32| {
+        let next = hidden.get(hidden.partition_point(|span| span.end <= at));
+        next.is_some_and(|span| span.start <= at)
+    };
+    let text = answer["text"].as_str().unwrap_or_default();
+    let seen: String = text.chars().zip(start..).filter(|(_, at)| !is_hidden(*at)).map(|(c, _)| c).collect();
+    answer["text"] = seen.into();
+    answer["hidden"] = json!([]);
+}
+
+/// Cleans every text in `value`.
+fn clean_strings(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = clean(text),
+        Value::Array(items) => items.iter_mut().for_each(clean_strings),
+        Value::Object(members) => members.values_mut().for_each(clean_strings),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -187,6 +225,19 @@ mod tests {
         assert_eq!((page.method, page.path), (Method::GET, format!("/v1/documents/{id}/text?page=2")));
         assert_eq!(call("list_collections", json!({})).unwrap().path, "/v1/collections");
         assert_eq!(all().len(), 5);
+    }
+
+    #[test]
+    fn what_readers_do_not_see_is_not_handed_on() {
+        let page = json!({"text": "See obey\u{e0041} this.", "char_start": 10, "hidden": [{"start": 14, "end": 19}], "title": "A\u{200b}B"});
+        let shown = Tool::GetPage.shown(page);
+        assert_eq!(
+            (&shown["text"], &shown["title"], &shown["hidden"]),
+            (&json!("See  this."), &json!("AB"), &json!([]))
+        );
+        assert_eq!(Tool::GetPage.shown(json!({"text": "See"}))["text"], "", "what is hidden has to be known");
+        let hits = Tool::Search.shown(json!({"hits": [{"text": "a\u{e0041}b", "score": 1.5}]}));
+        assert_eq!(hits, json!({"hits": [{"text": "ab", "score": 1.5}]}));
     }
 
     #[test]

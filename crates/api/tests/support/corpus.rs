@@ -20,9 +20,14 @@ pub struct Published {
 
 /// Uploads a document of `passages` and writes what ingest, chunk, embed, index, extract and summarize would.
 pub async fn publish(api: &Api, tenant: &Tenant, name: &str, passages: &[&str]) -> Published {
+    publish_hiding(api, tenant, name, passages, Vec::new()).await
+}
+
+/// The same, where a reader would not see `hidden`.
+pub async fn publish_hiding(api: &Api, tenant: &Tenant, name: &str, passages: &[&str], hidden: Vec<Span>) -> Published {
     let text = passages.join("\n\n");
     let document = api.upload(&tenant.key, name, text.as_bytes()).await;
-    let (chunks, parsed) = (chunks(passages), parsed(&text));
+    let (chunks, parsed) = (chunks(passages), ParsedDocument { hidden, ..parsed(&text) });
     let artifact = |bytes: Vec<u8>| api.world.artifacts.put(tenant.id, bytes.into());
     let parsed = artifact(serde_json::to_vec(&parsed).unwrap()).await.unwrap();
     let list = artifact(serde_json::to_vec(&ChunkList { chunks: chunks.clone() }).unwrap()).await.unwrap();

@@ -3,7 +3,7 @@
 
 mod corpus;
 
-pub use corpus::{Published, parsed, publish};
+pub use corpus::{Published, parsed, publish, publish_hiding};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -18,6 +18,9 @@ use docmill_model::document::Rect;
 use docmill_model::manifest::Manifest;
 use docmill_model::scope::Scope;
 use docmill_model::{Failure, TenantId};
+use docmill_platform::gateway::prompts::{Prompt, Prompts};
+use docmill_platform::gateway::{Gateway, GatewayConfig};
+use docmill_retrieval::answers::{Generator, Models};
 use docmill_retrieval::{Answers, AnswersConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig};
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::registry::Registry;
@@ -124,13 +127,22 @@ impl Api {
     }
 
     pub async fn over(world: World, config: ApiConfig) -> Self {
+        Self::with_models(world, config, None).await
+    }
+
+    /// With models that word answers.
+    pub async fn with_models(world: World, config: ApiConfig, gateway: Option<GatewayConfig>) -> Self {
+        let generator = gateway.map(|gateway| -> Arc<dyn Generator> {
+            let gateway = Gateway::new(gateway, world.database.clone()).unwrap();
+            Arc::new(Models::new(Arc::new(gateway), Prompts::of_files(Prompt::committed().unwrap())))
+        });
         let registry = Arc::new(Registry::builder().with(Ingest).build());
         let pipelines = Pipelines::from_text("name: default\nstages:\n  ingest: {}\n", &registry).unwrap();
         pipelines.register(&world.database).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
         let search = Search::new(world.database.clone(), world.embedder.clone(), lexical, SearchConfig::default());
-        let answers = Answers::new(search.clone(), world.artifacts.clone(), None, AnswersConfig::default());
+        let answers = Answers::new(search.clone(), world.artifacts.clone(), generator, AnswersConfig::default());
         let state = ApiState::new(ApiParts {
             database: world.database.clone(),
             artifacts: world.artifacts.clone(),

@@ -70,9 +70,12 @@ pub async fn run(cli: &Cli, command: &PromptsCommand, api: &Api) -> Result<(), E
         }
         PromptsCommand::Diff { name, from, to } => {
             let prompt = api.get(&one(name), &[]).await?;
-            for line in diff(text_of(&prompt, *from)?, text_of(&prompt, *to)?) {
-                output::line(plain(&line));
+            let lines = diff(text_of(&prompt, *from)?, text_of(&prompt, *to)?);
+            if cli.json {
+                output::json(&json!({"name": name, "from": from, "to": to, "lines": changes(&lines)}));
+                return Ok(());
             }
+            lines.iter().for_each(|line| output::line(plain(line)));
         }
         PromptsCommand::Rollout { name, version, percent, tenants } => {
             let current = api.get(&one(name), &[]).await?["rule"].clone();
@@ -165,6 +168,20 @@ fn diff(old: &str, new: &str) -> Vec<String> {
     lines
 }
 
+/// The lines of a difference for programs.
+fn changes(lines: &[String]) -> Vec<Value> {
+    let one = |line: &String| {
+        let (mark, text) = line.split_at(2);
+        let change = match mark {
+            "- " => "removed",
+            "+ " => "added",
+            _ => "kept",
+        };
+        json!({"change": change, "text": text})
+    };
+    lines.iter().map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +190,9 @@ mod tests {
     fn differences_are_lines_that_went_and_came() {
         assert_eq!(diff("a\nb\nc", "a\nx\nc\nd"), ["  a", "- b", "+ x", "  c", "+ d"]);
         assert_eq!(diff("", "a"), ["+ a"]);
+        let told = Value::from(changes(&diff("a\nß", "ß\n- c")));
+        let line = |change: &str, text: &str| json!({"change": change, "text": text});
+        assert_eq!(told, json!([line("removed", "a"), line("kept", "ß"), line("added", "- c")]));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `usage`: what models cost, by day and feature, and what may be spent on them.
+//! `usage`: what models cost, by day, feature and how calls ended, and what may be spent on them.
 
 use super::api::Api;
 use crate::cli::Cli;
@@ -78,6 +78,7 @@ async fn report(cli: &Cli, args: &UsageArgs, api: &Api) -> Result<(), Ending> {
     let row = |row: &Value| {
         let mut cells = vec![field(row, "/day"), field(row, "/feature")];
         cells.push(format!("{}/{}", field(row, "/provider"), field(row, "/model")));
+        cells.push(field(row, "/outcome"));
         cells.extend(["/calls", "/units", "/tokens_in", "/tokens_out", "/tokens_cached"].map(|name| field(row, name)));
         cells.push(usd(&row["cost_microusd"]));
         if args.all {
@@ -85,7 +86,7 @@ async fn report(cli: &Cli, args: &UsageArgs, api: &Api) -> Result<(), Ending> {
         }
         cells
     };
-    let mut header = vec!["day", "feature", "model", "calls", "units", "tokens in", "out", "cached", "USD"];
+    let mut header = vec!["day", "feature", "model", "outcome", "calls", "units", "tokens in", "out", "cached", "USD"];
     if args.all {
         header.insert(0, "tenant");
     }
