@@ -170,6 +170,7 @@ async fn operators_steer_runs_dead_letters_and_pauses() {
     kill.await.unwrap();
     assert_eq!(api.get(&tenant.key, "/v1/operate/dead?code=PDF_MALFORMED").await.ok()["jobs"][0]["job_id"], job);
     let shown = api.get(&tenant.key, &format!("/v1/operate/dead/{job}")).await.ok();
+    assert!(shown["upload"]["object_key"].is_string() && shown["upload"]["sha256"].is_string(), "{shown}");
     assert!(shown["help"].as_str().unwrap().contains("damaged"));
     let retried = api.post(&tenant.key, &format!("/v1/operate/dead/{job}/retry"), &Value::Null).await.ok();
     assert_eq!(

@@ -19,7 +19,7 @@ use crate::roles::Roles;
 use clap::{Args, Subcommand, ValueEnum};
 use docmill_model::{Code, Failure};
 use docmill_retrieval::SearchConfig;
-use docmill_retrieval::eval::{BeirFolder, Bench, Outcome, compare, evaluate_retrieval, trec};
+use docmill_retrieval::eval::{BeirFolder, Bench, Change, Outcome, compare, evaluate_retrieval, trec};
 use docmill_retrieval::search::SearchMode;
 use gate::Gate;
 use results::Results;
@@ -149,8 +149,7 @@ async fn suites(cli: &Cli, args: &RunArgs) -> Result<(), Ending> {
     if let Some(only) = &args.only {
         file.suites.retain(|suite| suite.name().contains(only.as_str()));
     }
-    let conditions: Vec<&String> = file.fail_if.iter().chain(&args.fail_if).collect();
-    let gates = conditions.into_iter().map(|text| Gate::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let gates = gates(&file, args)?;
     if args.against.is_none() && gates.iter().any(Gate::needs_baseline) {
         let message = "`change` and `worse` compare with an earlier run; name it with --against";
         return Err(Failure::new(Code::ConfigInvalid, message).into());
@@ -158,7 +157,8 @@ async fn suites(cli: &Cli, args: &RunArgs) -> Result<(), Ending> {
     let root = args.data.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
     let stand = stand(cli).await?;
     let kept = stand.bench.directory.join(&file.name);
-    let baseline = args.against.as_deref().map(|name| Results::find(name, &kept)).transpose()?;
+    let names: Vec<&str> = file.suites.iter().map(suite::Suite::name).collect();
+    let baseline = args.against.as_deref().map(|name| Results::find(name, &kept, &names)).transpose()?;
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(file.suites.len());
     for suite in &file.suites {
         let outcome = run::suite(&stand, suite, &root).await?;
@@ -167,14 +167,13 @@ async fn suites(cli: &Cli, args: &RunArgs) -> Result<(), Ending> {
         }
         outcomes.push(outcome);
     }
-    let results = Results::new(&file.name, outcomes);
+    let mut results = Results::new(&file.name, outcomes);
+    let judged = judge(&gates, baseline.as_ref(), &results);
+    // A run that could not be judged is kept too, but never as a baseline.
+    results.failed = judged.as_ref().map_or_else(|why| vec![why.message.clone()], |(_, failed)| failed.clone());
     let path = results.keep(&kept)?;
     args.out.as_ref().map(|out| results.write(out)).transpose()?;
-    let changes = baseline.map(|baseline| compare(&baseline.suites, &results.suites)).unwrap_or_default();
-    let mut failed = Vec::new();
-    for gate in &gates {
-        failed.extend(gate.broken(&results.suites, &changes)?);
-    }
+    let (changes, failed) = judged?;
     if cli.json {
         output::json(&json!({"results": results, "file": path, "changes": changes, "failed": failed}));
     } else {
@@ -183,4 +182,25 @@ async fn suites(cli: &Cli, args: &RunArgs) -> Result<(), Ending> {
         output::line(format!("kept in {}", path.display()));
     }
     if failed.is_empty() { Ok(()) } else { Err(Ending::Found) }
+}
+
+/// The conditions of file and command line. With `--only`, those of the file may be about suites that are left out.
+fn gates(file: &suite::SuiteFile, args: &RunArgs) -> Result<Vec<Gate>, Failure> {
+    let of_file = file.fail_if.iter().map(|text| Gate::parse(text));
+    let of_file = of_file.map(|gate| if args.only.is_some() { gate.map(Gate::optional) } else { gate });
+    let of_line = args.fail_if.iter().map(|text| Gate::parse(text));
+    let gates: Vec<Gate> = of_file.chain(of_line).collect::<Result<_, _>>()?;
+    let names: Vec<&str> = file.suites.iter().map(suite::Suite::name).collect();
+    gates.iter().try_for_each(|gate| gate.check(&names))?;
+    Ok(gates)
+}
+
+/// What changed against the baseline, and which conditions hold.
+fn judge(gates: &[Gate], baseline: Option<&Results>, results: &Results) -> Result<(Vec<Change>, Vec<String>), Failure> {
+    let changes = baseline.map(|baseline| compare(&baseline.suites, &results.suites)).transpose()?.unwrap_or_default();
+    let mut failed = Vec::new();
+    for gate in gates {
+        failed.extend(gate.broken(&results.suites, &changes)?);
+    }
+    Ok((changes, failed))
 }

@@ -4,6 +4,7 @@ mod assembly;
 mod cli;
 mod client;
 mod config;
+mod confirm;
 mod demo;
 mod eval;
 mod exit;

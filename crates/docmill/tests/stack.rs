@@ -122,6 +122,13 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
 
     // Operating.
     assert_eq!(whole.json(&["dead", "list"])["jobs"].as_array().unwrap().len(), 0);
+    std::fs::write(path("broken.pdf"), b"%PDF-1.4 and nothing else").unwrap();
+    assert_eq!(whole.command(&["upload", &path("broken.pdf"), "--wait"]).output().unwrap().status.code(), Some(6));
+    let dead = whole.json(&["dead", "list", "--stage", "ingest"]);
+    let (job, code) = (&dead["jobs"][0]["job_id"], dead["jobs"][0]["code"].as_str().unwrap());
+    assert_eq!(whole.json(&["dead", "show", job.as_str().unwrap()])["upload"]["content_type"], "application/pdf");
+    assert_eq!(whole.command(&["dead", "retry", "--code", code]).output().unwrap().status.code(), Some(1), "unasked");
+    assert_eq!(&whole.json(&["dead", "retry", "--code", code, "--yes"])["done"][0]["job_id"], job);
     whole.json(&["pause", "stage", "embed"]);
     whole.json(&["resume", "stage", "embed"]);
     let plan = whole.json(&["replay", "--stage", "summarize", "--recompute", "--document", &document, "--dry-run"]);

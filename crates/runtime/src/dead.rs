@@ -88,8 +88,23 @@ pub struct DeadDetail {
     pub attempts: Vec<AttemptView>,
     /// Manifests it would have read, by stage: the artifacts.
     pub inputs: Vec<(String, Value)>,
+    /// The uploaded file, which is what a stage without inputs reads.
+    pub upload: Upload,
     /// What the code means.
     pub help: Option<&'static str>,
+}
+
+/// The file behind a dead job.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, sqlx::FromRow)]
+pub struct Upload {
+    /// Hash of the bytes, 64 hex digits.
+    pub sha256: String,
+    /// Length in bytes.
+    pub size_bytes: i64,
+    /// What they are said to be.
+    pub content_type: String,
+    /// Where they are in the bucket; none once retention removed them.
+    pub object_key: Option<String>,
 }
 
 /// Lists dead jobs, the newest first.
@@ -141,10 +156,19 @@ pub async fn show(database: &Database, tenant: TenantId, job: JobId) -> Result<D
                  WHERE tenant_id = current_tenant() AND run_id = $1 AND state = 'done' AND NOT on_settled AND manifest IS NOT NULL ORDER BY id",
             )
             .bind(found.run_id)
-            .fetch_all(connection)
+            .fetch_all(&mut *connection)
+            .await?;
+            let upload = sqlx::query_as(
+                "SELECT v.sha256, v.size_bytes, v.content_type,
+                        CASE WHEN v.raw_removed_at IS NULL THEN v.accepted_key END AS object_key
+                 FROM runs r JOIN document_versions v ON v.tenant_id = r.tenant_id AND v.id = r.version_id
+                 WHERE r.tenant_id = current_tenant() AND r.id = $1",
+            )
+            .bind(found.run_id)
+            .fetch_one(connection)
             .await?;
             let help = found.code.as_deref().and_then(Code::parse).map(Code::help);
-            Ok(DeadDetail { job: found, attempts, inputs, help })
+            Ok(DeadDetail { job: found, attempts, inputs, upload, help })
         })
     });
     Ok(detail.await?)

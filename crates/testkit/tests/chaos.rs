@@ -2,11 +2,19 @@
 //! flags of the same program.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::process::Command;
 
 /// Runs the program; its line of JSON when nothing was lost, doubled, stuck, violated or different.
 fn chaos(arguments: &[&str]) -> serde_json::Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_chaos")).args(arguments).arg("--json").output().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_chaos"));
+    let mut command = Command::new(program);
+    // Built by the same `cargo test --workspace`; alone, the program builds it.
+    let docmill = program.with_file_name("docmill");
+    if docmill.is_file() {
+        command.arg("--docmill").arg(docmill);
+    }
+    let output = command.args(arguments).arg("--json").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("chaos {}: {text}", arguments.join(" "));
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));

@@ -99,8 +99,23 @@ pub struct DeadDetail {
     /// Manifests it would have read, by stage: hashes and facts, no text.
     #[schema(value_type = Object)]
     pub inputs: BTreeMap<String, serde_json::Value>,
+    /// The uploaded file, which is what a stage without inputs reads.
+    pub upload: UploadView,
     /// What to do about the code.
     pub help: Option<String>,
+}
+
+/// The file behind a dead job.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct UploadView {
+    /// Hash of the bytes, 64 hex digits.
+    pub sha256: String,
+    /// Length in bytes.
+    pub size_bytes: i64,
+    /// What they are said to be.
+    pub content_type: String,
+    /// Where they are in the bucket; none once retention removed them.
+    pub object_key: Option<String>,
 }
 
 /// The run that repeats the document.
@@ -160,6 +175,12 @@ pub async fn show(
         job: detail.job.into(),
         attempts: attempts.collect(),
         inputs: detail.inputs.into_iter().collect(),
+        upload: UploadView {
+            sha256: detail.upload.sha256,
+            size_bytes: detail.upload.size_bytes,
+            content_type: detail.upload.content_type,
+            object_key: detail.upload.object_key,
+        },
         help: detail.help.map(str::to_owned),
     }))
 }

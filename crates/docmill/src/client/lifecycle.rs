@@ -2,12 +2,11 @@
 
 use super::api::{Api, encode};
 use crate::cli::Cli;
+use crate::confirm::agreed;
 use crate::exit::Ending;
 use crate::output::{self, field, plain};
 use clap::{Args, Subcommand};
-use docmill_model::{Code, Failure};
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 /// Between two looks at a deletion that is waited for.
@@ -87,7 +86,7 @@ pub async fn delete(cli: &Cli, args: &DeleteArgs, api: &Api) -> Result<(), Endin
             (format!("{} document(s) and everything that came from them", args.documents.len()), paths)
         }
     };
-    confirm(&what, args.yes)?;
+    agreed(&format!("remove {} for good", plain(&what)), args.yes)?;
     let mut receipts = Vec::new();
     for path in paths {
         let mut receipt = api.delete(&path).await?;
@@ -127,23 +126,6 @@ fn removed(receipt: &Value) -> String {
         .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
         .collect();
     counts.join(", ")
-}
-
-fn confirm(what: &str, yes: bool) -> Result<(), Failure> {
-    if yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        let message = format!("this removes {what} for good; repeat it with --yes");
-        return Err(Failure::new(Code::FieldInvalid, message));
-    }
-    let _ = write!(std::io::stderr(), "Remove {} for good? [y/N] ", plain(what));
-    let mut answer = String::new();
-    let _ = std::io::stdin().read_line(&mut answer);
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Code::FieldInvalid, "nothing was removed")),
-    }
 }
 
 /// `deletions`.

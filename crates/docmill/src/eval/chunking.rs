@@ -6,7 +6,7 @@ use super::run::{Stand, invalid, outcome, plain};
 use docmill_model::{Failure, Span};
 use docmill_platform::tokens::TokenCounter;
 use docmill_retrieval::eval::excerpts::{ExcerptQuestion, Passage, evaluate_excerpts};
-use docmill_retrieval::eval::{Measure, Outcome};
+use docmill_retrieval::eval::{Measure, Outcome, fingerprint};
 use docmill_retrieval::search::SearchMode;
 use docmill_stages::chunk::{ChunkConfig, chunk_document};
 use std::path::Path;
@@ -48,7 +48,9 @@ pub async fn run(
         let windows = windows(&texts, size);
         measures.extend(judged(stand, &format!("fixed-{size}"), &windows, &questions, mode, &[budget]).await?);
     }
+    let asked = questions.iter().map(|question| question.text.as_str());
     let facts = [
+        ("data", fingerprint(texts.iter().map(|text| text.text.as_str()).chain(asked)).into()),
         ("texts", texts.len().into()),
         ("questions", questions.len().into()),
         ("chunks", own.len().into()),

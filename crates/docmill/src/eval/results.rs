@@ -22,24 +22,46 @@ pub struct Results {
     pub docmill: String,
     /// One outcome a suite.
     pub suites: Vec<Outcome>,
+    /// The conditions it failed, in words; `last` passes such a run over.
+    #[serde(default)]
+    pub failed: Vec<String>,
 }
 
 impl Results {
     /// Results of now.
     pub fn new(name: &str, suites: Vec<Outcome>) -> Self {
         let made_at = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        Self { name: name.to_owned(), made_at, docmill: env!("CARGO_PKG_VERSION").to_owned(), suites }
+        Self {
+            name: name.to_owned(),
+            made_at,
+            docmill: env!("CARGO_PKG_VERSION").to_owned(),
+            suites,
+            failed: Vec::new(),
+        }
     }
 
-    /// The results in the file `name`, or the newest in `kept` for `last`.
+    /// The results in the file `name`; for `last` the newest in `kept` that failed nothing and has all of `suites`.
     ///
     /// # Errors
     /// `CONFIG_INVALID` when there are none or they cannot be read.
-    pub fn find(name: &str, kept: &Path) -> Result<Self, Failure> {
-        let newest = || listed(kept).pop();
-        let path = if name == "last" { newest() } else { Some(PathBuf::from(name)) };
-        let path = path.ok_or_else(|| invalid("there is no earlier run of this file to compare with".to_owned()))?;
-        let text = std::fs::read_to_string(&path)
+    pub fn find(name: &str, kept: &Path, suites: &[&str]) -> Result<Self, Failure> {
+        if name != "last" {
+            return Self::read(Path::new(name));
+        }
+        for path in listed(kept).iter().rev() {
+            let results = Self::read(path)?;
+            let has = |suite: &&str| results.suites.iter().any(|outcome| outcome.suite == *suite);
+            if results.failed.is_empty() && suites.iter().all(has) {
+                return Ok(results);
+            }
+        }
+        Err(invalid(
+            "there is no earlier run of this file that passed, with all these suites, to compare with".to_owned(),
+        ))
+    }
+
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path)
             .map_err(|e| invalid(format!("{} cannot be read ({})", path.display(), e.kind())))?;
         serde_json::from_str(&text).map_err(|e| invalid(format!("{} holds no results: {e}", path.display())))
     }
@@ -120,15 +142,30 @@ mod tests {
     #[test]
     fn the_last_results_are_found_again_and_absent_ones_are_named() {
         let folder = std::env::temp_dir().join(format!("docmill-results-{}", uuid::Uuid::new_v4()));
-        assert_eq!(Results::find("last", &folder).unwrap_err().code, Code::ConfigInvalid);
+        assert_eq!(Results::find("last", &folder, &[]).unwrap_err().code, Code::ConfigInvalid);
         let older = Results { made_at: "2026-01-01T00:00:00Z".to_owned(), ..Results::new("a", Vec::new()) };
         let newer = Results { made_at: "2026-01-02T00:00:00Z".to_owned(), ..older.clone() };
-        let path = newer.keep(&folder).unwrap();
+        newer.keep(&folder).unwrap();
         older.keep(&folder).unwrap();
-        assert_eq!(Results::find("last", &folder).unwrap().made_at, newer.made_at);
-        assert_eq!(Results::find(&path.display().to_string(), &folder).unwrap().made_at, newer.made_at);
-        std::fs::write(&path, "{}").unwrap();
-        assert!(Results::find("last", &folder).unwrap_err().message.contains("no results"));
+        let last = |suites: &[&str]| Results::find("last", &folder, suites).map(|results| results.made_at);
+        assert_eq!(last(&[]).unwrap(), newer.made_at);
+        assert_eq!(last(&["scifact"]).unwrap_err().code, Code::ConfigInvalid, "none has the suite");
+        let suite = Outcome { suite: "scifact".to_owned(), ..Outcome::default() };
+        let whole = Results {
+            made_at: "2026-01-03T00:00:00Z".to_owned(),
+            suites: vec![suite],
+            ..Results::new("a", Vec::new())
+        };
+        let failed = vec!["scifact.ndcg@10 < 1".to_owned()];
+        let failed = Results { made_at: "2026-01-04T00:00:00Z".to_owned(), failed, ..whole.clone() };
+        let path_of_failed = failed.keep(&folder).unwrap();
+        assert!(last(&["scifact"]).is_err(), "a run that failed is no baseline");
+        whole.keep(&folder).unwrap();
+        assert_eq!(last(&["scifact"]).unwrap(), whole.made_at);
+        let named = Results::find(&path_of_failed.display().to_string(), &folder, &[]).unwrap();
+        assert_eq!(named.failed, failed.failed, "a file that is named is taken as it is");
+        std::fs::write(&path_of_failed, "{}").unwrap();
+        assert!(Results::find("last", &folder, &[]).unwrap_err().message.contains("no results"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

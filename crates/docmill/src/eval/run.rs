@@ -14,6 +14,7 @@ use docmill_retrieval::eval::references::ReferenceFormat;
 use docmill_retrieval::eval::rouge::{Rouge, rouge};
 use docmill_retrieval::eval::{
     BeirFolder, Bench, InjectionCase, Measure, Outcome, evaluate_answers, evaluate_injection, evaluate_retrieval,
+    fingerprint,
 };
 use docmill_stages::extract::{ExtractSchema, extract_document};
 use docmill_stages::summarize::{Choice, candidates, choose};
@@ -123,7 +124,9 @@ async fn extraction(
             scores.count(&labelled.name, field, FieldCounts::of(&format.found(field, &data), expected));
         }
     }
+    let data: Vec<String> = documents.iter().map(|d| format!("{} {:?}", d.name, d.expected)).collect();
     let facts = [
+        ("data", fingerprint(data.iter().map(String::as_str)).into()),
         ("documents", documents.len().into()),
         ("unread", unread.into()),
         ("schema", wanted.into()),
@@ -191,8 +194,13 @@ async fn summaries(
         mean("rougeL", |score| score.longest);
         mean("coverage", |score| score.coverage);
     }
-    let facts =
-        [("documents", documents.len().into()), ("sentences", sentences.into()), ("engine", "extractive".into())];
+    let data = documents.iter().flat_map(|d| std::iter::once(&d.text).chain(&d.references)).map(String::as_str);
+    let facts = [
+        ("data", fingerprint(data).into()),
+        ("documents", documents.len().into()),
+        ("sentences", sentences.into()),
+        ("engine", "extractive".into()),
+    ];
     Ok(outcome(name, "summaries", facts, measures))
 }
 

@@ -18,18 +18,8 @@ pub enum DeadCommand {
         after_help = "Example: docmill dead list --stage ingest --code PARSER_CRASHED --since 2026-01-31T00:00:00Z"
     )]
     List {
-        /// Only this stage.
-        #[arg(long)]
-        stage: Option<String>,
-        /// Only this code.
-        #[arg(long)]
-        code: Option<String>,
-        /// Only this document.
-        #[arg(long)]
-        document: Option<String>,
-        /// Given up at or after this RFC 3339 instant.
-        #[arg(long)]
-        since: Option<String>,
+        #[command(flatten)]
+        which: DeadWhich,
         /// Also those that were retried or discarded.
         #[arg(long)]
         resolved: bool,
@@ -42,16 +32,45 @@ pub enum DeadCommand {
         /// Job id.
         job: String,
     },
-    /// Run it again: a new run of the document whose finished stages come from the cache.
-    Retry {
-        /// Job id.
-        job: String,
-    },
+    /// Run them again: a new run of each document whose finished stages come from the cache.
+    #[command(
+        after_help = "Examples: docmill dead retry 0198…\n          docmill dead retry --code OCR_UNAVAILABLE --yes"
+    )]
+    Retry(DeadMany),
     /// Record that nobody will.
-    Discard {
-        /// Job id.
-        job: String,
-    },
+    #[command(after_help = "Example: docmill dead discard --stage notify --yes")]
+    Discard(DeadMany),
+}
+
+/// Which dead jobs.
+#[derive(Args)]
+pub struct DeadWhich {
+    /// Only this stage.
+    #[arg(long)]
+    pub stage: Option<String>,
+    /// Only this code.
+    #[arg(long)]
+    pub code: Option<String>,
+    /// Only this document.
+    #[arg(long)]
+    pub document: Option<String>,
+    /// Given up at or after this RFC 3339 instant.
+    #[arg(long)]
+    pub since: Option<String>,
+}
+
+/// Jobs by their ids, or all that match, at most 1,000 a call.
+#[derive(Args)]
+pub struct DeadMany {
+    /// Job ids.
+    #[arg(value_name = "JOB", required_unless_present_any = ["stage", "code", "document", "since"],
+          conflicts_with_all = ["stage", "code", "document", "since"])]
+    pub jobs: Vec<String>,
+    #[command(flatten)]
+    pub which: DeadWhich,
+    /// Do not ask when jobs are chosen by what they match.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Arguments of `replay`: which documents, from where, how fast.

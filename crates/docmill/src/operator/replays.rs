@@ -4,12 +4,11 @@ use super::args::{ReplayArgs, ReplaysArgs, ReplaysCommand};
 use super::work::{print, rows};
 use crate::cli::Cli;
 use crate::client::api::{Api, encode};
+use crate::confirm::agreed;
 use crate::exit::Ending;
 use crate::output::{self, field};
-use docmill_model::{Code, Failure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::io::IsTerminal;
 use std::time::Duration;
 
 /// Between two looks at a replay.
@@ -26,7 +25,7 @@ pub async fn replay(cli: &Cli, args: &ReplayArgs, api: &Api) -> Result<(), Endin
     if !cli.json {
         describe(&plan);
     }
-    agreed(&plan, args)?;
+    agreed(&format!("process {} documents again", field(&plan, "/documents")), args.yes)?;
     let mut body = json!({"select": select, "confirm": plan["documents"]});
     if let Some(runs) = args.per_minute {
         body["per_minute"] = json!(runs);
@@ -61,26 +60,6 @@ fn select(args: &ReplayArgs) -> Value {
         }
     }
     select
-}
-
-/// Asks where there is somebody to ask; elsewhere `--yes` is the answer.
-fn agreed(plan: &Value, args: &ReplayArgs) -> Result<(), Failure> {
-    if args.yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        let documents = field(plan, "/documents");
-        let message =
-            format!("this processes {documents} documents again; see the plan with --dry-run, start with --yes");
-        return Err(Failure::new(Code::FieldInvalid, message));
-    }
-    eprint!("Start? [y/N] ");
-    let mut answer = String::new();
-    let _ = std::io::stdin().read_line(&mut answer);
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Code::FieldInvalid, "nothing was started")),
-    }
 }
 
 /// Shows the progress until the replay has ended, then what it came to.

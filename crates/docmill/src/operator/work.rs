@@ -1,15 +1,20 @@
 //! `dead`, `jobs`, `pause`, `resume`, `cancel`, `backlog`: what waits, what failed, and stopping it.
 
-use super::args::{BacklogArgs, DeadCommand, JobsArgs, PauseArgs, Stoppable};
+use super::args::{BacklogArgs, DeadCommand, DeadMany, DeadWhich, JobsArgs, PauseArgs, Stoppable};
 use crate::cli::Cli;
 use crate::client::api::{Api, encode};
+use crate::confirm::agreed;
 use crate::exit::Ending;
 use crate::output::{self, field};
+use docmill_model::Code;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Between two looks of `backlog --watch`.
 const REFRESH: Duration = Duration::from_secs(2);
+const DEAD: &str = "/v1/operate/dead";
+/// Most dead jobs the API lists at once.
+const DEAD_LIMIT: u32 = 1000;
 
 /// One JSON value for programs, something to read for people.
 pub fn print(cli: &Cli, value: &Value, people: impl FnOnce()) {
@@ -24,18 +29,9 @@ pub fn rows(list: &Value, pointers: &[&str]) -> Vec<Vec<String>> {
 
 /// `docmill dead …`.
 pub async fn dead(cli: &Cli, command: &DeadCommand, api: &Api) -> Result<(), Ending> {
-    let base = "/v1/operate/dead";
     match command {
-        DeadCommand::List { stage, code, document, since, resolved, limit } => {
-            let query = [
-                ("stage", stage.clone()),
-                ("code", code.clone()),
-                ("document", document.clone()),
-                ("since", since.clone()),
-                ("resolved", resolved.then(|| "true".to_owned())),
-                ("limit", Some(limit.to_string())),
-            ];
-            let found = api.get(base, &query).await?;
+        DeadCommand::List { which, resolved, limit } => {
+            let found = api.get(DEAD, &dead_query(which, *resolved, *limit)).await?;
             print(cli, &found, || {
                 let pointers =
                     ["/job_id", "/stage", "/code", "/failed", "/lost", "/document_id", "/finished_at", "/resolution"];
@@ -44,18 +40,52 @@ pub async fn dead(cli: &Cli, command: &DeadCommand, api: &Api) -> Result<(), End
             });
         }
         DeadCommand::Show { job } => {
-            let found = api.get(&format!("{base}/{}", encode(job)), &[]).await?;
+            let found = api.get(&format!("{DEAD}/{}", encode(job)), &[]).await?;
             print(cli, &found, || show_dead(&found));
         }
-        DeadCommand::Retry { job } => {
-            let answer = api.post(&format!("{base}/{}/retry", encode(job)), &json!({})).await?;
-            print(cli, &answer, || output::line(format!("retried in run {}", field(&answer, "/run_id"))));
-        }
-        DeadCommand::Discard { job } => {
-            let answer = api.post(&format!("{base}/{}/discard", encode(job)), &json!({})).await?;
-            print(cli, &answer, || output::line("discarded"));
+        DeadCommand::Retry(many) => return deal_with(cli, many, "retry", api).await,
+        DeadCommand::Discard(many) => return deal_with(cli, many, "discard", api).await,
+    }
+    Ok(())
+}
+
+fn dead_query(which: &DeadWhich, resolved: bool, limit: u32) -> [(&'static str, Option<String>); 6] {
+    [
+        ("stage", which.stage.clone()),
+        ("code", which.code.clone()),
+        ("document", which.document.clone()),
+        ("since", which.since.clone()),
+        ("resolved", resolved.then(|| "true".to_owned())),
+        ("limit", Some(limit.to_string())),
+    ]
+}
+
+/// Retries or discards; what is being processed or was dealt with meanwhile is told and passed over.
+async fn deal_with(cli: &Cli, many: &DeadMany, action: &str, api: &Api) -> Result<(), Ending> {
+    let mut jobs = many.jobs.clone();
+    if jobs.is_empty() {
+        let found = api.get(DEAD, &dead_query(&many.which, false, DEAD_LIMIT)).await?;
+        jobs = rows(&found["jobs"], &["/job_id"]).into_iter().flatten().collect();
+        agreed(&format!("{action} {} dead jobs", jobs.len()), many.yes)?;
+    }
+    let (mut done, mut passed_over) = (Vec::new(), Vec::new());
+    for job in &jobs {
+        match api.post(&format!("{DEAD}/{}/{action}", encode(job)), &json!({})).await {
+            Ok(answer) => done.push(json!({"job_id": job, "run_id": answer["run_id"]})),
+            Err(Ending::Refused(failure)) if jobs.len() > 1 && failure.code == Code::Conflict => {
+                passed_over.push(json!({"job_id": job, "why": failure.message}));
+            }
+            Err(error) => return Err(error),
         }
     }
+    let report = json!({"action": action, "done": done, "passed_over": passed_over});
+    print(cli, &report, || {
+        output::line(format!("{action}: {} done, {} passed over", done.len(), passed_over.len()));
+        output::table(&["job", "in run"], rows(&report["done"], &["/job_id", "/run_id"]));
+        if !passed_over.is_empty() {
+            output::table(&["passed over", "why"], rows(&report["passed_over"], &["/job_id", "/why"]));
+        }
+    });
     Ok(())
 }
 
@@ -83,10 +113,10 @@ fn show_dead(found: &Value) {
             ]);
         }
     }
-    if !artifacts.is_empty() {
-        output::line("");
-        output::table(&["read from", "artifact", "sha256", "bytes"], artifacts);
-    }
+    let upload = ["/content_type", "/sha256", "/size_bytes"].map(|pointer| field(&found["upload"], pointer));
+    artifacts.push([vec!["upload".to_owned()], upload.to_vec()].concat());
+    output::line("");
+    output::table(&["read from", "artifact", "sha256", "bytes"], artifacts);
 }
 
 /// `docmill jobs`.

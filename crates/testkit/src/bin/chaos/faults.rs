@@ -84,11 +84,11 @@ pub fn schedule(seed: u64, kills: usize, asked: &[(Kind, Option<usize>)]) -> Vec
     let mut all = Vec::new();
     for kind in Kind::ALL.iter().copied().filter(|kind| impossible(*kind).is_none()) {
         let named = asked.iter().find(|(asked, _)| *asked == kind);
-        let usual = if kills == 0 { 0 } else { ((kills as f64 / kind.share()).round() as usize).max(1) };
+        let usual = ((kills as f64 / kind.share()).round() as usize).max(1);
         let count = match named {
             Some((_, Some(count))) => *count,
             Some(_) => usual,
-            None if asked.is_empty() => usual,
+            None if asked.is_empty() && kills > 0 => usual,
             None => 0,
         };
         all.extend(std::iter::repeat_n(kind, count));

@@ -160,7 +160,7 @@ fn show(verdict: &Verdict) {
     verdict.left_out.iter().for_each(|line| println!("left out: {line}"));
 }
 
-/// The binary under test.
+/// The binary under test: the named one, or that of this tree, built so that it is not an older one.
 fn binary(arguments: &Arguments) -> Result<PathBuf> {
     if let Some(path) = &arguments.docmill {
         ensure!(path.is_file(), "{} is no file", path.display());
@@ -168,11 +168,12 @@ fn binary(arguments: &Arguments) -> Result<PathBuf> {
     }
     let own = std::env::current_exe()?;
     let beside = own.parent().context("this program has no folder")?.join("docmill");
-    if !beside.is_file() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo).args(["build", "--release", "-p", "docmill", "--bin", "docmill"]).status()?;
-        ensure!(built.success() && beside.is_file(), "the binary cannot be built; name one with --docmill");
-    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo).args(["build", "--release", "-p", "docmill", "--bin", "docmill"]).status();
+    ensure!(
+        built.is_ok_and(|built| built.success()) && beside.is_file(),
+        "the binary cannot be built; name one with --docmill"
+    );
     Ok(beside)
 }
 
