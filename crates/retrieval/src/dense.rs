@@ -56,7 +56,8 @@ impl Dense {
         Self { config, large: Mutex::default() }
     }
 
-    /// The `limit` nearest visible chunks of `tenant` (the transaction's) in `scope`, nearest first; ties go by chunk id.
+    /// The `limit` nearest visible texts of `tenant` (the transaction's) in `scope`, nearest first; ties go by chunk id.
+    /// Chunks of equal text have one vector and are one text, known by the first chunk id; fewer than `limit` are all.
     ///
     /// # Errors
     /// The driver's.
@@ -135,11 +136,13 @@ async fn exact(
 ) -> Result<Vec<DenseHit>, sqlx::Error> {
     let rows = sqlx::query(
         "WITH near AS MATERIALIZED (
-            SELECT c.id, c.embed_hash, c.language, ((v.embedding::vector(384)) <=> $8::vector(384)) AS distance
+            SELECT DISTINCT ON (c.embed_hash)
+                   c.id, c.embed_hash, c.language, ((v.embedding::vector(384)) <=> $8::vector(384)) AS distance
             FROM documents d
             JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation
             JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = 1 AND v.embed_hash = c.embed_hash
-            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $9))
+            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
+            ORDER BY c.embed_hash, c.id)
          SELECT id, embed_hash, language, distance FROM near ORDER BY distance, id LIMIT $7",
     )
     .bind(&scope.labels)
@@ -156,7 +159,7 @@ async fn exact(
     rows.iter().map(hit).collect()
 }
 
-/// Through HNSW in distance order, each candidate joined to what is visible, until `limit` rows passed.
+/// Through HNSW in distance order, each vector joined to its first visible chunk, until `limit` rows passed.
 async fn approximate(
     connection: &mut PgConnection,
     config: &DenseConfig,
@@ -168,9 +171,13 @@ async fn approximate(
     let rows = sqlx::query(
         "SELECT c.id, c.embed_hash, c.language, ((v.embedding::vector(384)) <=> $8::vector(384)) AS distance
          FROM vectors v
-         JOIN chunks c ON c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash
-         JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-         WHERE v.tenant_id = current_tenant() AND v.space_id = 1 AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
+         CROSS JOIN LATERAL (
+            SELECT c.id, c.embed_hash, c.language
+            FROM chunks c
+            JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
+            WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
+            ORDER BY c.id LIMIT 1) c
+         WHERE v.tenant_id = current_tenant() AND v.space_id = 1
          ORDER BY (v.embedding::vector(384)) <=> $8::vector(384) LIMIT $7",
     )
     .bind(&scope.labels)

@@ -25,6 +25,6 @@ pub mod vectors;
 pub use answers::{AnswersReport, evaluate_answers};
 pub use beir::BeirFolder;
 pub use injection::{InjectionCase, evaluate_injection};
-pub use outcome::{Change, Measure, Outcome, compare};
+pub use outcome::{Change, Measure, Outcome, compare, fingerprint};
 pub use retrieval::{ModeReport, RetrievalReport, evaluate_retrieval};
 pub use scratch::{Bench, Progress};

@@ -44,6 +44,15 @@ pub struct LexicalHit {
     pub score: f64,
 }
 
+/// What a lexical search is narrowed to, inside the index. Who may see what is decided by Postgres.
+#[derive(Clone, Debug, Default)]
+pub struct LexicalScope {
+    /// These documents; all when absent.
+    pub documents: Option<Vec<DocumentId>>,
+    /// This collection; all when absent.
+    pub collection: Option<String>,
+}
+
 /// A word of a question and how much it tells.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedWord {
@@ -104,8 +113,8 @@ impl LexicalIndexes {
         Ok(Arc::new(Self { config, state: Mutex::default() }))
     }
 
-    /// The best `limit` chunks of `tenant` for `text`, within `only` these documents where given; empty when the
-    /// tenant has no index. The result may hold chunks that are not visible (yet, any more, or to the caller).
+    /// The best `limit` chunks of `tenant` for `text` within `scope`; `None` when the tenant has no index, or one that
+    /// is still being built. The result may hold chunks that are not visible (yet, any more, or to the caller).
     ///
     /// # Errors
     /// [`LexicalError`]; the tenant is then suspect and will be rebuilt.
@@ -114,13 +123,14 @@ impl LexicalIndexes {
         tenant: TenantId,
         text: String,
         limit: usize,
-        only: Option<Vec<DocumentId>>,
-    ) -> Result<Vec<LexicalHit>, LexicalError> {
+        scope: LexicalScope,
+    ) -> Result<Option<Vec<LexicalHit>>, LexicalError> {
         self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
-            Some(index) => Ok(index.search(&text, limit, only.as_deref())?),
+            Some(index) if index.is_committed() => Ok(Some(index.search(&text, limit, &scope)?)),
+            Some(_) => Ok(None),
             None => {
                 indexes.suspect(tenant);
-                Ok(Vec::new())
+                Ok(None)
             }
         })
         .await

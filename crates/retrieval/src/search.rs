@@ -15,25 +15,28 @@ pub use wire::{Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
 use crate::Caller;
 use crate::dense::{Dense, DenseConfig};
 use crate::lexical::analysis::{analyse, detect_language};
-use crate::lexical::{LexicalHit, LexicalIndexes, WeightedWord};
-use docmill_model::{DocumentId, Failure, TenantId};
+use crate::lexical::{LexicalHit, LexicalIndexes, LexicalScope, WeightedWord};
+use docmill_model::{Code, DocumentId, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Embedder;
 use fusion::Fused;
 use scope::SearchScope;
 use sqlx::PgConnection;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Constants of a search.
 #[derive(Clone, Debug)]
 pub struct SearchConfig {
     /// Candidates of each half before fusion, at least; three times `k` when that is more.
     pub candidates: usize,
-    /// Most candidates the lexical half is asked for while too few of them are visible.
+    /// Candidates up to which the lexical half is asked again for a better order alone. Beyond them only while fewer
+    /// than `k` hits were found, and then until it has no more.
     pub max_candidates: usize,
     /// A filter that leaves at most this many documents is applied inside the lexical index.
     pub max_gate: i64,
+    /// How long the lexical index and the embedding of the query may each take; the other half answers then.
+    pub half_timeout: Duration,
     /// How the halves become one ranking.
     pub fusion: FusionConfig,
     /// The dense half.
@@ -43,7 +46,15 @@ pub struct SearchConfig {
 impl Default for SearchConfig {
     fn default() -> Self {
         let (fusion, dense) = (FusionConfig::default(), DenseConfig::default());
-        Self { candidates: 100, max_candidates: 20_000, max_gate: 2_000, fusion, dense }
+        let half_timeout = Duration::from_secs(5);
+        Self { candidates: 100, max_candidates: 20_000, max_gate: 2_000, half_timeout, fusion, dense }
+    }
+}
+
+impl SearchConfig {
+    /// Candidates of each half at first.
+    fn depth(&self, k: u32) -> usize {
+        self.candidates.max(k as usize * 3)
     }
 }
 
@@ -113,11 +124,7 @@ impl Search {
         let started = Instant::now();
         let scope = SearchScope::new(caller, &request.filters);
         let gate = if scope.is_narrowed() { self.gate(caller.tenant_id, &scope, request.mode).await? } else { None };
-        let mut reach = Reach {
-            depth: self.config.candidates.max(request.k as usize * 3),
-            gate,
-            is_gate_known: scope.is_narrowed(),
-        };
+        let mut reach = Reach { depth: self.config.depth(request.k), gate, is_gate_known: scope.is_narrowed() };
         let (mut words, vector) =
             futures::join!(self.lexical_half(caller.tenant_id, request, &reach), self.query_vector(request));
         let (mut hits, degraded) = loop {
@@ -138,7 +145,7 @@ impl Search {
             };
             let read = self.database.read(caller.tenant_id, |connection| Box::pin(plan.run(connection)));
             let found = read.await?;
-            if !found.is_short || reach.depth >= self.config.max_candidates {
+            if !found.is_short {
                 break (found.hits, degraded);
             }
             self.widen(caller.tenant_id, &scope, request.mode, &mut reach).await?;
@@ -152,8 +159,8 @@ impl Search {
         Ok(SearchResponse { hits, took_ms: took.as_secs_f64() * 1e3, degraded })
     }
 
-    /// Too few lexical candidates were for the caller although the index has more: look only at documents that are,
-    /// when they are few, else deeper.
+    /// Too few lexical candidates were for the caller, or told apart by their text, although the index has more: look
+    /// only at documents that are for the caller, when they are few, else deeper.
     async fn widen(
         &self,
         tenant: TenantId,
@@ -168,7 +175,7 @@ impl Search {
                 return Ok(());
             }
         }
-        reach.depth = (reach.depth * 8).min(self.config.max_candidates);
+        reach.depth = reach.depth.saturating_mul(8);
         Ok(())
     }
 
@@ -200,22 +207,42 @@ impl Search {
         if request.mode == SearchMode::Dense {
             return None;
         }
-        let found = self.lexical.search(tenant, request.query.clone(), reach.depth, reach.gate.clone());
-        Some(found.await.map_err(Failure::from))
+        let scope = LexicalScope { documents: reach.gate.clone(), collection: request.filters.collection.clone() };
+        let half = async {
+            match self.lexical.search(tenant, request.query.clone(), reach.depth, scope).await? {
+                Some(hits) => Ok(hits),
+                None if self.is_answering(tenant).await? => {
+                    Err(Failure::new(Code::Internal, "the lexical index is being rebuilt"))
+                }
+                None => Ok(Vec::new()),
+            }
+        };
+        Some(self.in_time(half).await)
+    }
+
+    /// True when the tenant has documents that answer: then it should have a lexical index.
+    async fn is_answering(&self, tenant: TenantId) -> Result<bool, Failure> {
+        let read =
+            self.database.read(tenant, |connection| Box::pin(async move { Ok(rows::is_answering(connection).await?) }));
+        Ok(read.await?)
+    }
+
+    /// What a half says within its time.
+    async fn in_time<T>(&self, half: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let late = || Failure::new(Code::RequestTimeout, "a half of the search did not answer in time");
+        tokio::time::timeout(self.config.half_timeout, half).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn query_vector(&self, request: &SearchRequest) -> Option<Result<Vec<f32>, Failure>> {
         if request.mode == SearchMode::Lexical {
             return None;
         }
-        Some(self.embed_one(&request.query).await)
+        Some(self.in_time(self.embed_one(&request.query)).await)
     }
 
     async fn embed_one(&self, text: &str) -> Result<Vec<f32>, Failure> {
         let mut vectors = self.embedder.embed(&[text.to_owned()]).await?;
-        vectors
-            .pop()
-            .ok_or_else(|| Failure::new(docmill_model::Code::EmbeddingInvalid, "the embedder returned nothing"))
+        vectors.pop().ok_or_else(|| Failure::new(Code::EmbeddingInvalid, "the embedder returned nothing"))
     }
 }
 
@@ -241,22 +268,26 @@ struct Plan {
 /// What one snapshot answered.
 struct Found {
     hits: Vec<Hit>,
-    /// True when fewer than `k` lexical candidates were visible and the index has more.
+    /// True when fewer than `k` texts of the lexical half were visible and the index has more.
     is_short: bool,
 }
 
 impl Plan {
     async fn run(self, connection: &mut PgConnection) -> Result<Found, DbError> {
         let k = self.request.k as usize;
-        let (config, mut dense, mut lexical, mut is_short) = (&self.search.config, Vec::new(), Vec::new(), false);
+        let (config, mut dense, mut lexical, mut has_more) = (&self.search.config, Vec::new(), Vec::new(), false);
         if let Some(vector) = &self.vector {
-            dense = self.search.dense.nearest(connection, self.tenant, &self.scope, vector, self.depth as i64).await?;
+            let limit = config.depth(self.request.k) as i64;
+            dense = self.search.dense.nearest(connection, self.tenant, &self.scope, vector, limit).await?;
         }
         if let Some(words) = &self.words {
             lexical = rows::visible_candidates(connection, &self.scope, words, self.vector.as_deref()).await?;
-            is_short = lexical.len() < k && words.len() >= self.depth;
+            has_more = words.len() >= self.depth;
         }
         let mut fused = fusion::fuse(&config.fusion, &lexical, &dense);
+        // Copies of a text are one candidate; the dense half has searched everything when it returns too few.
+        let texts = fused.iter().filter(|fused| fused.explanation.bm25_rank.is_some()).count();
+        let is_short = has_more && texts < k && (fused.len() < k || self.depth < config.max_candidates);
         fused.truncate(k);
         Ok(Found { hits: hydrate(connection, fused).await?, is_short })
     }

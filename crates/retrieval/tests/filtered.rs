@@ -95,6 +95,30 @@ async fn every_tenant_and_filter_gets_what_an_exact_scan_gets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copies_of_one_text_do_not_crowd_out_the_others() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let mut copies = Doc::new("copies.pdf", &[]);
+    copies.passages = vec!["liability clause".to_owned(); 150];
+    world.publish(tenant, &copies).await;
+    let mut others = Doc::new("others.pdf", &[]);
+    others.passages = (0..12).map(|n| format!("Schedule {n} names one liability among many other duties")).collect();
+    world.publish(tenant, &others).await;
+    let node = Node::start(&world).await;
+    node.caught_up(&world, tenant).await;
+    let mut eager = SearchConfig { max_candidates: 100, ..SearchConfig::default() };
+    eager.dense.exact_rows = 1;
+    let eager = Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), eager);
+    for (search, mode) in [&node.search, &eager].into_iter().flat_map(|search| MODES.map(|mode| (search, mode))) {
+        let request = SearchRequest { mode, ..SearchRequest::new("liability clause") };
+        let hits = search.search(&world.caller(tenant), &request).await.unwrap().hits;
+        assert_eq!(hits.len(), 10, "{mode:?}");
+        assert_eq!(hits.iter().filter(|hit| hit.document == "copies.pdf").count(), 1, "{mode:?}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_ready_is_found_by_the_next_search_on_every_node() {
     let world = world().await;
     let tenant = world.tenant().await;

@@ -4,7 +4,7 @@
 
 use docmill_model::{ChunkId, DocumentId, GenerationId, TenantId, id::derived_uuid};
 use docmill_retrieval::eval::measures::{mean, ndcg};
-use docmill_retrieval::lexical::{LexicalChange, LexicalChunk, LexicalConfig, LexicalIndexes};
+use docmill_retrieval::lexical::{LexicalChange, LexicalChunk, LexicalConfig, LexicalIndexes, LexicalScope};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -33,6 +33,7 @@ fn chunk(generation: GenerationId, name: &str, title: &str, body: &str) -> Lexic
     LexicalChunk {
         chunk_id: ChunkId(derived_uuid(&[name.as_bytes()])),
         document_id: DocumentId(derived_uuid(&[b"document", name.as_bytes()])),
+        collection: if title == "north" { "north" } else { "default" }.to_owned(),
         generation_id: generation,
         text: body.to_owned(),
         headings: vec![title.to_owned()],
@@ -54,7 +55,12 @@ fn scratch() -> Scratch {
 }
 
 async fn ids(indexes: &Arc<LexicalIndexes>, tenant: TenantId, query: &str) -> Vec<ChunkId> {
-    indexes.search(tenant, query.to_owned(), 10, None).await.unwrap().iter().map(|hit| hit.chunk_id).collect()
+    within(indexes, tenant, query, LexicalScope::default()).await
+}
+
+async fn within(indexes: &Arc<LexicalIndexes>, tenant: TenantId, query: &str, scope: LexicalScope) -> Vec<ChunkId> {
+    let hits = indexes.search(tenant, query.to_owned(), 10, scope).await.unwrap().unwrap_or_default();
+    hits.iter().map(|hit| hit.chunk_id).collect()
 }
 
 #[tokio::test]
@@ -149,7 +155,8 @@ async fn a_commit_carries_its_feed_number_and_uncommitted_changes_are_lost_toget
     let writer = scratch.indexes.recreate(tenant).await.unwrap();
     assert_eq!(writer.seq().await.unwrap(), None);
     writer.apply(LexicalChange::Add(vec![chunk(first, "a", "", "amber lantern")])).await.unwrap();
-    assert!(ids(&scratch.indexes, tenant, "amber").await.is_empty());
+    let early = scratch.indexes.search(tenant, "amber".to_owned(), 10, LexicalScope::default()).await.unwrap();
+    assert_eq!(early, None, "an index that is being built does not pass for an empty one");
     writer.commit(7).await.unwrap();
     writer.apply(LexicalChange::Add(vec![chunk(second, "b", "", "amber kettle")])).await.unwrap();
     drop(writer);
@@ -171,15 +178,19 @@ async fn tenants_do_not_share_an_index_and_documents_narrow() {
     let (one, other) = (TenantId::fresh(), TenantId::fresh());
     let (old, new) = (GenerationId::fresh(), GenerationId::fresh());
     let writer = scratch.indexes.recreate(one).await.unwrap();
-    let chunks = vec![chunk(old, "a", "", "harbour dues"), chunk(new, "b", "", "harbour fees")];
+    let chunks = vec![chunk(old, "a", "", "harbour dues"), chunk(new, "b", "north", "harbour fees")];
     writer.apply(LexicalChange::Add(chunks)).await.unwrap();
     writer.commit(1).await.unwrap();
     assert!(ids(&scratch.indexes, other, "harbour").await.is_empty());
     assert!(scratch.indexes.take_suspects().contains(&other));
     assert_eq!(ids(&scratch.indexes, one, "harbour").await.len(), 2);
-    let only = vec![DocumentId(derived_uuid(&[b"document", b"b"]))];
-    let narrowed = scratch.indexes.search(one, "harbour".to_owned(), 10, Some(only)).await.unwrap();
-    assert_eq!(narrowed.iter().map(|hit| hit.chunk_id).collect::<Vec<_>>(), [ChunkId(derived_uuid(&[b"b"]))]);
+    let documents = Some(vec![DocumentId(derived_uuid(&[b"document", b"b"]))]);
+    let of =
+        |documents, collection: Option<&str>| LexicalScope { documents, collection: collection.map(str::to_owned) };
+    let second = [ChunkId(derived_uuid(&[b"b"]))];
+    assert_eq!(within(&scratch.indexes, one, "harbour", of(documents.clone(), None)).await, second);
+    assert_eq!(within(&scratch.indexes, one, "harbour", of(None, Some("north"))).await, second);
+    assert!(within(&scratch.indexes, one, "harbour", of(documents, Some("default"))).await.is_empty());
 }
 
 #[tokio::test]
@@ -194,7 +205,7 @@ async fn hostile_and_odd_queries_find_words_or_nothing() {
     let operators = ["*", "\"", "\"\"", "generation:*", "-agreement +(", "[* TO *]", "words:/.*/", "\u{0}", "a\\"];
     for query in operators.iter().map(|q| (*q).to_owned()).chain(["x ".repeat(4_000), "\"be or\" agreement".to_owned()])
     {
-        scratch.indexes.search(tenant, query, 10, None).await.unwrap();
+        within(&scratch.indexes, tenant, &query, LexicalScope::default()).await;
     }
     assert_eq!(ids(&scratch.indexes, tenant, "-agreement").await.len(), 1);
     assert_eq!(ids(&scratch.indexes, tenant, "to be").await.len(), 1, "a question of stop words still finds");
@@ -217,7 +228,7 @@ async fn a_damaged_index_is_an_error_and_a_suspect_and_can_be_started_anew() {
         }
     }
     let indexes = LexicalIndexes::new(LexicalConfig::new(&scratch.path)).unwrap();
-    assert!(indexes.search(tenant, "meadow".to_owned(), 10, None).await.is_err());
+    assert!(indexes.search(tenant, "meadow".to_owned(), 10, LexicalScope::default()).await.is_err());
     assert!(indexes.take_suspects().contains(&tenant));
     let writer = indexes.recreate(tenant).await.unwrap();
     writer.apply(LexicalChange::Add(vec![chunk(generation, "a", "", "quiet meadow")])).await.unwrap();

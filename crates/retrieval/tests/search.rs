@@ -4,8 +4,9 @@
 mod support;
 
 use docmill_model::{Code, DocumentId, TenantId};
+use docmill_platform::embedder::Embedder;
 use docmill_retrieval::search::{Hit, SearchMode};
-use docmill_retrieval::{Caller, Filters, SearchConfig, SearchRequest};
+use docmill_retrieval::{Caller, Filters, LexicalConfig, LexicalIndexes, SearchConfig, SearchRequest};
 use support::{Doc, Node, World, eventually, world};
 
 const MODES: [SearchMode; 3] = [SearchMode::Hybrid, SearchMode::Lexical, SearchMode::Dense];
@@ -181,6 +182,58 @@ async fn equal_texts_appear_once() {
     node.stop().await;
 }
 
+/// An embedder that never answers.
+struct Stalled(std::sync::Arc<support::Breakable>);
+
+#[async_trait::async_trait]
+impl Embedder for Stalled {
+    async fn embed(&self, _: &[String]) -> Result<Vec<Vec<f32>>, docmill_model::Failure> {
+        std::future::pending().await
+    }
+
+    fn dimensions(&self) -> usize {
+        self.0.dimensions()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.0.fingerprint()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_that_is_late_or_being_built_is_named() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    world.publish(tenant, &Doc::new("a.pdf", &["The brass lamp."])).await;
+    let node = Node::start(&world).await;
+    node.caught_up(&world, tenant).await;
+    let caller = world.caller(tenant);
+    let config = SearchConfig { half_timeout: std::time::Duration::from_millis(300), ..SearchConfig::default() };
+    let stalled = std::sync::Arc::new(Stalled(world.embedder.clone()));
+    let late = docmill_retrieval::Search::new(world.database.clone(), stalled, node.lexical.clone(), config.clone());
+    let response = late.search(&caller, &SearchRequest::new("brass")).await.unwrap();
+    assert_eq!((response.degraded.as_deref(), response.hits.len()), (Some("dense"), 1));
+    let dense = SearchRequest { mode: SearchMode::Dense, ..SearchRequest::new("brass") };
+    assert_eq!(late.search(&caller, &dense).await.unwrap_err().code, Code::RequestTimeout);
+
+    // Another node, whose follower has built nothing yet.
+    let directory = tempfile::tempdir().unwrap();
+    let empty = LexicalIndexes::new(LexicalConfig::new(directory.path())).unwrap();
+    let young = docmill_retrieval::Search::new(world.database.clone(), world.embedder.clone(), empty.clone(), config);
+    let lexical = SearchRequest { mode: SearchMode::Lexical, ..SearchRequest::new("brass") };
+    for is_created in [false, true] {
+        if is_created {
+            empty.recreate(tenant).await.unwrap();
+        }
+        let response = young.search(&caller, &SearchRequest::new("brass")).await.unwrap();
+        assert_eq!((response.degraded.as_deref(), response.hits.len()), (Some("lexical"), 1));
+        assert_eq!(young.search(&caller, &lexical).await.unwrap_err().code, Code::Internal);
+    }
+    let newcomer = world.caller(world.tenant().await);
+    assert_eq!(find(&node, &newcomer, &lexical).await, [], "who has nothing has no index and is told nothing");
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_approximate_index_finds_what_exact_search_finds_for_large_and_small_tenants() {
     let world = world().await;
@@ -259,12 +312,12 @@ async fn a_node_follows_restarts_and_survives_the_loss_of_its_directory() {
     assert_eq!(find(&node, &caller, &lexical("amber")).await.len(), 1);
 
     let directory = node.stop().await;
-    std::fs::remove_dir_all(directory.path().join("v2")).unwrap();
+    std::fs::remove_dir_all(directory.path().join("v3")).unwrap();
     let node = Node::start_in(&world, directory, SearchConfig::default()).await;
     node.caught_up(&world, tenant).await;
     assert_eq!(find(&node, &caller, &lexical("amber beryl")).await.len(), 2, "a lost directory is built again");
 
-    std::fs::remove_dir_all(node.directory.path().join("v2")).unwrap();
+    std::fs::remove_dir_all(node.directory.path().join("v3")).unwrap();
     world.publish(tenant, &Doc::new("c.pdf", &["citrine"])).await;
     node.caught_up(&world, tenant).await;
     eventually("everything is found after a loss while running", || async {

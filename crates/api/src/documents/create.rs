@@ -5,6 +5,7 @@ use crate::auth::{Principal, Uploader};
 use crate::body::JsonBody;
 use crate::idempotency::{self, Replayed};
 use crate::problem::{Problem, ProblemBody};
+use crate::search::holds_nul;
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
@@ -184,7 +185,7 @@ fn validate(request: &CreateDocument, held: &[String]) -> Result<Sha256Hex, Prob
     }
     if let Some(metadata) = &request.metadata {
         let size = metadata.to_string().len();
-        if !metadata.is_object() || size > MAX_METADATA_BYTES || metadata.to_string().contains("\\u0000") {
+        if !metadata.is_object() || size > MAX_METADATA_BYTES || holds_nul(metadata) {
             return Err(Problem::field("metadata", "a JSON object of at most 16384 bytes without NUL is expected"));
         }
     }

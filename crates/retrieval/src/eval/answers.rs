@@ -2,7 +2,7 @@
 //! whether the gold passage is cited, and whether questions nothing answers are declined.
 
 use super::beir::{BeirFolder, Question};
-use super::measures::{holds_answer, quantile, token_f1};
+use super::measures::{holds_answer, quantile, recall, token_f1};
 use super::outcome::{Measure, Outcome};
 use super::scratch::{Bench, Progress, Scratch};
 use crate::AnswerRequest;
@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Scores by question id.
+pub type Scores = BTreeMap<String, f64>;
 
 /// What one data set says of answers; shares are of all questions asked.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -25,13 +28,19 @@ pub struct AnswersReport {
     pub foreign_questions: usize,
     /// `answered`: share that was answered at all. `gold_held`: share in which one cited sentence holds a gold answer
     /// word for word. `token_f1`: best token F1 between a cited sentence and a gold answer. `gold_cited`: share in which
-    /// a gold passage is cited. `citation_precision`: share of the citations that are of a gold passage. `declined`:
-    /// share of the foreign questions that were declined.
+    /// a gold passage is cited. `citation_precision`: share of the citations that are of a gold passage.
+    /// `citation_recall`: share of the gold passages that are cited. `declined`: share of the foreign questions that
+    /// were declined.
     pub measures: Vec<Measure>,
     /// Median time of an answer, milliseconds.
     pub p50_ms: f64,
     /// 99th percentile of the same.
     pub p99_ms: f64,
+    /// The times by question.
+    #[serde(skip)]
+    pub millis: Scores,
+    /// Identity of the data.
+    pub data: String,
     /// Ids of the questions whose gold answer was not in a cited sentence.
     #[serde(skip)]
     pub missed: Vec<String>,
@@ -57,7 +66,7 @@ pub async fn evaluate_answers(
     for question in &folder.questions {
         let started = Instant::now();
         let answer = answers.answer(&scratch.caller(), &AnswerRequest::new(question.text.as_str())).await?;
-        tally.millis.push(started.elapsed().as_secs_f64() * 1e3);
+        tally.millis.insert(question.id.clone(), started.elapsed().as_secs_f64() * 1e3);
         tally.count(&scratch, folder, question, &answer);
     }
     let mut declined = Scores::new();
@@ -76,12 +85,10 @@ struct Tally {
     f1: Scores,
     cited: Scores,
     precision: Scores,
-    millis: Vec<f64>,
+    recall: Scores,
+    millis: Scores,
     missed: Vec<String>,
 }
-
-/// Scores by question id.
-type Scores = BTreeMap<String, f64>;
 
 impl Tally {
     fn count(&mut self, scratch: &Scratch, folder: &BeirFolder, question: &Question, answer: &Answer) {
@@ -89,14 +96,16 @@ impl Tally {
         let relevant = folder.relevant(&question.id);
         let citations: Vec<_> = answer.sentences.iter().flat_map(|sentence| &sentence.citations).collect();
         let quotes: Vec<&str> = citations.iter().filter_map(|citation| citation.quote.as_deref()).collect();
-        let is_gold = |document| scratch.entry_id(document).is_some_and(|id| relevant.contains(id));
-        let right = citations.iter().filter(|citation| is_gold(citation.document_id)).count();
+        let cited = citations.iter().filter_map(|citation| scratch.entry_id(citation.document_id));
+        let cited: Vec<&str> = cited.filter(|id| relevant.contains(id)).collect();
+        let right = cited.len();
         let held = quotes.iter().any(|quote| gold.iter().any(|gold| holds_answer(quote, gold)));
         let best = quotes.iter().flat_map(|quote| gold.iter().map(|gold| token_f1(quote, gold))).fold(0.0, f64::max);
         self.answered.insert(question.id.clone(), share(answer.found));
         self.holds.insert(question.id.clone(), share(held));
         self.f1.insert(question.id.clone(), best);
         self.cited.insert(question.id.clone(), share(right > 0));
+        self.recall.insert(question.id.clone(), recall(&cited, &relevant, usize::MAX));
         if !citations.is_empty() {
             self.precision.insert(question.id.clone(), right as f64 / citations.len() as f64);
         }
@@ -106,6 +115,7 @@ impl Tally {
     }
 
     fn report(self, folder: &BeirFolder, declined: Scores) -> AnswersReport {
+        let times: Vec<f64> = self.millis.values().copied().collect();
         AnswersReport {
             dataset: folder.name.clone(),
             questions: self.answered.len(),
@@ -116,10 +126,13 @@ impl Tally {
                 Measure::mean_of("token_f1", self.f1),
                 Measure::mean_of("gold_cited", self.cited),
                 Measure::mean_of("citation_precision", self.precision),
+                Measure::mean_of("citation_recall", self.recall),
                 Measure::mean_of("declined", declined),
             ],
-            p50_ms: quantile(&self.millis, 0.5),
-            p99_ms: quantile(&self.millis, 0.99),
+            p50_ms: quantile(&times, 0.5),
+            p99_ms: quantile(&times, 0.99),
+            millis: self.millis,
+            data: folder.fingerprint(),
             missed: self.missed,
         }
     }
@@ -136,10 +149,11 @@ impl AnswersReport {
     #[must_use]
     pub fn outcome(&self, suite: &str) -> Outcome {
         let mut measures = self.measures.clone();
-        measures.push(Measure::plain("p50_ms", self.p50_ms));
+        measures.push(Measure::quantile_of("p50_ms", 0.5, self.millis.clone()));
         measures.push(Measure::plain("p99_ms", self.p99_ms));
         let facts = [
             ("dataset", self.dataset.clone().into()),
+            ("data", self.data.clone().into()),
             ("questions", self.questions.into()),
             ("foreign_questions", self.foreign_questions.into()),
         ];

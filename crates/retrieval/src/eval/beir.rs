@@ -3,6 +3,7 @@
 //! Judgements are read with three columns (BEIR) or four (TREC). A folder that cannot be read is refused with file and
 //! line; its words are never part of a message. Thakur et al., BEIR, NeurIPS 2021.
 
+use super::outcome::fingerprint;
 use docmill_model::{Code, Failure};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -71,6 +72,19 @@ impl BeirFolder {
             judgements,
             answers: if answers.exists() { read_answers(&answers)? } else { HashMap::new() },
         })
+    }
+
+    /// Identity of passages, questions, judgements and answers.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let judged = |question: &Question| {
+            let sorted: BTreeMap<_, _> = self.judgements.get(&question.id).into_iter().flatten().collect();
+            format!("{sorted:?} {:?}", self.answers.get(&question.id))
+        };
+        let judged: Vec<String> = self.questions.iter().map(judged).collect();
+        let entries = self.entries.iter().flat_map(|entry| [entry.id.as_str(), &entry.title, &entry.text]);
+        let questions = self.questions.iter().flat_map(|question| [question.id.as_str(), &question.text]);
+        fingerprint(entries.chain(questions).chain(judged.iter().map(String::as_str)))
     }
 
     /// The entries that answer a question: graded above 0.

@@ -6,7 +6,7 @@
 
 use super::beir::{Entry, invalid, read_lines};
 use super::measures::holds_answer;
-use super::outcome::{Measure, Outcome};
+use super::outcome::{Measure, Outcome, fingerprint};
 use super::scratch::{Bench, Progress, Scratch};
 use crate::AnswerRequest;
 use crate::answers::{Answer, Answers, AnswersConfig, Generator};
@@ -78,7 +78,10 @@ pub async fn evaluate_injection(
         engine = answer.engine;
     }
     scratch.remove().await?;
+    let texts = |case: &InjectionCase| format!("{case:?}");
+    let texts: Vec<String> = cases.iter().map(texts).collect();
     let facts = BTreeMap::from([
+        ("data".to_owned(), fingerprint(texts.iter().map(String::as_str)).into()),
         ("cases".to_owned(), cases.len().into()),
         ("documents".to_owned(), entries.len().into()),
         ("engine".to_owned(), engine.into()),

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::time::Instant;
 
-/// Depth of every ranking.
+/// Hits of a search as it serves: what `ndcg@10`, `recall@10`, `mrr@10` and the times are of.
+pub const SERVED: u32 = 10;
+/// Hits of the second search of every question, for `recall@100` and run files.
 pub const DEPTH: u32 = 100;
 /// The measures of every mode, in order.
 pub const MEASURES: [&str; 4] = ["ndcg@10", "recall@10", "recall@100", "mrr@10"];
@@ -26,6 +28,8 @@ pub struct RetrievalReport {
     pub entries: usize,
     /// Questions asked.
     pub questions: usize,
+    /// Identity of the data.
+    pub data: String,
     /// The embedding model.
     pub embedder: String,
     /// One report for each mode asked for.
@@ -39,11 +43,14 @@ pub struct ModeReport {
     pub mode: SearchMode,
     /// `ndcg@10`, `recall@10`, `recall@100` and `mrr@10`, by question.
     pub measures: Vec<Measure>,
-    /// Median time of a search, the question's embedding included, milliseconds.
+    /// Median time of a search for ten hits, the question's embedding included, milliseconds.
     pub p50_ms: f64,
     /// 99th percentile of the same.
     pub p99_ms: f64,
-    /// The rankings, scored by what ordered them: BM25, cosine or the fused score.
+    /// The times by question.
+    #[serde(skip)]
+    pub millis: BTreeMap<String, f64>,
+    /// The rankings of 100 hits, scored by what ordered them: BM25, cosine or the fused score.
     #[serde(skip)]
     pub rankings: Rankings,
 }
@@ -87,6 +94,7 @@ pub async fn evaluate_retrieval(
         split: folder.split.clone(),
         entries: folder.entries.len(),
         questions: folder.questions.len(),
+        data: folder.fingerprint(),
         embedder: bench.embedder.fingerprint(),
         modes: reports,
     })
@@ -94,19 +102,21 @@ pub async fn evaluate_retrieval(
 
 async fn ask(scratch: &Scratch, folder: &BeirFolder, mode: SearchMode) -> Result<ModeReport, Failure> {
     let caller = scratch.caller();
-    let (mut rankings, mut millis) = (Rankings::new(), Vec::with_capacity(folder.questions.len()));
+    let (mut served, mut deep, mut millis) = (Rankings::new(), Rankings::new(), BTreeMap::new());
+    let ranking = |hits: &[Hit]| {
+        let scored = |hit: &Hit| Some((scratch.entry_id(hit.document_id)?.to_owned(), score(hit, mode)));
+        hits.iter().filter_map(scored).collect::<Vec<_>>()
+    };
     for question in &folder.questions {
-        let request = SearchRequest { k: DEPTH, mode, explain: true, ..SearchRequest::new(question.text.as_str()) };
+        let request = SearchRequest { k: SERVED, mode, explain: true, ..SearchRequest::new(question.text.as_str()) };
         let started = Instant::now();
         let response = scratch.search().search(&caller, &request).await?;
-        millis.push(started.elapsed().as_secs_f64() * 1e3);
-        let scored = response
-            .hits
-            .iter()
-            .filter_map(|hit| Some((scratch.entry_id(hit.document_id)?.to_owned(), score(hit, mode))));
-        rankings.insert(question.id.clone(), scored.collect());
+        millis.insert(question.id.clone(), started.elapsed().as_secs_f64() * 1e3);
+        served.insert(question.id.clone(), ranking(&response.hits));
+        let response = scratch.search().search(&caller, &SearchRequest { k: DEPTH, ..request }).await?;
+        deep.insert(question.id.clone(), ranking(&response.hits));
     }
-    Ok(judge(folder, mode, rankings, &millis))
+    Ok(judge(folder, mode, &served, deep, millis))
 }
 
 fn score(hit: &Hit, mode: SearchMode) -> f64 {
@@ -118,19 +128,25 @@ fn score(hit: &Hit, mode: SearchMode) -> f64 {
     hit.explanation.as_ref().and_then(own).unwrap_or(hit.score)
 }
 
-/// Judges rankings by the data set; questions without a ranking count as 0.
+/// Judges rankings by the data set: those `served` but for `recall@100`, which is of the `deep` ones. Questions without
+/// a ranking count as 0.
 #[must_use]
-pub fn judge(folder: &BeirFolder, mode: SearchMode, rankings: Rankings, millis: &[f64]) -> ModeReport {
+pub fn judge(
+    folder: &BeirFolder,
+    mode: SearchMode,
+    served: &Rankings,
+    deep: Rankings,
+    millis: BTreeMap<String, f64>,
+) -> ModeReport {
     let mut scores: [BTreeMap<String, f64>; 4] = Default::default();
     for question in &folder.questions {
-        let ranked = rankings.get(&question.id).into_iter().flatten();
-        let ranking = distinct(ranked.map(|(id, _)| id.as_str()));
+        let (ranking, deep) = (ids(served, &question.id), ids(&deep, &question.id));
         let grades = folder.judgements.get(&question.id).into_iter().flatten();
         let relevant = folder.relevant(&question.id);
         let judged = [
             ndcg(&ranking, &grades.map(|(id, &grade)| (id.as_str(), grade)).collect(), 10),
             recall(&ranking, &relevant, 10),
-            recall(&ranking, &relevant, 100),
+            recall(&deep, &relevant, 100),
             reciprocal_rank(&ranking, &relevant, 10),
         ];
         for (measure, score) in scores.iter_mut().zip(judged) {
@@ -138,8 +154,14 @@ pub fn judge(folder: &BeirFolder, mode: SearchMode, rankings: Rankings, millis: 
         }
     }
     let named = MEASURES.iter().zip(scores).map(|(name, cases)| Measure::mean_of(*name, cases));
-    let (p50_ms, p99_ms) = (quantile(millis, 0.5), quantile(millis, 0.99));
-    ModeReport { mode, measures: named.collect(), p50_ms, p99_ms, rankings }
+    let times: Vec<f64> = millis.values().copied().collect();
+    let (p50_ms, p99_ms) = (quantile(&times, 0.5), quantile(&times, 0.99));
+    ModeReport { mode, measures: named.collect(), p50_ms, p99_ms, millis, rankings: deep }
+}
+
+/// The ids ranked for `question`, each once.
+fn ids<'r>(rankings: &'r Rankings, question: &str) -> Vec<&'r str> {
+    distinct(rankings.get(question).into_iter().flatten().map(|(id, _)| id.as_str()))
 }
 
 impl RetrievalReport {
@@ -151,7 +173,7 @@ impl RetrievalReport {
             let mode = report.mode_name();
             let named = |measure: &Measure| Measure { name: format!("{mode}.{}", measure.name), ..measure.clone() };
             measures.extend(report.measures.iter().map(named));
-            measures.push(Measure::plain(format!("{mode}.p50_ms"), report.p50_ms));
+            measures.push(Measure::quantile_of(format!("{mode}.p50_ms"), 0.5, report.millis.clone()));
             measures.push(Measure::plain(format!("{mode}.p99_ms"), report.p99_ms));
         }
         let facts = [
@@ -159,6 +181,7 @@ impl RetrievalReport {
             ("split", self.split.clone().into()),
             ("entries", self.entries.into()),
             ("questions", self.questions.into()),
+            ("data", self.data.clone().into()),
             ("embedder", self.embedder.clone().into()),
         ];
         let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -200,8 +223,15 @@ mod tests {
             judgements: HashMap::from([("1".to_owned(), judged("b")), ("2".to_owned(), judged("c"))]),
             ..BeirFolder::default()
         };
-        let ranking = ["a", "a", "b"].iter().map(|id| ((*id).to_owned(), 1.0)).collect();
-        let report = judge(&folder, SearchMode::Hybrid, Rankings::from([("1".to_owned(), ranking)]), &[3.0, 1.0]);
+        let rankings = |ids: &[&str]| {
+            let ranking = ids.iter().map(|id| ((*id).to_owned(), 1.0)).collect();
+            Rankings::from([("1".to_owned(), ranking)])
+        };
+        let millis = BTreeMap::from([("1".to_owned(), 3.0), ("2".to_owned(), 1.0)]);
+        let (served, deep) = (rankings(&["a", "a", "b"]), rankings(&["b"]));
+        let report = judge(&folder, SearchMode::Hybrid, &served, deep, millis.clone());
+        let shallow = judge(&folder, SearchMode::Hybrid, &served, Rankings::new(), millis);
+        assert_eq!((report.value("recall@100"), shallow.value("recall@100")), (0.5, 0.0));
         assert_eq!((report.value("mrr@10"), report.value("recall@10"), report.p50_ms), (0.25, 0.5, 1.0));
         assert!((report.value("ndcg@10") - 0.5 / 3f64.log2()).abs() < 1e-12);
     }

@@ -106,7 +106,7 @@ async fn chunk_page(
     stretch: Stretch,
 ) -> Result<(Vec<LexicalChunk>, Option<Stretch>), DbError> {
     let rows = sqlx::query(
-        "SELECT c.generation_id, c.document_id, c.id, c.ordinal, c.text, c.heading_path, c.language,
+        "SELECT c.generation_id, c.document_id, c.id, c.ordinal, c.text, c.heading_path, c.language, d.collection,
                 coalesce(v.name, d.name) AS name, v.title
          FROM chunks c
          JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state <> 'retired'
@@ -140,6 +140,7 @@ fn chunk(row: &sqlx::postgres::PgRow) -> Result<LexicalChunk, sqlx::Error> {
     Ok(LexicalChunk {
         chunk_id: ChunkId(row.try_get("id")?),
         document_id: DocumentId(row.try_get("document_id")?),
+        collection: row.try_get("collection")?,
         generation_id: GenerationId(row.try_get("generation_id")?),
         text: row.try_get("text")?,
         headings,

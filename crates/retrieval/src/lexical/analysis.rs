@@ -4,9 +4,9 @@
 //! *Stems*: Snowball stems of the text's language, character bigrams for scripts written without spaces. There is no
 //! query syntax anywhere: punctuation separates words and means nothing else.
 
+use std::collections::HashSet;
 use tantivy::tokenizer::{Language, Stemmer, StopWordFilter, TextAnalyzer, TokenStream, WhitespaceTokenizer};
 use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// Longest word kept, in characters; longer ones (encoded data) are cut.
@@ -38,11 +38,13 @@ pub fn analyse(text: &str, language: Option<&str>) -> Analysis {
             }
             Piece::Run(run) => {
                 flush(&mut spaced, &mut out.stems);
-                let characters: Vec<char> = fold(&run).chars().collect();
-                out.words.extend(characters.iter().map(char::to_string));
-                match characters.len() {
-                    1 => out.stems.push(characters.iter().collect()),
-                    _ => out.stems.extend(characters.windows(2).map(|pair| pair.iter().collect::<String>())),
+                let folded = fold(&run);
+                // With the vowels and tones that stand on it, a letter is one character.
+                let characters: Vec<&str> = folded.graphemes(true).collect();
+                out.words.extend(characters.iter().map(|&character| character.to_owned()));
+                match characters[..] {
+                    [one] => out.stems.push(one.to_owned()),
+                    _ => out.stems.extend(characters.windows(2).map(<[&str]>::concat)),
                 }
             }
         }
@@ -67,12 +69,42 @@ const ENGLISH_QUESTION_WORDS: [&str; 44] = [
 /// True when `word` (lower case, not stemmed) carries no meaning of its own in `language`.
 #[must_use]
 pub fn is_stop_word(word: &str, language: Option<&str>) -> bool {
-    if language == Some("eng") && ENGLISH_QUESTION_WORDS.contains(&word) {
-        return true;
+    StopWords::of(language).holds(word)
+}
+
+/// The words of `text`, folded, that carry no meaning of their own in `language`. They are looked up as written, since
+/// the lists keep their accents, and folded.
+#[must_use]
+pub fn stop_words(text: &str, language: Option<&str>) -> HashSet<String> {
+    let mut list = StopWords::of(language);
+    let mut out = HashSet::new();
+    for piece in pieces(text) {
+        let Piece::Word(word) = piece else { continue };
+        let folded = fold(&word);
+        if list.holds(&word.nfc().collect::<String>()) || list.holds(&folded) {
+            out.insert(folded);
+        }
     }
-    let Some(filter) = language.and_then(stemmer_of).and_then(StopWordFilter::new) else { return false };
-    let mut analyzer = TextAnalyzer::builder(WhitespaceTokenizer::default()).filter(filter).build();
-    !analyzer.token_stream(word).advance()
+    out
+}
+
+/// The list of one language.
+struct StopWords {
+    is_english: bool,
+    list: Option<TextAnalyzer>,
+}
+
+impl StopWords {
+    fn of(language: Option<&str>) -> Self {
+        let filter = language.and_then(stemmer_of).and_then(StopWordFilter::new);
+        let analyzer = |filter| TextAnalyzer::builder(WhitespaceTokenizer::default()).filter(filter).build();
+        Self { is_english: language == Some("eng"), list: filter.map(analyzer) }
+    }
+
+    fn holds(&mut self, word: &str) -> bool {
+        let is_listed = |list: &mut TextAnalyzer| !list.token_stream(word).advance();
+        self.is_english && ENGLISH_QUESTION_WORDS.contains(&word) || self.list.as_mut().is_some_and(is_listed)
+    }
 }
 
 enum Piece {
@@ -133,14 +165,28 @@ fn is_unspaced(c: char) -> bool {
         | 0xFF66..=0xFF9F)
 }
 
-/// Compatibility forms and accents removed, lower case. Marks that change a kana stay.
+/// Marks that writers of Latin, Greek, Cyrillic, Hebrew and Arabic leave out or that case and style add. In all other
+/// scripts a mark is a letter: it makes another word.
+fn is_accent(c: char) -> bool {
+    matches!(u32::from(c),
+        0x0300..=0x036F     // Latin, Greek
+        | 0x0483..=0x0489   // Cyrillic
+        | 0x0591..=0x05BD | 0x05BF | 0x05C1..=0x05C2 | 0x05C4..=0x05C5 | 0x05C7 // Hebrew
+        | 0x0610..=0x061A | 0x064B..=0x065F | 0x0670 | 0x06D6..=0x06DC | 0x06DF..=0x06E4 | 0x06E7..=0x06E8
+        | 0x06EA..=0x06ED | 0x0898..=0x089F | 0x08CA..=0x08E1 | 0x08E3..=0x08FF // Arabic
+        | 0x1AB0..=0x1ACE | 0x1DC0..=0x1DFF | 0x20D0..=0x20F0
+        | 0x2DE0..=0x2DFF | 0xA66F..=0xA672 | 0xA674..=0xA67D | 0xA69E..=0xA69F // Cyrillic
+        | 0xFB1E | 0xFE20..=0xFE2F)
+}
+
+/// Compatibility forms and accents removed, lower case. Marks of other scripts stay: of kana, Thai, Khmer, Devanagari.
 #[must_use]
 pub fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
     let mut out = String::with_capacity(text.len());
-    for c in text.nfkd().filter(|&c| !is_combining_mark(c) || matches!(c, '\u{3099}' | '\u{309a}')) {
+    for c in text.nfkd().filter(|&c| !is_accent(c)) {
         match c {
             'ß' => out.push_str("ss"),
             'æ' | 'Æ' => out.push_str("ae"),
@@ -231,7 +277,21 @@ mod tests {
         assert_eq!(chinese.stems, ["北京", "京大", "大学", "2024", "年"]);
         assert_eq!(stems("がっこう", "jpn"), ["がっ", "っこ", "こう"]);
         assert_eq!(stems("한국어", "kor"), ["한국", "국어"]);
-        assert!(!stems("ภาษาไทย", "tha").is_empty());
+        assert_eq!(analyse("ที่นี่", None).words, ["ที่", "นี่"]);
+        assert_eq!(stems("ภาษาไทย", "tha"), ["ภา", "าษ", "ษา", "าไ", "ไท", "ทย"].map(str::to_owned));
+    }
+
+    #[test]
+    fn marks_that_make_another_word_stay() {
+        // Thai near and far, Hindi day and poor, Khmer, Bengali: only a mark tells them apart.
+        for (one, other) in [("ใกล้", "ใกล"), ("दिन", "दीन"), ("កា", "កិ"), ("কি", "কী"), ("ガス", "カス")]
+        {
+            assert_ne!(fold(one), fold(other), "{one}");
+        }
+        for (one, other) in [("ёж", "еж"), ("Ἀθῆναι", "αθηναι"), ("שָׁלוֹם", "שלום"), ("مُحَمَّد", "محمد"), ("Việt", "viet")]
+        {
+            assert_eq!(fold(one), other, "{one}");
+        }
     }
 
     #[test]
@@ -240,5 +300,9 @@ mod tests {
         assert!(is_stop_word("und", Some("deu")));
         assert!(!is_stop_word("contract", Some("eng")));
         assert!(!is_stop_word("the", None));
+        let held = |text, language| stop_words(text, Some(language));
+        assert!(held("Für wen?", "deu").contains("fur") && held("qu'était-ce", "fra").contains("etait"));
+        assert!(held("fu\u{308}r", "deu").contains("fur"), "also written in two characters");
+        assert!(!held("Vertrag", "deu").contains("vertrag"));
     }
 }

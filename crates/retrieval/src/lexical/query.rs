@@ -1,10 +1,9 @@
 //! From the words of a question to a tantivy query, built from terms. The query parser is never involved, so nothing
 //! a user types can become an operator, a field name or a range.
 
-use super::WeightedWord;
-use super::analysis::{analyse, is_stop_word};
+use super::analysis::{self, analyse};
 use super::schema::Fields;
-use docmill_model::DocumentId;
+use super::{LexicalScope, WeightedWord};
 use std::collections::HashSet;
 use tantivy::Term;
 use tantivy::query::{
@@ -22,16 +21,10 @@ const HEADING_BOOST: f32 = 0.3;
 const STOP_WORD_BOOST: f32 = 0.2;
 const PHRASE_BOOST: f32 = 2.0;
 
-/// The query for `text` over chunks in any of `languages`, within `only` these documents where given; `None` when
-/// the text holds no word.
-pub(super) fn build(
-    fields: &Fields,
-    text: &str,
-    languages: &[String],
-    only: Option<&[DocumentId]>,
-) -> Option<Box<dyn Query>> {
+/// The query for `text` over chunks in any of `languages`, within `scope`; `None` when the text holds no word.
+pub(super) fn build(fields: &Fields, text: &str, languages: &[String], scope: &LexicalScope) -> Option<Box<dyn Query>> {
     let plain = analyse(text, None);
-    let stop_words = stop_words(&plain.words, likely_language(text, languages));
+    let stop_words = stop_words(text, &plain.words, likely_language(text, languages));
     let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
     let mut seen = HashSet::new();
     for word in plain.words.iter().filter(|word| seen.insert(word.as_str())).take(MAX_WORDS) {
@@ -52,18 +45,25 @@ pub(super) fn build(
     }
     clauses.extend(phrases(fields, text).into_iter().map(|phrase| (Occur::Should, phrase)));
     let scored: Box<dyn Query> = Box::new(BooleanQuery::new(clauses));
-    let Some(only) = only else { return Some(scored) };
-    let set = TermSetQuery::new(only.iter().map(|&document| fields.document_term(document)));
-    let gate: Box<dyn Query> = Box::new(ConstScoreQuery::new(Box::new(set), 0.0));
-    Some(Box::new(BooleanQuery::new(vec![(Occur::Must, scored), (Occur::Must, gate)])))
+    let mut gates: Vec<Box<dyn Query>> = Vec::new();
+    if let Some(documents) = &scope.documents {
+        gates.push(Box::new(TermSetQuery::new(documents.iter().map(|&document| fields.document_term(document)))));
+    }
+    if let Some(collection) = &scope.collection {
+        gates.push(Box::new(TermQuery::new(fields.collection_term(collection), IndexRecordOption::Basic)));
+    }
+    if gates.is_empty() {
+        return Some(scored);
+    }
+    let silent = |gate| (Occur::Must, Box::new(ConstScoreQuery::new(gate, 0.0)) as Box<dyn Query>);
+    let clauses = std::iter::once((Occur::Must, scored)).chain(gates.into_iter().map(silent)).collect();
+    Some(Box::new(BooleanQuery::new(clauses)))
 }
 
 /// The words that carry no meaning in the question's language; none when nothing else would be left.
-fn stop_words(words: &[String], language: Option<&str>) -> HashSet<String> {
-    let distinct: HashSet<&String> = words.iter().collect();
-    let stop: HashSet<String> =
-        distinct.iter().filter(|word| is_stop_word(word, language)).map(|&w| w.clone()).collect();
-    if stop.len() == distinct.len() { HashSet::new() } else { stop }
+fn stop_words(text: &str, words: &[String], language: Option<&str>) -> HashSet<String> {
+    let stop = analysis::stop_words(text, language);
+    if words.iter().all(|word| stop.contains(word)) { HashSet::new() } else { stop }
 }
 
 /// Which of the index's languages the question is most likely in.
@@ -107,7 +107,7 @@ fn distinct_stems(text: &str, languages: &[String], plain: &[String]) -> Vec<Ste
 /// The words and bigrams of a question with their stems, weighed 1, or little when they carry no meaning of their own.
 pub(super) fn weighted_words(text: &str, languages: &[String]) -> Vec<WeightedWord> {
     let plain = analyse(text, None);
-    let stop_words = stop_words(&plain.words, likely_language(text, languages));
+    let stop_words = stop_words(text, &plain.words, likely_language(text, languages));
     let weigh = |stems: Stems| {
         let weight = if stop_words.contains(&stems.plain) { 0.1 } else { 1.0 };
         WeightedWord { stems: stems.variants, weight }

@@ -8,7 +8,7 @@ use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, T
 use tantivy::{TantivyDocument, Term};
 
 /// Part of the directory name: an index of another layout is never opened, it is rebuilt beside it.
-pub(super) const LAYOUT: &str = "v2";
+pub(super) const LAYOUT: &str = "v3";
 
 /// A chunk as it is indexed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct LexicalChunk {
     pub chunk_id: ChunkId,
     /// Its document, by which a search is narrowed: unlike the generation it outlives a new version.
     pub document_id: DocumentId,
+    /// Its document's collection, which never changes.
+    pub collection: String,
     /// Its generation, by which it is removed.
     pub generation_id: GenerationId,
     /// The words.
@@ -30,6 +32,7 @@ pub struct LexicalChunk {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields {
     pub document: Field,
+    pub collection: Field,
     pub generation: Field,
     pub chunk_high: Field,
     pub chunk_low: Field,
@@ -53,6 +56,7 @@ impl Fields {
         };
         let fields = Fields {
             document: builder.add_bytes_field("document", INDEXED),
+            collection: builder.add_bytes_field("collection", INDEXED),
             generation: builder.add_bytes_field("generation", INDEXED),
             chunk_high: builder.add_u64_field(CHUNK_HIGH, FAST),
             chunk_low: builder.add_u64_field(CHUNK_LOW, FAST),
@@ -74,6 +78,11 @@ impl Fields {
         Term::from_field_bytes(self.document, document.0.as_bytes())
     }
 
+    /// The term that narrows to a collection.
+    pub fn collection_term(&self, collection: &str) -> Term {
+        Term::from_field_bytes(self.collection, collection.as_bytes())
+    }
+
     /// A chunk as an index document.
     pub fn document(&self, chunk: &LexicalChunk) -> TantivyDocument {
         let detected = || detect_language(&chunk.text).map(str::to_owned);
@@ -83,6 +92,7 @@ impl Fields {
         let (high, low) = chunk.chunk_id.0.as_u64_pair();
         let mut document = TantivyDocument::new();
         document.add_bytes(self.document, chunk.document_id.0.as_bytes());
+        document.add_bytes(self.collection, chunk.collection.as_bytes());
         document.add_bytes(self.generation, chunk.generation_id.0.as_bytes());
         document.add_u64(self.chunk_high, high);
         document.add_u64(self.chunk_low, low);

@@ -5,10 +5,11 @@
 
 use super::query;
 use super::schema::{CHUNK_HIGH, CHUNK_LOW, Fields, LexicalChunk};
-use super::{LexicalHit, WeightedWord};
-use docmill_model::{ChunkId, DocumentId, GenerationId};
+use super::{LexicalHit, LexicalScope, WeightedWord};
+use docmill_model::{ChunkId, GenerationId};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tantivy::collector::{Count, TopDocs};
 use tantivy::columnar::Column;
@@ -35,6 +36,7 @@ pub(super) struct TenantIndex {
     reader: IndexReader,
     writer: Mutex<Option<IndexWriter>>,
     languages: Mutex<(u64, Vec<String>)>,
+    is_committed: AtomicBool,
 }
 
 impl TenantIndex {
@@ -63,12 +65,13 @@ impl TenantIndex {
 
     fn over(index: Index, fields: Fields) -> tantivy::Result<Self> {
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Self { index, fields, reader, writer: Mutex::new(None), languages: Mutex::default() })
+        let is_committed = AtomicBool::new(seq_of(&index)?.is_some());
+        Ok(Self { index, fields, reader, writer: Mutex::new(None), languages: Mutex::default(), is_committed })
     }
 
     /// The feed number of the last commit; `None` when nothing was committed yet.
     pub fn seq(&self) -> tantivy::Result<Option<i64>> {
-        Ok(self.index.load_metas()?.payload.and_then(|payload| payload.strip_prefix("seq=")?.parse().ok()))
+        seq_of(&self.index)
     }
 
     /// Hashes every file against its recorded checksum.
@@ -110,7 +113,9 @@ impl TenantIndex {
         let mut prepared = writer.prepare_commit()?;
         prepared.set_payload(&format!("seq={seq}"));
         prepared.commit()?;
-        self.reader.reload()
+        self.reader.reload()?;
+        self.is_committed.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Rewrites segments that hold removed chunks, so that nothing of those stays on disk.
@@ -153,12 +158,18 @@ impl TenantIndex {
         guard.as_mut().ok_or_else(|| tantivy::TantivyError::SystemError("no writer".to_owned()))
     }
 
-    /// The best `limit` chunks for `text`, within `only` these documents where given. Ties go by chunk id.
-    pub fn search(&self, text: &str, limit: usize, only: Option<&[DocumentId]>) -> tantivy::Result<Vec<LexicalHit>> {
+    /// True once something was committed: before, an index that is being built holds nothing.
+    pub fn is_committed(&self) -> bool {
+        self.is_committed.load(Ordering::Acquire)
+    }
+
+    /// The best `limit` chunks for `text` within `scope`. Ties go by chunk id.
+    pub fn search(&self, text: &str, limit: usize, scope: &LexicalScope) -> tantivy::Result<Vec<LexicalHit>> {
         let searcher = self.reader.searcher();
         let languages = self.languages(&searcher)?;
-        let Some(query) = query::build(&self.fields, text, &languages, only) else { return Ok(Vec::new()) };
-        let top = searcher.search(&*query, &TopDocs::with_limit(limit.max(1)).order_by_score())?;
+        let Some(query) = query::build(&self.fields, text, &languages, scope) else { return Ok(Vec::new()) };
+        let limit = limit.min(searcher.num_docs() as usize).max(1);
+        let top = searcher.search(&*query, &TopDocs::with_limit(limit).order_by_score())?;
         let mut columns: HashMap<u32, (Column<u64>, Column<u64>)> = HashMap::new();
         let mut hits = Vec::with_capacity(top.len());
         for (score, address) in top {
@@ -215,4 +226,8 @@ impl TenantIndex {
         }
         Ok(cached.1.clone())
     }
+}
+
+fn seq_of(index: &Index) -> tantivy::Result<Option<i64>> {
+    Ok(index.load_metas()?.payload.and_then(|payload| payload.strip_prefix("seq=")?.parse().ok()))
 }

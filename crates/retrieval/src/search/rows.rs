@@ -34,6 +34,16 @@ pub(super) async fn visible_documents(
     Ok(ids.into_iter().map(DocumentId).collect())
 }
 
+/// True when the tenant has a document that answers.
+pub(super) async fn is_answering(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM documents
+                        WHERE tenant_id = current_tenant() AND visible_generation IS NOT NULL AND deleted_at IS NULL)",
+    )
+    .fetch_one(connection)
+    .await
+}
+
 /// Those of `hits` that are visible in `scope`, in their order, with their cosine where there is a `query` vector.
 pub(super) async fn visible_candidates(
     connection: &mut PgConnection,

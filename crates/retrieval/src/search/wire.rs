@@ -87,7 +87,8 @@ pub struct SearchResponse {
     pub hits: Vec<Hit>,
     /// Time inside retrieval, milliseconds.
     pub took_ms: f64,
-    /// A half that did not answer in time or failed, so that the other answered alone: `lexical` or `dense`.
+    /// A half that did not answer in time, failed or is being rebuilt, so that the other answered alone: `lexical` or
+    /// `dense`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<String>,
 }
