@@ -26,7 +26,7 @@ pub use rank::RankConfig;
 pub use wire::{Answer, AnswerRequest, AnswerSentence, Citation, PageBox, Usage};
 pub use wording::{clean, is_plain, is_supported, repeats};
 
-use crate::search::{Hit, SearchMode, SearchRequest};
+use crate::search::{Hit, SearchRequest};
 use crate::{Caller, Search};
 use canonical::CanonicalTexts;
 use docmill_model::{AnswerId, ChunkId, Code, ConversationId, Failure, Sha256Hex, Span};
@@ -97,13 +97,8 @@ impl Answers {
         request.check()?;
         let sink = events.map(Sink::new);
         let asked = Asked { conversation, sink: sink.as_ref() };
-        let search = SearchRequest {
-            query: request.question.clone(),
-            k: request.k,
-            mode: SearchMode::Hybrid,
-            filters: request.filters.clone(),
-            explain: false,
-        };
+        let filters = request.filters.clone();
+        let search = SearchRequest { k: request.k, filters, ..SearchRequest::new(request.question.as_str()) };
         let hits = self.search.search(caller, &search).await?.hits;
         let versions = self.versions(caller, &hits).await?;
         let evidence = Evidence { caller, hits: &hits, versions: &versions };

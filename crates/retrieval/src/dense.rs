@@ -57,7 +57,7 @@ impl Dense {
     }
 
     /// The `limit` nearest visible texts of `tenant` (the transaction's) in `scope`, nearest first; ties go by chunk id.
-    /// Chunks of equal text have one vector and are one text, known by the first chunk id; fewer than `limit` are all.
+    /// Chunks of equal text have one vector and are one text, known by one of them; fewer than `limit` are all.
     ///
     /// # Errors
     /// The driver's.
@@ -159,7 +159,8 @@ async fn exact(
     rows.iter().map(hit).collect()
 }
 
-/// Through HNSW in distance order, each vector joined to its first visible chunk, until `limit` rows passed.
+/// Through HNSW in distance order, each vector joined to one visible chunk of its text (asked for in no order:
+/// the planner would read all chunks by id), until `limit` rows passed.
 async fn approximate(
     connection: &mut PgConnection,
     config: &DenseConfig,
@@ -176,7 +177,7 @@ async fn approximate(
             FROM chunks c
             JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
             WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
-            ORDER BY c.id LIMIT 1) c
+            LIMIT 1) c
          WHERE v.tenant_id = current_tenant() AND v.space_id = 1
          ORDER BY (v.embedding::vector(384)) <=> $8::vector(384) LIMIT $7",
     )

@@ -5,12 +5,14 @@
 //! one half fails, the other answers and the response says so.
 
 pub mod fusion;
+mod present;
 mod rows;
 pub mod scope;
+mod similar;
 pub mod wire;
 
 pub use fusion::FusionConfig;
-pub use wire::{Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
+pub use wire::{Context, Expand, Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
 
 use crate::Caller;
 use crate::dense::{Dense, DenseConfig};
@@ -19,7 +21,6 @@ use crate::lexical::{LexicalHit, LexicalIndexes, LexicalScope, WeightedWord};
 use docmill_model::{Code, DocumentId, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Embedder;
-use fusion::Fused;
 use scope::SearchScope;
 use sqlx::PgConnection;
 use std::sync::Arc;
@@ -284,24 +285,10 @@ impl Plan {
             lexical = rows::visible_candidates(connection, &self.scope, words, self.vector.as_deref()).await?;
             has_more = words.len() >= self.depth;
         }
-        let mut fused = fusion::fuse(&config.fusion, &lexical, &dense);
+        let fused = fusion::fuse(&config.fusion, &lexical, &dense);
         // Copies of a text are one candidate; the dense half has searched everything when it returns too few.
         let texts = fused.iter().filter(|fused| fused.explanation.bm25_rank.is_some()).count();
         let is_short = has_more && texts < k && (fused.len() < k || self.depth < config.max_candidates);
-        fused.truncate(k);
-        Ok(Found { hits: hydrate(connection, fused).await?, is_short })
+        Ok(Found { hits: present::present(connection, fused, &self.request).await?, is_short })
     }
-}
-
-async fn hydrate(connection: &mut PgConnection, fused: Vec<Fused>) -> Result<Vec<Hit>, DbError> {
-    let ids: Vec<uuid::Uuid> = fused.iter().map(|fused| fused.chunk_id.0).collect();
-    let mut hits = rows::hits(connection, &ids).await?;
-    let explanations: std::collections::HashMap<_, _> =
-        fused.into_iter().map(|fused| (fused.chunk_id, fused.explanation)).collect();
-    for hit in &mut hits {
-        let explanation = explanations.get(&hit.chunk_id).cloned().unwrap_or_default();
-        hit.score = explanation.fused;
-        hit.explanation = Some(explanation);
-    }
-    Ok(hits)
 }

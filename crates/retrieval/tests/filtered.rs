@@ -5,7 +5,7 @@
 mod support;
 
 use docmill_model::{DocumentId, TenantId};
-use docmill_retrieval::search::{Hit, SearchMode};
+use docmill_retrieval::search::{Expand, Hit, SearchMode};
 use docmill_retrieval::{Filters, Search, SearchConfig, SearchRequest};
 use support::{Doc, Node, World, world};
 
@@ -114,6 +114,40 @@ async fn copies_of_one_text_do_not_crowd_out_the_others() {
         let hits = search.search(&world.caller(tenant), &request).await.unwrap().hits;
         assert_eq!(hits.len(), 10, "{mode:?}");
         assert_eq!(hits.iter().filter(|hit| hit.document == "copies.pdf").count(), 1, "{mode:?}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn near_duplicates_come_last_and_hits_show_what_stands_around_them() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let clause =
+        "The ferry operator pays harbour dues for every vessel that stays longer than one night at the northern pier";
+    let passages = ["The tariff.", clause, "It is due in advance.", "It is not refunded."];
+    world.publish(tenant, &Doc::new("first.pdf", &passages)).await;
+    world.publish(tenant, &Doc::new("second.pdf", &[&format!("{clause}.s")])).await;
+    world.publish(tenant, &Doc::new("other.pdf", &["A vessel at the southern pier pays no dues."])).await;
+    let node = Node::start(&world).await;
+    node.caught_up(&world, tenant).await;
+    for mode in MODES {
+        let expand = Some(Expand { neighbours: 2 });
+        let request =
+            SearchRequest { mode, k: 2, expand, ..SearchRequest::new("harbour dues ferry vessel pier night") };
+        let found = node.search.search(&world.caller(tenant), &request).await.unwrap().hits;
+        let is_clause = |hit: &&Hit| hit.text.starts_with(clause);
+        assert_eq!(found.iter().filter(is_clause).count(), 1, "{mode:?}: {found:?}");
+        for hit in found.iter().filter(|hit| hit.document == "first.pdf") {
+            let context = hit.context.clone().unwrap();
+            assert_eq!(
+                (context.before, context.after),
+                (vec!["The tariff.".to_owned()], passages[2..].iter().map(|p| (*p).to_owned()).collect())
+            );
+        }
+        let wide = SearchRequest { k: 6, expand: None, ..request };
+        let all = node.search.search(&world.caller(tenant), &wide).await.unwrap().hits;
+        assert!(all.iter().all(|hit| hit.context.is_none()));
+        assert_eq!(all.iter().filter(is_clause).count(), 2, "{mode:?}: nobody else wants the place");
     }
     node.stop().await;
 }

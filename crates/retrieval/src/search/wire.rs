@@ -7,6 +7,8 @@ use docmill_model::{ChunkId, Code, DocumentId, Failure, VersionId};
 pub const MAX_QUERY_CHARS: usize = 4_000;
 /// Most hits of one search.
 pub const MAX_K: u32 = 100;
+/// Most passages given before and after a hit.
+pub const MAX_NEIGHBOURS: u32 = 3;
 
 /// Which halves look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -39,6 +41,17 @@ pub struct SearchRequest {
     /// True to get ranks and scores of both halves with every hit.
     #[serde(default)]
     pub explain: bool,
+    /// What to give of a hit's surroundings; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand: Option<Expand>,
+}
+
+/// What is given of a hit's surroundings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expand {
+    /// Passages before and after it, 1–3 each.
+    pub neighbours: u32,
 }
 
 fn default_k() -> u32 {
@@ -50,18 +63,25 @@ impl SearchRequest {
     #[must_use]
     pub fn new(query: impl Into<String>) -> Self {
         let (k, mode, filters) = (default_k(), SearchMode::Hybrid, Filters::default());
-        Self { query: query.into(), k, mode, filters, explain: false }
+        Self { query: query.into(), k, mode, filters, explain: false, expand: None }
     }
 
     /// Checks every bound.
     ///
     /// # Errors
-    /// `QUERY_EMPTY` without a letter or digit, `QUERY_LIMIT` over 4,000 characters, `FIELD_INVALID` for `k` and filters.
+    /// `QUERY_EMPTY` without a letter or digit, `QUERY_LIMIT` over 4,000 characters, `FIELD_INVALID` for `k`, `expand` and
+    /// filters.
     pub fn check(&self) -> Result<(), Failure> {
         check_query(&self.query)?;
         if self.k < 1 || self.k > MAX_K {
             let message = format!("k must be between 1 and {MAX_K}");
             return Err(Failure::limit(Code::FieldInvalid, message, u64::from(MAX_K), u64::from(self.k)));
+        }
+        let neighbours = self.expand.map_or(1, |expand| expand.neighbours);
+        if neighbours < 1 || neighbours > MAX_NEIGHBOURS {
+            let message = format!("expand.neighbours must be between 1 and {MAX_NEIGHBOURS}");
+            let (limit, measured) = (u64::from(MAX_NEIGHBOURS), u64::from(neighbours));
+            return Err(Failure::limit(Code::FieldInvalid, message, limit, measured));
         }
         self.filters.check()
     }
@@ -83,7 +103,8 @@ pub(crate) fn check_query(query: &str) -> Result<(), Failure> {
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct SearchResponse {
-    /// Best first; at most `k`, fewer only when fewer match.
+    /// Best first; at most `k`, fewer only when fewer match. Equal texts are one hit; one that says nearly the same as a
+    /// better one is left out while others match.
     pub hits: Vec<Hit>,
     /// Time inside retrieval, milliseconds.
     pub took_ms: f64,
@@ -133,6 +154,18 @@ pub struct Hit {
     /// Present when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<Explanation>,
+    /// What stands around it; present when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<Context>,
+}
+
+/// The passages around a hit in the version that answers, in the order of the text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct Context {
+    /// Those before it; empty at the beginning.
+    pub before: Vec<String>,
+    /// Those after it; empty at the end.
+    pub after: Vec<String>,
 }
 
 /// Where a score came from.
@@ -173,6 +206,10 @@ mod tests {
     fn k_is_bounded() {
         for (k, ok) in [(0, false), (1, true), (100, true), (101, false)] {
             assert_eq!(SearchRequest { k, ..SearchRequest::new("a") }.check().is_ok(), ok, "k = {k}");
+        }
+        for (neighbours, ok) in [(0, false), (1, true), (3, true), (4, false)] {
+            let request = SearchRequest { expand: Some(Expand { neighbours }), ..SearchRequest::new("a") };
+            assert_eq!(request.check().is_ok(), ok, "{neighbours} neighbours");
         }
     }
 

@@ -1,0 +1,115 @@
+//! Near-duplicates among candidates: passages that say the same in almost the same words. Pure.
+//!
+//! Shingles of five letters, compared by their Jaccard index (Broder, "On the resemblance and containment of documents",
+//! 1997). Passages whose digits differ are never the same: they state other amounts, dates or numbers. A near-duplicate
+//! gives its place to whatever ranks below it, and keeps it when nothing does.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Letters of a shingle.
+const SHINGLE: usize = 5;
+/// Share of all shingles that two passages have in common, from which they are one.
+const MIN_JACCARD: f64 = 0.9;
+
+/// Which of `texts`, best first, are shown when `k` are: near-duplicates of an earlier one come last. In their order.
+pub(super) fn distinct_first<'t>(texts: impl Iterator<Item = &'t str>, k: usize) -> Vec<usize> {
+    let mut kept: Vec<Signature> = Vec::new();
+    let (mut distinct, mut copies) = (Vec::new(), Vec::new());
+    for (place, text) in texts.enumerate() {
+        if distinct.len() == k {
+            break;
+        }
+        let signature = Signature::of(text);
+        if kept.iter().any(|earlier| earlier.is_like(&signature)) {
+            copies.push(place);
+        } else {
+            kept.push(signature);
+            distinct.push(place);
+        }
+    }
+    let missing = k.saturating_sub(distinct.len());
+    distinct.extend(copies.into_iter().take(missing));
+    distinct.sort_unstable();
+    distinct
+}
+
+/// What a passage is compared by.
+struct Signature {
+    digits: String,
+    /// Hashes of the shingles, sorted, each once.
+    shingles: Vec<u64>,
+}
+
+impl Signature {
+    fn of(text: &str) -> Self {
+        let letters: Vec<char> = text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+        let mut shingles: Vec<u64> = letters.windows(SHINGLE.min(letters.len().max(1))).map(hash).collect();
+        shingles.sort_unstable();
+        shingles.dedup();
+        Self { digits: letters.iter().filter(|c| c.is_numeric()).collect(), shingles }
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        let (fewer, more) =
+            (self.shingles.len().min(other.shingles.len()), self.shingles.len().max(other.shingles.len()));
+        if self.digits != other.digits || fewer == 0 || (fewer as f64) < MIN_JACCARD * more as f64 {
+            return false;
+        }
+        let shared = shared(&self.shingles, &other.shingles);
+        shared as f64 >= MIN_JACCARD * (fewer + more - shared) as f64
+    }
+}
+
+fn hash(shingle: &[char]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    shingle.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How many numbers two sorted lists have in common.
+fn shared(one: &[u64], other: &[u64]) -> usize {
+    let (mut at, mut count) = (0, 0);
+    for number in one {
+        while other.get(at).is_some_and(|candidate| candidate < number) {
+            at += 1;
+        }
+        count += usize::from(other.get(at) == Some(number));
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLAUSE: &str = "The supplier is liable for damage caused by gross negligence of its staff, and for nothing else \
+                          whatsoever, unless the parties have agreed upon something different in writing beforehand.";
+
+    fn shown(texts: &[&str], k: usize) -> Vec<usize> {
+        distinct_first(texts.iter().copied(), k)
+    }
+
+    #[test]
+    fn a_near_duplicate_gives_its_place_to_what_ranks_below() {
+        let edited = CLAUSE.replace("beforehand", "before").replace(", and", " and");
+        assert_eq!(shown(&[CLAUSE, &edited, "Fees are due monthly."], 2), [0, 2]);
+        assert_eq!(shown(&[CLAUSE, &edited, "Fees are due monthly.", &edited], 3), [0, 1, 2], "nothing else is left");
+        assert_eq!(shown(&[CLAUSE, &edited], 5), [0, 1]);
+    }
+
+    #[test]
+    fn other_figures_and_other_words_are_no_duplicates() {
+        let (first, second) = (format!("{CLAUSE} Cap: 5,000 EUR."), format!("{CLAUSE} Cap: 6,000 EUR."));
+        assert_eq!(shown(&[&first, &second, "Fees."], 2), [0, 1]);
+        let other = CLAUSE.replace("damage caused by gross negligence of its staff", "late delivery of ordered goods");
+        assert_eq!(shown(&[CLAUSE, &other, "Fees."], 2), [0, 1]);
+        assert_eq!(shown(&["", "!", "a", "b"], 3), [0, 1, 2]);
+        assert_eq!(shown(&[], 3), [0; 0]);
+    }
+
+    #[test]
+    fn scripts_without_spaces_are_compared_too() {
+        let clause = "供应商对其员工的重大过失所造成的损害承担责任,除非双方事先另有书面约定,否则不承担任何其他责任。";
+        assert_eq!(shown(&[clause, &format!("{clause}特此"), "费用按月支付。"], 2), [0, 2]);
+    }
+}
