@@ -50,7 +50,7 @@ impl Default for RankConfig {
             min_sentence_support: 0.25,
             min_wordless_cosine: 0.5,
             min_borne_overlap: 0.6,
-            min_borne_cosine: 0.6,
+            min_borne_cosine: 0.55,
             embedded: 32,
         }
     }
