@@ -99,10 +99,8 @@ impl Change {
     #[must_use]
     pub fn is_loss(&self) -> bool {
         let is_time = self.name.ends_with("_ms");
-        let is_worse = |difference: f64| match is_time {
-            true => difference > 0.0 && self.after >= self.before * SLOWER,
-            false => difference < 0.0,
-        };
+        let is_slower = self.after >= self.before * SLOWER;
+        let is_worse = |difference: f64| if is_time { difference > 0.0 && is_slower } else { difference < 0.0 };
         self.paired.is_some_and(|paired| is_worse(paired.difference) && paired.p_value < 0.05)
     }
 }

@@ -78,7 +78,7 @@ impl SearchRequest {
             return Err(Failure::limit(Code::FieldInvalid, message, u64::from(MAX_K), u64::from(self.k)));
         }
         let neighbours = self.expand.map_or(1, |expand| expand.neighbours);
-        if neighbours < 1 || neighbours > MAX_NEIGHBOURS {
+        if !(1..=MAX_NEIGHBOURS).contains(&neighbours) {
             let message = format!("expand.neighbours must be between 1 and {MAX_NEIGHBOURS}");
             let (limit, measured) = (u64::from(MAX_NEIGHBOURS), u64::from(neighbours));
             return Err(Failure::limit(Code::FieldInvalid, message, limit, measured));
