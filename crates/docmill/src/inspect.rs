@@ -16,7 +16,7 @@ use docmill_model::{Code, Failure};
 use std::path::Path;
 
 /// Pages whose pictures the HTML holds; later ones show their blocks only.
-const PICTURES: usize = 50;
+const PICTURES: usize = 200;
 /// Widest picture in pixels.
 const WIDTH: f32 = 1_400.0;
 /// Characters of the text that are shown unless all are asked for.
@@ -44,7 +44,7 @@ pub async fn run(cli: &Cli, config: &Config, args: &InspectArgs) -> Result<(), E
         let html = match &parsed {
             Ok(parsed) => {
                 let pictures = pictures(&parser, &bytes, &parsed.document).await;
-                inspection_html(&parsed.document, &title, &pictures)
+                inspection_html(parsed, &title, &pictures)
             }
             Err(failed) => failure_html(failed, &title),
         };
@@ -86,24 +86,27 @@ fn show(cli: &Cli, args: &InspectArgs, parsed: &Result<Parsed, FailedParse>) {
         if let (Some(limit), Some(measured)) = (report.limit, report.measured) {
             output::line(format!("limit {limit}, measured {measured}"));
         }
-        output::line(format!("{} ms, {} MiB", report.millis, report.peak_rss_bytes >> 20));
+        output::line(plain(&report.detection()));
+        output::line(report.timings());
         return;
     }
+    let (detection, timings, roles) = (plain(&report.detection()), report.timings(), report.blocks_by_role());
     let (format, engine) = (report.format.unwrap_or_default(), report.engine.unwrap_or_default());
     let language = report.language.unwrap_or_else(|| "unknown".to_owned());
     output::line(format!("{name}: {}, {format} read by {engine}, language {language}", report.outcome));
     output::line(format!(
-        "{} characters, {} pages, {} blocks, {} words, {} tables, {} links, {} hidden spans, {} ms, {} MiB",
+        "{} characters, {} pages, {} blocks, {} words, {} tables, {} links, {} hidden spans",
         report.text.chars().count(),
         report.pages,
         report.blocks,
         report.words,
         report.tables,
         report.links,
-        report.hidden,
-        report.millis,
-        report.peak_rss_bytes >> 20
+        report.hidden
     ));
+    output::line(format!("blocks: {roles}"));
+    output::line(detection);
+    output::line(timings);
     for (index, outcome) in report.page_outcomes.iter().enumerate().filter(|(_, o)| *o != "text") {
         output::line(format!("page {}: {outcome}", index + 1));
     }

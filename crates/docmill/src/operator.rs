@@ -90,11 +90,15 @@ async fn doctor(cli: &Cli, args: &DoctorArgs) -> Result<(), Ending> {
     ];
     let sandbox = assembly::parser(&config).sandbox_report().await;
     let ocr = sandbox.as_ref().map(|report| report.ocr_packs.join(", ")).unwrap_or_default();
-    let walls = sandbox.map(|report| {
+    let walls = sandbox.and_then(|report| {
+        report.check()?;
         let seccomp = if report.lockdown.seccomp { "on" } else { "off" };
         let pdfium = if report.lockdown.pdfium { "loaded" } else { "absent" };
         let mib = report.lockdown.address_space_bytes >> 20;
-        format!("Landlock {}, seccomp {seccomp}, address space {mib} MiB, pdfium {pdfium}", report.lockdown.landlock)
+        let (landlock, probes) = (report.lockdown.landlock, report.probe.len());
+        Ok(format!(
+            "Landlock {landlock}, seccomp {seccomp}, address space {mib} MiB, pdfium {pdfium}, {probes} ways out denied"
+        ))
     });
     checks.push(Check { name: "sandbox", result: walls });
     let missing = || Failure::new(Code::OcrUnavailable, "no tesseract: scans end OCR_UNAVAILABLE");

@@ -5,7 +5,7 @@
 //! FOLDER may hold a `manifest.tsv` (path, format, …, mime); otherwise all files below it are read. Instead of a folder
 //! a file may be named that lists one path a line. `DOCMILL_PDFIUM` names libpdfium.so. `--rows` writes a JSON line per
 //! file with its text and tables, to be compared with references; `--unchecked` leaves out what only checks the result,
-//! for measuring time.
+//! for measuring time. A result that violates the model's invariants is printed and makes the whole run fail.
 
 use bytes::Bytes;
 use docmill_documents::{Inspection, ParseOptions, ParseRequest, Parser, ParserConfig, TesseractConfig};
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 struct Item {
@@ -47,11 +48,12 @@ fn main() -> ExitCode {
     let slots = option("--slots").and_then(|n| n.parse().ok()).unwrap_or(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
     let checked = !arguments.iter().any(|a| a == "--unchecked");
-    runtime.block_on(run(PathBuf::from(folder), option("--only"), slots, option("--rows"), checked));
-    ExitCode::SUCCESS
+    let violations = runtime.block_on(run(PathBuf::from(folder), option("--only"), slots, option("--rows"), checked));
+    if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<String>, checked: bool) {
+/// Parses everything; answers with the number of files whose result violates the model's invariants.
+async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<String>, checked: bool) -> usize {
     let mut items = items(&folder);
     items.retain(|item| only.as_ref().is_none_or(|only| item.path.contains(only.as_str())));
     let parser = Parser::new(config(slots));
@@ -59,13 +61,14 @@ async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<S
     let rows =
         Arc::new(Mutex::new(rows.map(|path| std::fs::File::create(path).expect("the rows file can be written"))));
     let table: Arc<Mutex<BTreeMap<String, Row>>> = Arc::default();
+    let violations: Arc<AtomicUsize> = Arc::default();
     let started = std::time::Instant::now();
     let gate = Arc::new(tokio::sync::Semaphore::new(slots));
     let mut tasks = tokio::task::JoinSet::new();
     let total = items.len();
     for item in items {
-        let (parser, folder, table, rows, gate) =
-            (parser.clone(), folder.clone(), table.clone(), rows.clone(), gate.clone());
+        let (parser, folder, table, rows, gate, violations) =
+            (parser.clone(), folder.clone(), table.clone(), rows.clone(), gate.clone(), violations.clone());
         tasks.spawn(async move {
             let _turn = gate.acquire().await;
             let Ok(bytes) = tokio::fs::read(folder.join(&item.path)).await else { return };
@@ -73,10 +76,11 @@ async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<S
             let name = item.path.rsplit('/').next().map(str::to_owned);
             let request = ParseRequest { bytes: Bytes::from(bytes), declared, name, options: ParseOptions::default() };
             let parsed = parser.parse_measured(request).await;
-            if let (Ok(parsed), true) = (&parsed, checked) {
-                for violation in parsed.document.violations().iter().take(1) {
-                    println!("VIOLATION {}: {violation}", item.path);
-                }
+            if let (Ok(parsed), true) = (&parsed, checked)
+                && let Some(violation) = parsed.document.violations().first()
+            {
+                violations.fetch_add(1, Ordering::Relaxed);
+                println!("VIOLATION {}: {violation}", item.path);
             }
             let report = Inspection::of(&parsed);
             if report.millis > 10_000 {
@@ -102,6 +106,7 @@ async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<S
         print(&table);
     }
     println!("{total} files in {:.1} s", started.elapsed().as_secs_f64());
+    violations.load(Ordering::Relaxed)
 }
 
 /// The text without furniture, as it would be chunked.

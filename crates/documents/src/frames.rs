@@ -54,7 +54,7 @@ pub(crate) enum Task {
     Expansion,
     /// Try to escape; the result is a JSON object of attempt and outcome.
     Probe,
-    /// Misbehave in the named way (`spin`, `sleep`, `memory`, `flood`, `abort`), to test the parent.
+    /// Misbehave in the named way (`spin`, `close`, `flood`, …), to test the parent.
     Misbehave(String),
 }
 

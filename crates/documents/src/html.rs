@@ -11,6 +11,7 @@ mod furniture;
 mod labels;
 mod metadata;
 mod root;
+mod style;
 mod table;
 mod walk;
 

@@ -5,7 +5,7 @@
 
 use crate::frames::Render;
 use crate::limits::Limits;
-use crate::ocr::{Queue, Recognise};
+use crate::ocr::{Layer, Queue, Recognise};
 use crate::options::{OcrMode, ParseOptions};
 use crate::paged::{self, Metadata, PageDraft};
 use docmill_model::document::{Format, PageOutcome, ParsedDocument};
@@ -43,7 +43,7 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions, ocr: &mut dyn Recognis
                             Failure::new(Code::OcrUnavailable, "the image holds its text as pixels, and OCR is off");
                         draft.outcome = PageOutcome::Failed { failure };
                     }
-                    _ => queue.add(drafts.len(), &mut draft, ocr, |_| Ok(prepare(picture))),
+                    _ => queue.add(drafts.len(), &mut draft, Layer::Poor, ocr, |_| Ok(prepare(picture))),
                 }
                 drafts.push(draft);
             }
@@ -51,7 +51,9 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions, ocr: &mut dyn Recognis
         queue.settle(&mut drafts, ocr, false);
     }
     queue.settle(&mut drafts, ocr, true);
-    paged::assemble(drafts, Format::Image, "tesseract", Metadata::new())
+    let mut metadata = Metadata::new();
+    queue.describe(ocr.packs(), &mut metadata);
+    paged::assemble(drafts, Format::Image, "tesseract", metadata)
 }
 
 /// Draws a page in colour.

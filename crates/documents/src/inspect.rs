@@ -4,7 +4,8 @@ mod html;
 
 use crate::observed::{Observed, Steps};
 use crate::parser::{FailedParse, Parsed};
-use docmill_model::document::PageOutcome;
+use docmill_model::document::{BlockKind, PageOutcome};
+use std::collections::BTreeMap;
 
 pub use html::{failure_html, inspection_html};
 
@@ -43,6 +44,8 @@ pub struct Inspection {
     pub measured: Option<u64>,
     /// Number of blocks.
     pub blocks: usize,
+    /// Number of blocks per role.
+    pub roles: BTreeMap<&'static str, usize>,
     /// Number of tables.
     pub tables: usize,
     /// Number of links.
@@ -59,15 +62,44 @@ impl Inspection {
     pub fn of(parsed: &Result<Parsed, FailedParse>) -> Self {
         match parsed {
             Ok(parsed) => Self::of_document(parsed),
-            Err(failed) => Self {
-                millis: failed.millis,
-                peak_rss_bytes: failed.peak_rss_bytes,
-                message: Some(failed.failure.message.clone()),
-                limit: failed.failure.limit,
-                measured: failed.failure.measured,
-                ..Self::empty(failed.failure.code.as_str(), &failed.observed)
-            },
+            Err(failed) => Self::of_failure(failed),
         }
+    }
+
+    fn of_failure(failed: &FailedParse) -> Self {
+        Self {
+            millis: failed.millis,
+            peak_rss_bytes: failed.peak_rss_bytes,
+            message: Some(failed.failure.message.clone()),
+            limit: failed.failure.limit,
+            measured: failed.failure.measured,
+            ..Self::empty(failed.failure.code.as_str(), &failed.observed)
+        }
+    }
+
+    /// What was declared and detected, as one line.
+    #[must_use]
+    pub fn detection(&self) -> String {
+        let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "nothing".to_owned());
+        format!("declared: {}, detected: {}", named(&self.declared), named(&self.detected))
+    }
+
+    /// Where the time went, and the child's memory, as one line.
+    #[must_use]
+    pub fn timings(&self) -> String {
+        let Steps { start_millis, read_millis, recognise_millis, decode_millis } = self.steps;
+        format!(
+            "{} ms ({start_millis} starting, {read_millis} reading, {recognise_millis} recognising, {decode_millis} taking over), {} MiB",
+            self.millis,
+            self.peak_rss_bytes >> 20
+        )
+    }
+
+    /// The blocks by role, as one line.
+    #[must_use]
+    pub fn blocks_by_role(&self) -> String {
+        let counted = self.roles.iter().map(|(role, count)| format!("{count} {role}"));
+        counted.collect::<Vec<_>>().join(", ")
     }
 
     fn empty(outcome: &str, observed: &Observed) -> Self {
@@ -89,6 +121,7 @@ impl Inspection {
             limit: None,
             measured: None,
             blocks: 0,
+            roles: BTreeMap::new(),
             tables: 0,
             links: 0,
             hidden: 0,
@@ -100,6 +133,10 @@ impl Inspection {
         let document = &parsed.document;
         let words =
             if document.words.is_empty() { document.text.split_whitespace().count() } else { document.words.len() };
+        let mut roles = BTreeMap::new();
+        for block in &document.blocks {
+            *roles.entry(role(block.role)).or_default() += 1;
+        }
         Self {
             format: Some(document.format.as_str().to_owned()),
             engine: Some(document.engine.clone()),
@@ -110,12 +147,26 @@ impl Inspection {
             millis: parsed.millis,
             peak_rss_bytes: parsed.peak_rss_bytes,
             blocks: document.blocks.len(),
+            roles,
             tables: document.tables.len(),
             links: document.links.len(),
             hidden: document.hidden.len(),
             language: document.language.clone(),
             ..Self::empty(if document.is_partial() { "partial" } else { "ok" }, &parsed.observed)
         }
+    }
+}
+
+fn role(role: BlockKind) -> &'static str {
+    match role {
+        BlockKind::Heading { .. } => "heading",
+        BlockKind::Paragraph => "paragraph",
+        BlockKind::ListItem => "list_item",
+        BlockKind::Table { .. } => "table",
+        BlockKind::Caption => "caption",
+        BlockKind::Code => "code",
+        BlockKind::Furniture => "furniture",
+        BlockKind::Footnote => "footnote",
     }
 }
 

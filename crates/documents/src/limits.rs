@@ -2,6 +2,8 @@
 //!
 //! The defaults are those of the project's reliability goals; a pipeline may lower or raise each of them.
 
+use std::time::Duration;
+
 /// Limits of one parse.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -49,6 +51,15 @@ pub struct Limits {
     pub ocr_total_secs: u64,
 }
 
+impl Limits {
+    /// What is left for another try at the same file, after tries that worked `own` and waited `recognising` for OCR.
+    pub(crate) fn after(&self, own: Duration, recognising: Duration) -> Self {
+        let wall_secs = self.wall_secs.saturating_sub(own.as_secs());
+        let ocr_total_secs = self.ocr_total_secs.saturating_sub(recognising.as_secs());
+        Self { wall_secs, ocr_total_secs, ..self.clone() }
+    }
+}
+
 const MIB: u64 = 1 << 20;
 
 impl Default for Limits {
@@ -75,5 +86,20 @@ impl Default for Limits {
             ocr_page_secs: 60,
             ocr_total_secs: 900,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+    use std::time::Duration;
+
+    #[test]
+    fn all_tries_share_the_time() {
+        let limits = Limits { wall_secs: 10, ocr_total_secs: 900, ..Limits::default() };
+        let left = limits.after(Duration::from_secs(4), Duration::from_secs(700));
+        assert_eq!((left.wall_secs, left.ocr_total_secs), (6, 200));
+        let left = limits.after(Duration::from_secs(40), Duration::from_secs(1_000));
+        assert_eq!((left.wall_secs, left.ocr_total_secs), (0, 0));
     }
 }

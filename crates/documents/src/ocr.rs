@@ -10,7 +10,7 @@ mod tsv;
 use crate::frames::{OcrRequest, Reading};
 use crate::observed::Detected;
 use crate::options::ParseOptions;
-use crate::paged::PageDraft;
+use crate::paged::{Metadata, PageDraft};
 use docmill_model::document::PageOutcome;
 use docmill_model::{Code, Failure};
 use image::GrayImage;
@@ -99,9 +99,19 @@ struct Handed {
     margin: (f32, f32),
 }
 
+/// What a page's own text layer is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    /// It is the page's text; recognition is an extra.
+    Whole,
+    /// It is missing, broken, or a few words over a scan: without recognition the page was not read.
+    Poor,
+}
+
 struct Pending {
     /// Index of the draft.
     draft: usize,
+    layer: Layer,
     handed: Handed,
     image: GrayImage,
     scale: f32,
@@ -132,25 +142,37 @@ impl Queue {
     }
 
     /// Draws and submits the page of `draft`, which is about to become number `at` of the drafts. A page that
-    /// cannot be recognised keeps its text, or fails when it has none.
+    /// cannot be recognised keeps its words, and has failed where they are not its text.
     pub fn add(
         &mut self,
         at: usize,
         draft: &mut PageDraft,
+        layer: Layer,
         ocr: &mut dyn Recognise,
         draw: impl FnOnce(u32) -> Result<(GrayImage, f32), Failure>,
     ) {
-        let submitted = self.submit_page(at, ocr, draw);
-        if let Err(failure) = submitted
-            && draft.words.is_empty()
-        {
-            draft.outcome = PageOutcome::Failed { failure };
+        let submitted = self.submit_page(at, layer, ocr, draw);
+        if let Err(failure) = submitted {
+            unread(draft, layer, failure);
+        }
+    }
+
+    /// Notes the languages in which pages were recognised, and those that were wanted and are not installed.
+    pub fn describe(&self, packs: &[String], metadata: &mut Metadata) {
+        if self.added == 0 || packs.is_empty() {
+            return;
+        }
+        metadata.insert("ocr_languages".to_owned(), self.installed(packs));
+        let missing: Vec<&str> = self.languages.iter().filter(|l| !packs.contains(l)).map(String::as_str).collect();
+        if !missing.is_empty() {
+            metadata.insert("ocr_languages_missing".to_owned(), missing.join("+"));
         }
     }
 
     fn submit_page(
         &mut self,
         at: usize,
+        layer: Layer,
         ocr: &mut dyn Recognise,
         draw: impl FnOnce(u32) -> Result<(GrayImage, f32), Failure>,
     ) -> Result<(), Failure> {
@@ -163,7 +185,7 @@ impl Queue {
         }
         let (image, scale) = draw(self.dpi)?;
         let handed = self.submit(ocr, &image, Reading::Page)?;
-        self.pending.push_back(Pending { draft: at, handed, image, scale });
+        self.pending.push_back(Pending { draft: at, layer, handed, image, scale });
         Ok(())
     }
 
@@ -181,8 +203,7 @@ impl Queue {
                 }
                 // The text layer, poor as it is, says more.
                 Ok(_) => {}
-                Err(failure) if draft.words.is_empty() => draft.outcome = PageOutcome::Failed { failure },
-                Err(_) => {}
+                Err(failure) => unread(draft, pending.layer, failure),
             }
         }
     }
@@ -256,6 +277,13 @@ impl Queue {
         }
         let fallback = packs.iter().find(|p| *p == "eng").or_else(|| packs.iter().find(|p| *p != "osd"));
         fallback.cloned().unwrap_or_default()
+    }
+}
+
+/// A page that was not recognised: it has failed, unless its text layer is its text. Its words stay either way.
+fn unread(draft: &mut PageDraft, layer: Layer, failure: Failure) {
+    if layer == Layer::Poor || draft.words.is_empty() {
+        draft.outcome = PageOutcome::Failed { failure };
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod blocks;
+mod footnotes;
 mod furniture;
 mod order;
 mod tables;

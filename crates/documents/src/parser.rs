@@ -1,18 +1,18 @@
 //! The front door: parse and draw documents in sandboxed children, a bounded number at a time.
 
 use crate::detect;
-use crate::frames::{Expansion, Lockdown, Render, Request, Task};
+use crate::frames::{Expansion, Render, Request, Task};
 use crate::observed::{Observed, millis};
 use crate::options::{ParseOptions, PdfEngine};
 use crate::recogniser::{Recogniser, TesseractConfig};
 use crate::sandbox::ParseSetup;
 use crate::sandbox::parent::{self, Ended, Finished};
+use crate::sandbox::report::SandboxReport;
 use crate::sandbox::tool::Launcher;
 use crate::sandbox::warm::Nursery;
 use bytes::Bytes;
 use docmill_model::document::{ParsedDocument, Rect};
 use docmill_model::{Code, Failure, Sha256Hex};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -82,17 +82,6 @@ pub struct FailedParse {
     pub peak_rss_bytes: u64,
     /// What else was observed.
     pub observed: Observed,
-}
-
-/// The state of the sandbox, for `docmill doctor`.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct SandboxReport {
-    /// How a child was locked.
-    pub lockdown: Lockdown,
-    /// Attempts to escape, each `denied` or `ALLOWED`.
-    pub probe: BTreeMap<String, String>,
-    /// Installed OCR language packs; empty without tesseract.
-    pub ocr_packs: Vec<String>,
 }
 
 /// Parses documents.
@@ -204,14 +193,15 @@ impl Parser {
         options: &ParseOptions,
         observed: &mut Observed,
     ) -> Result<Finished, Ended> {
-        let limit = options.limits.wall_secs;
+        let limits = &options.limits;
         let mut options = options.clone();
         let mut bad: Vec<(u32, Failure)> = Vec::new();
-        let mut own = Duration::ZERO;
+        let (mut own, mut recognising) = (Duration::ZERO, Duration::ZERO);
         loop {
             let tried = self.watched(bytes, &options, &bad, observed).await;
             let Err(mut ended) = tried else { return tried };
             own += ended.sight.own;
+            recognising += ended.sight.recognising;
             ended.sight.own = own;
             if bad.is_empty()
                 && BY_SIZE.contains(&ended.failure.code)
@@ -219,10 +209,10 @@ impl Parser {
             {
                 return Err(Ended { failure: cause, ..ended });
             }
-            let left = limit.saturating_sub(own.as_secs());
-            let Some(page) = ended.page.filter(|_| bad.len() < BAD_PAGES && left > 0) else { return Err(ended) };
+            options.limits = limits.after(own, recognising);
+            let again = bad.len() < BAD_PAGES && options.limits.wall_secs > 0;
+            let Some(page) = ended.page.filter(|_| again) else { return Err(ended) };
             bad.push((page, ended.failure));
-            options.limits.wall_secs = left;
         }
     }
 

@@ -10,7 +10,7 @@ mod plain;
 mod read;
 mod words;
 
-use crate::ocr::{self, Recognise};
+use crate::ocr::{self, Layer, Recognise};
 use crate::options::{OcrMode, ParseOptions};
 use crate::paged::{self, Metadata, PageDraft};
 use docmill_model::document::{Format, PageOutcome, ParsedDocument};
@@ -21,6 +21,9 @@ use std::path::Path;
 pub(crate) use expansion::measure;
 pub(crate) use plain::parse as parse_plain;
 pub(crate) use read::render;
+
+/// What ends a stream.
+const ENDSTREAM: &[u8] = b"endstream";
 
 /// pdfium, loaded.
 pub(crate) struct Engine(Pdfium);
@@ -83,9 +86,10 @@ pub(crate) fn parse(
         }
         let draft = match pages.get(index) {
             Ok(page) => {
-                let (mut draft, needs_ocr) = read::page(&page, number, options);
-                if needs_ocr && options.ocr != OcrMode::Off {
-                    queue.add(drafts.len(), &mut draft, ocr, |dpi| read::gray(&page, dpi, options.limits.pixels));
+                let (mut draft, layer) = read::page(&page, number, options);
+                if options.ocr == OcrMode::Force || (options.ocr == OcrMode::Auto && layer == Layer::Poor) {
+                    let draw = |dpi| read::gray(&page, dpi, options.limits.pixels);
+                    queue.add(drafts.len(), &mut draft, layer, ocr, draw);
                 }
                 draft
             }
@@ -101,7 +105,9 @@ pub(crate) fn parse(
     } else {
         "pdfium"
     };
-    paged::assemble(drafts, Format::Pdf, engine, metadata(&document))
+    let mut metadata = metadata(&document);
+    queue.describe(ocr.packs(), &mut metadata);
+    paged::assemble(drafts, Format::Pdf, engine, metadata)
 }
 
 fn failed(number: u32, failure: Failure) -> PageDraft {
@@ -136,23 +142,45 @@ fn metadata(document: &PdfDocument) -> Metadata {
 
 /// Refuses arrays and dictionaries that nest too deeply, which overflow the stack of many readers.
 ///
-/// Only runs of opening brackets are counted; a closing one ends the run's depth.
+/// Brackets are counted as they open and close within an object, and what stands in streams is left out: binary data
+/// holds brackets of its own.
 fn check_nesting(bytes: &[u8], limit: u64) -> Result<(), Failure> {
-    let (mut depth, mut deepest) = (0u64, 0u64);
-    for &b in bytes {
+    let (mut depth, mut deepest, mut at) = (0u64, 0u64, 0usize);
+    while let Some(&b) = bytes.get(at) {
+        at += 1;
         match b {
             b'[' | b'<' => {
                 depth += 1;
                 deepest = deepest.max(depth);
             }
-            b' ' | b'\n' | b'\r' | b'\t' => {}
-            // Binary data holds single brackets; only unbroken nesting counts.
-            _ => depth = 0,
+            b']' | b'>' => depth = depth.saturating_sub(1),
+            b'j' if bytes[..at].ends_with(b"obj") => depth = 0,
+            b'm' if bytes[..at].ends_with(b"stream") => {
+                let Some(length) = bytes[at..].windows(ENDSTREAM.len()).position(|w| w == ENDSTREAM) else { break };
+                at += length + ENDSTREAM.len();
+            }
+            _ => {}
         }
     }
-    // A dictionary opens with two characters, and strings of `<` may stand in data: a generous factor.
+    // A dictionary opens with two characters, and single brackets may stand in strings: a generous factor.
     if deepest > limit * 2 {
         return Err(Failure::limit(Code::PdfNestingLimit, "objects of the PDF nest too deeply", limit, deepest));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_nesting;
+
+    #[test]
+    fn nesting_is_counted_through_values_and_not_through_streams() {
+        for piece in ["[", "[ ", "[1 ", "<</A ", "<</A 1/B["] {
+            assert!(check_nesting(piece.repeat(1_001).as_bytes(), 500).is_err(), "{piece}");
+        }
+        for (start, piece, end) in [("", "[1 2]", ""), ("1 0 obj stream\n", "[", "\nendstream"), ("", "1 0 obj[", "")] {
+            let bytes = [start, &piece.repeat(5_000), end].concat();
+            assert!(check_nesting(bytes.as_bytes(), 500).is_ok(), "{piece}");
+        }
+    }
 }

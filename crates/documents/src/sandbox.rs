@@ -10,6 +10,7 @@ pub(crate) mod lockdown;
 mod misbehave;
 pub(crate) mod parent;
 mod probe;
+pub(crate) mod report;
 mod status;
 pub(crate) mod tool;
 pub(crate) mod warm;

@@ -4,6 +4,8 @@
 //! files: every span lies inside the text and `text[word.span]` is the word. Pages exist only for paged
 //! formats (PDF, images); other formats locate blocks by an element path.
 
+mod sound;
+
 use crate::{CanonicalText, Failure, Span};
 use std::collections::BTreeMap;
 
@@ -272,39 +274,6 @@ impl ParsedDocument {
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.pages.iter().any(|p| matches!(p.outcome, PageOutcome::Failed { .. }))
-    }
-
-    /// Every violation of the model's invariants, as short sentences without document text; empty when sound.
-    #[must_use]
-    pub fn violations(&self) -> Vec<String> {
-        let text = CanonicalText::from_canonical(self.text.clone());
-        let mut found = Vec::new();
-        let spans = (self.blocks.iter().map(|b| ("block", b.span)))
-            .chain(self.words.iter().map(|w| ("word", w.span)))
-            .chain(self.pages.iter().map(|p| ("page", p.span)))
-            .chain(self.links.iter().map(|l| ("link", l.span)))
-            .chain(self.hidden.iter().map(|h| ("hidden", *h)))
-            .chain(self.tables.iter().flat_map(|t| t.cells.iter().map(|c| ("cell", c.span))));
-        for (what, span) in spans {
-            if text.slice(span).is_none() {
-                found.push(format!("{what} span {}..{} reaches past {}", span.start, span.end, text.len()));
-            }
-        }
-        for word in &self.words {
-            let blank = text.slice(word.span).is_none_or(|w| w.is_empty() || w.contains(char::is_whitespace));
-            if blank {
-                found.push(format!("word span {}..{} is empty or holds whitespace", word.span.start, word.span.end));
-            }
-        }
-        for pair in self.blocks.windows(2) {
-            if pair[0].span.end > pair[1].span.start {
-                found.push(format!("blocks overlap at {}", pair[1].span.start));
-            }
-        }
-        if crate::text::canonical_string(&self.text) != self.text {
-            found.push("text is not canonical (NFC, \\n, no NUL)".to_owned());
-        }
-        found
     }
 
     /// Boxes of the words that overlap `span`, merged per line: `(page, rect)` in reading order.

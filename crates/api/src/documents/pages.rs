@@ -1,5 +1,5 @@
 //! `GET /v1/documents/{id}/pages/{n}.png`: a page as a reader sees it, with a citation marked in it. Documents without
-//! pages answer with an HTML excerpt around the citation instead.
+//! pages, or whose engine found no places for its words, answer with an HTML excerpt around the citation instead.
 //!
 //! The picture is drawn in the parser's sandbox; the file's own bytes are not given out.
 
@@ -42,6 +42,7 @@ impl PageImages for Parser {
 
 /// What to show.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
     /// Number of the version, from 1; the one that answers questions when absent, else the newest.
@@ -148,13 +149,21 @@ fn shown(parsed: &ParsedDocument, number: u32, highlight: Option<Span>, width: u
         return Err(Problem::field("highlight", "positions inside the text are expected"));
     }
     if !matches!(parsed.format, Format::Pdf | Format::Image) {
-        let excerpt = excerpt_html(parsed, highlight.unwrap_or(Span::new(0, 0)));
-        return Ok(Shown::Excerpt(format!("<!doctype html><meta charset=utf-8><title>Excerpt</title>{excerpt}")));
+        return Ok(excerpt(parsed, highlight.unwrap_or(Span::new(0, 0))));
     }
     let page = parsed.pages.iter().find(|page| page.number == number).ok_or_else(Problem::not_found)?;
+    // The second engine reads what the first one cannot open, so that nothing draws the page or knows its words' places.
+    if parsed.words.is_empty() && parsed.engine == "pdf-extract" {
+        return Ok(excerpt(parsed, highlight.unwrap_or(Span::new(page.span.start, page.span.start))));
+    }
     let boxes = highlight.map(|span| parsed.boxes(span)).unwrap_or_default();
     let marked = boxes.into_iter().filter(|(page, _)| *page == number).map(|(_, rect)| rect).collect();
     Ok(Shown::Picture { scale: width as f32 / page.width.max(1.0), marked })
+}
+
+fn excerpt(parsed: &ParsedDocument, span: Span) -> Shown {
+    let excerpt = excerpt_html(parsed, span);
+    Shown::Excerpt(format!("<!doctype html><meta charset=utf-8><title>Excerpt</title>{excerpt}"))
 }
 
 /// `START-END`.
@@ -179,4 +188,32 @@ fn answer(content_type: &'static str, body: impl Into<Body>) -> Response {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Shown, shown};
+    use docmill_documents::{InProcess, ParseOptions};
+    use docmill_model::Span;
+    use docmill_model::document::{Format, Rect, Word};
+
+    #[test]
+    fn pages_whose_words_have_no_places_are_shown_as_text() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sample-docs/annual-report-2025.pdf");
+        let bytes = std::fs::read(path).expect("a sample");
+        let mut parsed = InProcess::new(None).parse(&bytes, &ParseOptions::default()).expect("reads");
+        assert_eq!((parsed.engine.as_str(), parsed.words.len()), ("pdf-extract", 0));
+        let marked = Some(Span::new(0, 6));
+        let Ok(Shown::Excerpt(html)) = shown(&parsed, 1, marked, 612) else { panic!("no excerpt") };
+        assert!(html.contains("<mark>"), "{html}");
+        assert!(shown(&parsed, 9_999, None, 612).is_err());
+        // With places, as pdfium and tesseract give them, the page is drawn and the words are marked in it.
+        let rect = Rect { x0: 1.0, y0: 2.0, x1: 3.0, y1: 4.0 };
+        parsed.words = vec![Word { span: Span::new(0, 6), page: 1, rect, confidence: 1.0 }];
+        for (format, engine) in [(Format::Pdf, "pdfium"), (Format::Image, "tesseract")] {
+            (parsed.format, parsed.engine) = (format, engine.to_owned());
+            let Ok(Shown::Picture { scale, marked }) = shown(&parsed, 1, marked, 306) else { panic!("no picture") };
+            assert_eq!((scale, marked), (0.5, vec![rect]));
+        }
+    }
 }

@@ -1,4 +1,6 @@
 //! PDF: our reading of what pdfium gives; `DOCMILL_PDFIUM` names the library, else pdf-extract reads.
+//!
+//! pdfium is not instrumented: coverage guides towards our own code, and its crashes end the run as ours do.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

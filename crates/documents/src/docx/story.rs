@@ -70,10 +70,17 @@ enum Open {
     Plain,
     Paragraph,
     ParagraphProperties,
-    Run { hidden_from: Option<usize> },
+    Run {
+        hidden_from: Option<usize>,
+        /// Where text in the colour of paper begins, as long as nothing says that it stands on a darker ground.
+        pale_from: Option<usize>,
+    },
     Text,
     Instruction,
-    Link { mark: usize, target: String },
+    Link {
+        mark: usize,
+        target: String,
+    },
     Table,
     Row,
     Cell,
@@ -85,6 +92,8 @@ struct Paragraph {
     style: Option<String>,
     outline: Option<u32>,
     numbering: Option<(Option<u32>, Option<u32>)>,
+    /// It has a ground of its own.
+    shaded: bool,
 }
 
 /// The reader of one story.
@@ -191,7 +200,7 @@ impl<'a> Story<'a> {
                 return Open::Paragraph;
             }
             "pPr" => return Open::ParagraphProperties,
-            "r" => return Open::Run { hidden_from: None },
+            "r" => return Open::Run { hidden_from: None, pale_from: None },
             "t" => return Open::Text,
             "instrText" => return Open::Instruction,
             "tbl" => {
@@ -223,7 +232,11 @@ impl<'a> Story<'a> {
     fn end(&mut self, open: Open) {
         match open {
             Open::Paragraph => self.end_paragraph(),
-            Open::Run { hidden_from: Some(mark) } => self.paragraph(|p| p.inline.hide(mark)),
+            Open::Run { hidden_from, pale_from } => {
+                if let Some(mark) = hidden_from.or(pale_from) {
+                    self.paragraph(|p| p.inline.hide(mark));
+                }
+            }
             Open::Link { mark, target } => self.paragraph(|p| p.inline.link(mark, &target)),
             Open::Cell => self.table(TableState::end_cell),
             Open::Table => self.end_table(),

@@ -23,6 +23,8 @@ pub(super) struct TableState {
     column: u32,
     rows_seen: u32,
     header: bool,
+    /// Its cells have grounds of their own.
+    pub shaded: bool,
     /// The open cell: its shape and its words so far.
     open: Option<(CellShape, Inline)>,
 }

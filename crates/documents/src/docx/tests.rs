@@ -94,3 +94,28 @@ fn hostile_packages_have_codes() {
     let big = " ".repeat(30_000_000);
     assert_eq!(code(&[("word/document.xml", &big)]), Err(Code::ExpansionLimit));
 }
+
+#[test]
+fn text_that_cannot_be_seen_is_hidden() {
+    let run = |properties: &str, words: &str| {
+        format!("<w:r><w:rPr>{properties}</w:rPr><w:t xml:space='preserve'>{words}</w:t></w:r>")
+    };
+    let (white, tiny) = ("<w:color w:val='FFFFFF'/>", "<w:sz w:val='2'/>");
+    let dark = "<w:shd w:val='clear' w:fill='1F3864'/>";
+    let content = [
+        "<w:p>".to_owned(),
+        run("", "seen "),
+        run(white, "white "),
+        run(tiny, "tiny "),
+        run(&format!("{white}<w:highlight w:val='black'/>"), "marked "),
+        run(&format!("{white}{dark}"), "shaded"),
+        "</w:p>".to_owned(),
+        format!("<w:p><w:pPr>{dark}</w:pPr>{}</w:p>", run(white, "banner")),
+        format!("<w:tbl><w:tr><w:tc><w:tcPr>{dark}</w:tcPr><w:p>{}</w:p></w:tc></w:tr></w:tbl>", run(white, "head")),
+        format!("<w:tbl><w:tr><w:tc><w:p>{}</w:p></w:tc></w:tr></w:tbl>", run(white, "cell")),
+    ];
+    let document = read(&[("word/document.xml", &body(&content.concat()))]);
+    let text = CanonicalText::from_canonical(document.text.clone());
+    let hidden: String = document.hidden.iter().filter_map(|&span| text.slice(span)).collect::<Vec<_>>().join(" ");
+    assert_eq!(hidden.split_whitespace().collect::<Vec<_>>(), ["white", "tiny", "cell"], "{}", document.text);
+}

@@ -6,7 +6,7 @@
 use super::dom::{Data, Dom};
 use super::draft::{Content, Draft};
 use super::root::{is_block, is_dropped};
-use super::table;
+use super::{style, table};
 use crate::inline::Inline;
 use docmill_model::document::BlockKind;
 
@@ -199,14 +199,7 @@ pub(super) fn visibility_hidden(dom: &Dom, at: usize) -> bool {
     if matches!(element.name(), "html" | "body") {
         return false;
     }
-    let styled = element.attr("style").is_some_and(|style| {
-        let style: String = style.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
-        style.contains("display:none")
-            || style.contains("visibility:hidden")
-            || style.contains("font-size:0;")
-            || style.ends_with("font-size:0")
-    });
-    styled
+    element.attr("style").is_some_and(style::hides)
         || element.attr("hidden").is_some()
         || element.attr("aria-hidden").is_some_and(|v| v.trim().eq_ignore_ascii_case("true"))
 }

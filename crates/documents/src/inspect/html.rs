@@ -1,32 +1,38 @@
 //! The report as one page of HTML, in which nothing is loaded from elsewhere.
 
-use super::outcome;
-use crate::parser::FailedParse;
+use super::{Inspection, outcome, role};
+use crate::parser::{FailedParse, Parsed};
 use crate::render::escape;
+use docmill_model::CanonicalText;
 use docmill_model::document::{Block, BlockKind, Page, ParsedDocument, Rect, Table};
-use docmill_model::{CanonicalText, Span};
 use std::fmt::Write;
 
 const STYLE: &str = "body{font:14px sans-serif;background:#eee;margin:1em}.page{position:relative;background:#fff;margin:0 0 1em;box-shadow:0 0 4px #999}\
 .page img{position:absolute;left:0;top:0;width:100%;height:100%}.b,.w{position:absolute;box-sizing:border-box}.b{border:1px solid #06c}.b i{position:absolute;right:100%;top:0;font:10px monospace;white-space:nowrap;background:#ffc}\
-.w{border-bottom:1px solid #0a04}.heading{border-color:#c00}.table{border-color:#080}.furniture{border-color:#aaa;background:#aaa3}.list_item{border-color:#a0a}\
+.w{border-bottom:1px solid #0a04}.w.hidden{background:#f005;border:1px dotted #c00}.heading{border-color:#c00}.table{border-color:#080}.furniture{border-color:#aaa;background:#aaa3}.list_item{border-color:#a0a}\
 .c{position:absolute;box-sizing:border-box;border:1px dashed #080;background:#0801}.c.h{background:#0803}td,th{border:1px solid #080;padding:.1em .4em}\
 .block{background:#fff;border-left:4px solid #06c;margin:.3em 0;padding:.2em .5em;white-space:pre-wrap}.hidden{background:#fdd}";
 
 /// One HTML page with the pages' pictures (PNG as base64 by page number, where there are any), blocks and words drawn
 /// over them, or the blocks one below the other for formats without pages. Nothing in it is loaded from elsewhere.
 #[must_use]
-pub fn inspection_html(document: &ParsedDocument, title: &str, pictures: &[(u32, String)]) -> String {
+pub fn inspection_html(parsed: &Parsed, title: &str, pictures: &[(u32, String)]) -> String {
+    let document = &parsed.document;
+    let report = Inspection::of_document(parsed);
     let text = CanonicalText::from_canonical(document.text.clone());
     let mut out = top(title);
     let language = document.language.as_deref().unwrap_or("unknown language");
     let _ = write!(
         out,
-        "<p>{} read by {}, {language}, {} blocks, {} words</p>",
+        "<p>{} read by {}, {language}, {} words, {} hidden spans</p><p>{}</p><p>{}</p><p>{} blocks: {}</p>",
         document.format.as_str(),
         escape(&document.engine),
-        document.blocks.len(),
-        document.words.len()
+        report.words,
+        report.hidden,
+        escape(&report.detection()),
+        report.timings(),
+        report.blocks,
+        report.blocks_by_role()
     );
     if document.pages.is_empty() || document.words.is_empty() {
         for block in &document.blocks {
@@ -50,11 +56,9 @@ pub fn failure_html(failed: &FailedParse, title: &str) -> String {
     if let (Some(limit), Some(measured)) = (failure.limit, failure.measured) {
         let _ = write!(out, "<p>limit {limit}, measured {measured}</p>");
     }
-    let declared = failed.observed.declared.as_deref().unwrap_or("nothing");
-    let detected = failed.observed.detected.as_ref().map_or("nothing", |detected| detected.media_type.as_str());
-    let _ = write!(out, "<p>declared: {}, detected: {}</p>", escape(declared), escape(detected));
-    let _ =
-        write!(out, "<p>{} ms, {} MiB</p><p>{}</p>", failed.millis, failed.peak_rss_bytes >> 20, failure.code.help());
+    let report = Inspection::of_failure(failed);
+    let (detection, timings) = (escape(&report.detection()), report.timings());
+    let _ = write!(out, "<p>{detection}</p><p>{timings}</p><p>{}</p>", failure.code.help());
     out
 }
 
@@ -121,8 +125,11 @@ fn draw(out: &mut String, document: &ParsedDocument, text: &CanonicalText, page:
         }
     }
     for word in document.words.iter().filter(|w| w.page == page.number) {
-        let label = escape(text.slice(Span::new(word.span.start, word.span.end)).unwrap_or_default());
-        let _ = write!(out, "<div class=w style=\"{}\" title=\"{label}\"></div>", place(word.rect));
+        let label = escape(text.slice(word.span).unwrap_or_default());
+        let hidden = document.hidden.partition_point(|span| span.end <= word.span.start);
+        let hidden = document.hidden.get(hidden).is_some_and(|span| span.overlaps(word.span));
+        let (class, note) = if hidden { ("w hidden", " (hidden)") } else { ("w", "") };
+        let _ = write!(out, "<div class=\"{class}\" style=\"{}\" title=\"{label}{note}\"></div>", place(word.rect));
     }
     out.push_str("</div>");
 }
@@ -148,30 +155,25 @@ fn place(rect: Rect) -> String {
     )
 }
 
-fn role(role: BlockKind) -> &'static str {
-    match role {
-        BlockKind::Heading { .. } => "heading",
-        BlockKind::Paragraph => "paragraph",
-        BlockKind::ListItem => "list_item",
-        BlockKind::Table { .. } => "table",
-        BlockKind::Caption => "caption",
-        BlockKind::Code => "code",
-        BlockKind::Furniture => "furniture",
-        BlockKind::Footnote => "footnote",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{failure_html, inspection_html};
-    use crate::{Detected, FailedParse, Observed, ParseOptions, parse_in_process};
+    use crate::{Detected, FailedParse, Observed, ParseOptions, Parsed, Steps, parse_in_process};
     use docmill_model::{Code, Failure};
 
     #[test]
     fn cells_are_drawn_and_escaped() {
         let html = b"<!doctype html><p>Stock</p><table><tr><th>Part<th>Held</tr><tr><td>a &lt;b&gt;<td>3</tr></table>";
         let document = parse_in_process(html, &ParseOptions::default()).expect("parses");
-        let page = inspection_html(&document, "<stock>", &[]);
+        let detected = Detected { media_type: "text/html".to_owned(), format: None };
+        let steps = Steps { read_millis: 4, ..Steps::default() };
+        let observed = Observed { declared: None, detected: Some(detected), steps };
+        let parsed = Parsed { document, millis: 5, peak_rss_bytes: 3 << 20, observed };
+        let page = inspection_html(&parsed, "<stock>", &[]);
+        assert!(
+            page.contains("declared: nothing, detected: text/html") && page.contains("5 ms (0 starting, 4 reading")
+        );
+        assert!(page.contains("2 blocks: 1 paragraph, 1 table"), "{page}");
         assert!(page.contains("<h1>&lt;stock&gt;</h1>"));
         assert!(page.contains("<td rowspan=1 colspan=1 title=\"1, 0\">a &lt;b&gt;</td>"), "{page}");
         assert_eq!(page.matches("<th ").count(), 2);

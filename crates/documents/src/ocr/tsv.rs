@@ -3,7 +3,7 @@
 //! The table comes from a process that read untrusted pixels: every number is checked and no row is believed more
 //! than its columns say.
 
-use crate::paged::{LINE, PARAGRAPH, PageDraft, WordDraft};
+use crate::paged::{GLUED, LINE, PARAGRAPH, PageDraft, WordDraft};
 use docmill_model::document::{PageOutcome, Rect};
 
 /// Confidence below which a word is noise rather than text.
@@ -55,6 +55,9 @@ pub(super) fn read(table: &str, scale: f32, margin: (f32, f32)) -> Recognised {
         let [x, y, w, h] = numbers;
         let rect = Rect { x0: x, y0: y, x1: x + w, y1: y + h };
         let size = if height > 0.0 { height.min(h * 2.0) } else { h };
+        if flags == LINE && text.starts_with(char::is_lowercase) && page.drop_hyphen() {
+            flags |= GLUED;
+        }
         for piece in text.split_whitespace() {
             let start = page.buffer.len() as u32;
             page.buffer.extend(piece.chars().filter(|c| !c.is_control()));
@@ -97,6 +100,21 @@ impl Recognised {
         }
     }
 
+    /// Takes the hyphen from the last word, where it has one behind a letter; the word then goes on in the next line, as
+    /// in a text layer.
+    fn drop_hyphen(&mut self) -> bool {
+        let Some(word) = self.words.last_mut().filter(|word| word.end as usize == self.buffer.len()) else {
+            return false;
+        };
+        let text = &self.buffer[word.start as usize..];
+        let broken = text.strip_suffix('-').is_some_and(|stem| stem.ends_with(char::is_alphabetic));
+        if broken {
+            self.buffer.pop();
+            word.end -= 1;
+        }
+        broken
+    }
+
     /// Trusted words, to compare readings of one page.
     pub fn weight(&self) -> f32 {
         self.confidence * self.words.len() as f32
@@ -121,7 +139,7 @@ impl Recognised {
 #[cfg(test)]
 mod tests {
     use super::read;
-    use crate::paged::{LINE, PARAGRAPH};
+    use crate::paged::{GLUED, LINE, PARAGRAPH};
 
     const TABLE: &str = concat!(
         "level\tpage_num\tblock_num\tpar_num\tline_num\tword_num\tleft\ttop\twidth\theight\tconf\ttext\n",
@@ -132,6 +150,24 @@ mod tests {
         "5\t1\t1\t2\t1\t2\tx\t90\t80\t30\t80\tNew\n",
         "broken row\n"
     );
+
+    #[test]
+    fn words_broken_at_line_ends_are_joined() {
+        let row =
+            |line: u32, number: u32, text: &str| format!("5\t1\t1\t1\t{line}\t{number}\t10\t20\t80\t30\t90\t{text}\n");
+        let table = [
+            "head\n".to_owned(),
+            row(1, 1, "con-"),
+            row(2, 1, "fidence"),
+            row(2, 2, "5-"),
+            row(3, 1, "a-"),
+            row(4, 1, "B"),
+        ];
+        let page = read(&table.concat(), 1.0, (0.0, 0.0));
+        let words: Vec<(&str, bool)> =
+            (page.words.iter()).map(|w| (&page.buffer[w.start as usize..w.end as usize], w.is(GLUED))).collect();
+        assert_eq!(words, [("con", false), ("fidence", true), ("5-", false), ("a-", false), ("B", false)]);
+    }
 
     #[test]
     fn rows_become_words_in_page_units() {

@@ -283,3 +283,86 @@ fn is_ideograph(c: Option<char>) -> bool {
         ('\u{2e80}'..='\u{9fff}').contains(&c) || ('\u{f900}'..='\u{ffef}').contains(&c) || c >= '\u{20000}'
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Metadata, assemble};
+    use crate::paged::{BOLD, FIXED, GLUED, HIDDEN, LINE, PARAGRAPH, PageDraft, WordDraft};
+    use docmill_model::document::{Format, PageOutcome, Rect};
+    use docmill_model::{CanonicalText, text::canonical_string};
+    use proptest::prelude::*;
+
+    /// Words that normalisation changes, joins to what stands before, or that make tables, lists and captions.
+    const WORDS: [&str; 16] = [
+        "word",
+        "caf\u{65}\u{301}",
+        "\u{301}lone",
+        "\u{212b}",
+        "\u{1112}\u{1161}\u{11ab}",
+        "\u{11a8}",
+        "12",
+        "3,400",
+        "\u{2022}",
+        "1.",
+        "Figure",
+        "\u{6f22}",
+        "e",
+        "\u{1f469}\u{200d}\u{1f680}",
+        "\u{e0041}",
+        "end.",
+    ];
+
+    /// One word: which, its column and row, its flags and whether it stands in its column or beside it.
+    type Placed = (usize, u8, u8, u8, bool);
+
+    fn page(number: u32, placed: &[Placed]) -> PageDraft {
+        let mut page = PageDraft::empty(number, 600.0, 800.0, 0, PageOutcome::Text);
+        for (index, &(word, column, row, flags, aside)) in placed.iter().enumerate() {
+            let start = page.buffer.len() as u32;
+            page.buffer.push_str(WORDS[word]);
+            let end = page.buffer.len() as u32;
+            // The last digits tell the words apart when they come back.
+            let x = 40.0 + 130.0 * f32::from(column) + if aside { 37.0 } else { 0.0 } + index as f32 / 64.0;
+            let y = 30.0 + 14.0 * f32::from(row);
+            let rect = Rect { x0: x, y0: y, x1: x + 30.0, y1: y + 10.0 };
+            let flags = flags & (HIDDEN | GLUED | BOLD | LINE | PARAGRAPH | FIXED);
+            page.words.push(WordDraft { start, end, rect, size: 10.0, confidence: 1.0, flags });
+        }
+        page
+    }
+
+    proptest! {
+        #[test]
+        fn every_word_is_the_slice_of_its_span(
+            pages in prop::collection::vec(
+                prop::collection::vec((0..WORDS.len(), 0u8..4, 0u8..54, any::<u8>(), any::<bool>()), 0..60),
+                1..4,
+            ),
+            sorted in any::<bool>(),
+        ) {
+            let drafts: Vec<PageDraft> = (pages.into_iter().enumerate())
+                .map(|(at, mut placed)| {
+                    if sorted {
+                        placed.sort_by_key(|&(_, column, row, ..)| (row, column));
+                    }
+                    page(at as u32 + 1, &placed)
+                })
+                .collect();
+            let Ok(document) = assemble(drafts.clone(), Format::Pdf, "pdfium", Metadata::new()) else {
+                prop_assert!(drafts.iter().all(|draft| draft.words.is_empty()));
+                return Ok(());
+            };
+            prop_assert_eq!(document.violations(), Vec::<String>::new());
+            prop_assert_eq!(document.words.len(), drafts.iter().map(|draft| draft.words.len()).sum::<usize>());
+            let text = CanonicalText::from_canonical(document.text.clone());
+            for word in &document.words {
+                let draft = &drafts[word.page as usize - 1];
+                let origin = draft.words.iter().find(|w| w.rect == word.rect).expect("a word of the draft");
+                let expected = canonical_string(draft.text(origin));
+                prop_assert_eq!(text.slice(word.span), Some(expected.as_str()));
+                let hidden = document.hidden.iter().any(|span| span.contains(word.span));
+                prop_assert!(hidden || !origin.is(HIDDEN));
+            }
+        }
+    }
+}

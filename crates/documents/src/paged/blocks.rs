@@ -2,6 +2,7 @@
 //!
 //! Decided by distance, size of type and the beginnings of lines; the words themselves are not interpreted.
 
+use super::footnotes;
 use super::tables::{self, Grid};
 use super::{Line, PageDraft};
 use docmill_model::document::{BlockKind, Rect};
@@ -56,6 +57,7 @@ pub(super) fn cut(page: &PageDraft, lines: &[Line], body: f32, sizes: &[f32]) ->
         blocks.push(BlockDraft { role, start, end, grid: None });
         start = end;
     }
+    footnotes::mark(page, lines, body, &mut blocks);
     blocks
 }
 

@@ -14,6 +14,7 @@ const LENGTH: usize = 200;
 pub(super) fn mark(pages: &mut [(PageDraft, Vec<Line>)]) {
     let total = pages.iter().filter(|(_, lines)| !lines.is_empty()).count();
     if total < 2 {
+        pages.iter_mut().for_each(|(page, lines)| mark_page_number(page, lines));
         return;
     }
     let mut seen: HashMap<(bool, i32, String), u32> = HashMap::new();
@@ -30,6 +31,15 @@ pub(super) fn mark(pages: &mut [(PageDraft, Vec<Line>)]) {
                 (slot - 1..=slot + 1).map(|s| seen.get(&(top, s, key.clone())).copied().unwrap_or(0)).sum();
             lines[line].furniture = times >= needed || is_page_number(&key);
         }
+    }
+}
+
+/// Marks the page numbers of a page that has no others to be compared with, unless it holds nothing else.
+fn mark_page_number(page: &PageDraft, lines: &mut [Line]) {
+    let numbers: Vec<usize> =
+        candidates(page, lines).into_iter().filter(|(.., key)| is_page_number(key)).map(|(line, ..)| line).collect();
+    if numbers.len() < lines.len() {
+        numbers.into_iter().for_each(|line| lines[line].furniture = true);
     }
 }
 
@@ -74,7 +84,33 @@ fn is_page_number(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_page_number, key};
+    use super::{is_page_number, key, mark};
+    use crate::paged::{LINE, PageDraft, WordDraft, lines};
+    use docmill_model::document::{PageOutcome, Rect};
+
+    #[test]
+    fn the_number_of_a_single_page_is_no_content() {
+        let page = |words: &[(&str, f32)]| {
+            let mut page = PageDraft::empty(1, 600.0, 800.0, 0, PageOutcome::Text);
+            for &(text, y) in words {
+                let start = page.buffer.len() as u32;
+                page.buffer.push_str(text);
+                let rect = Rect { x0: 300.0, y0: y, x1: 320.0, y1: y + 10.0 };
+                let end = page.buffer.len() as u32;
+                page.words.push(WordDraft { start, end, rect, size: 10.0, confidence: 1.0, flags: LINE });
+            }
+            page
+        };
+        for (words, furniture) in [
+            (vec![("Words", 50.0), ("42", 400.0), ("7", 780.0)], vec![false, false, true]),
+            (vec![("7", 780.0)], vec![false]),
+        ] {
+            let page = page(&words);
+            let mut pages = [(page.clone(), lines(&page))];
+            mark(&mut pages);
+            assert_eq!(pages[0].1.iter().map(|l| l.furniture).collect::<Vec<_>>(), furniture);
+        }
+    }
 
     #[test]
     fn page_numbers_are_recognised() {

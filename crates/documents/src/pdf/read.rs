@@ -2,6 +2,7 @@
 
 use super::{Engine, forms, hidden, words};
 use crate::frames::Render;
+use crate::ocr::Layer;
 use crate::options::{OcrMode, ParseOptions};
 use crate::paged::PageDraft;
 use docmill_model::document::{PageOutcome, Rect};
@@ -59,8 +60,8 @@ impl Placement {
     }
 }
 
-/// Reads one page; the flag tells that its text must be recognised from its image.
-pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions) -> (PageDraft, bool) {
+/// Reads one page, and says whether its text must be recognised from its image.
+pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions) -> (PageDraft, Layer) {
     let rotation = match page.rotation() {
         Ok(PdfPageRenderRotation::Degrees90) => 90,
         Ok(PdfPageRenderRotation::Degrees180) => 180,
@@ -73,7 +74,7 @@ pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions) -> (Page
         draft.outcome = PageOutcome::Failed {
             failure: Failure::new(Code::PdfMalformed, format!("the text of page {number} cannot be read")),
         };
-        return (draft, false);
+        return (draft, Layer::Whole);
     };
     let layer = words::read(&text, &placement, &mut draft);
     let image_share =
@@ -93,13 +94,13 @@ pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions) -> (Page
     if draft.words.is_empty() && !anything {
         draft.outcome = PageOutcome::Blank;
     }
-    let needs_ocr = options.ocr == OcrMode::Force || missing || layer.broken_share() > BROKEN;
-    if needs_ocr && options.ocr == OcrMode::Off && draft.words.is_empty() && anything {
+    let poor = missing || layer.broken_share() > BROKEN;
+    if poor && options.ocr == OcrMode::Off {
         draft.outcome = PageOutcome::Failed {
-            failure: Failure::new(Code::OcrUnavailable, "the page has no text layer, and OCR is off"),
+            failure: Failure::new(Code::OcrUnavailable, "the page's text layer is missing or broken, and OCR is off"),
         };
     }
-    (draft, needs_ocr)
+    (draft, if poor { Layer::Poor } else { Layer::Whole })
 }
 
 /// The share of the page that its largest image covers; `None` when nothing is drawn on the page.

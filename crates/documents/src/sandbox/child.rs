@@ -93,7 +93,7 @@ fn work(pipes: &mut Pipes, engine: Option<&pdf::Engine>) -> Result<(), Failure> 
         }
         Task::Expansion => pipes.result(&pdf::measure(&bytes, limits.expanded_bytes)),
         Task::Probe => pipes.result(&probe::attempts()),
-        Task::Misbehave(how) => misbehave::misbehave(how, &mut |bytes| pipes.chunk(bytes)),
+        Task::Misbehave(how) => misbehave::misbehave(how, &mut |kind, bytes| pipes.frame(kind, bytes)),
     });
     catch_unwind(run).unwrap_or_else(|_| Err(Failure::new(Code::ParserCrashed, "the parser panicked")))
 }
@@ -114,14 +114,15 @@ fn closed(_: std::io::Error) -> Failure {
 impl Pipes {
     fn json(&mut self, kind: Kind, value: &impl serde::Serialize) -> Result<(), Failure> {
         let json = serde_json::to_vec(value).map_err(|_| Failure::new(Code::Internal, "a frame cannot be written"))?;
-        frames::write(&mut self.output, kind, &[&json]).map_err(closed)
+        self.frame(kind, &json)
+    }
+
+    fn frame(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
+        frames::write(&mut self.output, kind, &[payload]).map_err(closed)
     }
 
     fn chunk(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        bytes
-            .chunks(frames::CHUNK)
-            .try_for_each(|piece| frames::write(&mut self.output, Kind::Chunk, &[piece]))
-            .map_err(closed)
+        bytes.chunks(frames::CHUNK).try_for_each(|piece| self.frame(Kind::Chunk, piece))
     }
 
     /// Writes a value as JSON in chunks, without holding all of it.

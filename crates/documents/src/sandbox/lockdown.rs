@@ -196,3 +196,35 @@ fn install(
     let program: BpfProgram = filter.try_into().map_err(|_| failed())?;
     apply_filter(&program).map_err(|_| unavailable("the kernel refuses the system call filter"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{COMPUTE, START};
+
+    /// Everything that no filter names is denied, also what no library lets the probe try.
+    #[test]
+    fn no_filter_lets_through_what_leads_out() {
+        for call in [
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_keyctl,
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_bpf,
+            libc::SYS_io_uring_setup,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_mount,
+            libc::SYS_socket,
+            libc::SYS_connect,
+            libc::SYS_kill,
+            libc::SYS_clone,
+            libc::SYS_clone3,
+            libc::SYS_execveat,
+        ] {
+            assert!(!COMPUTE.contains(&call) && !START.contains(&call), "system call {call} is allowed");
+        }
+        assert!(!COMPUTE.contains(&libc::SYS_execve) && !COMPUTE.contains(&libc::SYS_openat));
+    }
+}

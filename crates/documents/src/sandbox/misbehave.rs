@@ -1,17 +1,27 @@
 //! A parser that has gone wrong, in the ways that the parent must survive; only tests and `docmill doctor` ask for it.
 
+use crate::frames::{self, Kind, OcrRequest, Reading};
 use docmill_model::{Code, Failure};
+
+/// Sends a frame to the parent.
+type Write<'a> = dyn FnMut(Kind, &[u8]) -> Result<(), Failure> + 'a;
 
 /// Misbehaves in the named way.
 ///
 /// # Errors
 /// `FIELD_INVALID` for an unknown way; otherwise the process does not come back, or `write` fails.
-pub(super) fn misbehave(how: &str, write: &mut dyn FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn misbehave(how: &str, write: &mut Write) -> Result<(), Failure> {
     match how {
         "spin" => spin(),
-        "sleep" => loop {
-            std::thread::sleep(std::time::Duration::from_secs(3_600));
-        },
+        "sleep" => sleep(),
+        "close" => {
+            let _ = nix::unistd::close(1);
+            sleep()
+        }
+        "garble" => {
+            write(Kind::Failed, b"{")?;
+            sleep()
+        }
         "abort" => std::process::abort(),
         "overflow" => overflow(1),
         "panic" => std::panic::resume_unwind(Box::new(())),
@@ -23,9 +33,21 @@ pub(super) fn misbehave(how: &str, write: &mut dyn FnMut(&[u8]) -> Result<(), Fa
             }
         }
         "flood" => loop {
-            write(&[b' '; 64 << 10])?;
+            write(Kind::Chunk, &[b' '; 64 << 10])?;
+        },
+        "images" => loop {
+            let (reading, languages) = (Reading::Page, "eng".to_owned());
+            let request = OcrRequest { id: 1, width: 1, height: 1, dpi: 100, reading, languages };
+            let header = frames::message(&request).map_err(|_| Failure::new(Code::Internal, "no frame"))?;
+            write(Kind::Ocr, &[header, vec![0]].concat())?;
         },
         _ => Err(Failure::new(Code::FieldInvalid, "no such misbehaviour")),
+    }
+}
+
+fn sleep() -> ! {
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(3_600));
     }
 }
 

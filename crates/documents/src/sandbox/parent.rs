@@ -17,6 +17,12 @@ use tokio::task::JoinSet;
 
 /// Bytes of the child's complaints that are kept, to recognise an allocation failure.
 const COMPLAINT: u64 = 4_096;
+/// How long a child that has stopped talking may take to end by itself, so that its ending tells why.
+const ENDING: Duration = Duration::from_secs(1);
+/// Images that are recognised for one child at the same time; a sound one hands over fewer.
+const RECOGNITIONS: usize = 4;
+/// Images that a sound child hands over for one page at most: as it lies, for its orientation, turned, for single words.
+const RECOGNITIONS_PER_PAGE: u64 = 4;
 
 /// A locked child, waiting for its request.
 pub(crate) struct Running {
@@ -132,14 +138,19 @@ pub(crate) async fn run(
     let mut watch = Watch::begun(status::of(running.pid));
     let outcome = converse(&mut running, request, bytes, recogniser, &mut watch).await;
     let ended = matches!(outcome, Ok(Conversation::Broken));
+    let status = if ended { tokio::time::timeout(ENDING, running.child.wait()).await.ok() } else { None };
+    if status.is_none() {
+        // Done, too slow, or silent without ending: what its processor time or signal would tell is not its own doing.
+        kill_group(running.child.id());
+        let _ = running.child.wait().await;
+    }
     let complaint = if ended { complaint(&mut running).await } else { String::new() };
-    kill_group(if ended { None } else { running.child.id() });
-    let status = running.child.wait().await;
+    let status = status.and_then(Result::ok);
     let (failure, peak_rss_bytes) = match outcome {
         Ok(Conversation::Done(finished)) => return Ok(Finished { sight: watch.sight(), ..finished }),
         Ok(Conversation::Failed(failed)) => (failed.failure, failed.peak_rss_bytes),
         Ok(Conversation::Broken) => {
-            let failure = autopsy(status.ok(), &complaint, &watch, &running.lockdown, limits);
+            let failure = autopsy(status, &complaint, &watch, &running.lockdown, limits);
             (failure, watch.memory.peak_rss_bytes)
         }
         Err(failure) => (failure, watch.memory.peak_rss_bytes),
@@ -168,7 +179,7 @@ async fn converse(
     let stdin = running.stdin.take();
     let (replies, queue) = mpsc::unbounded_channel::<Vec<u8>>();
     let write = feed(stdin, header, bytes, queue);
-    let mut recognitions: JoinSet<OcrReply> = JoinSet::new();
+    let (mut recognitions, mut recognised): (JoinSet<OcrReply>, u64) = (JoinSet::new(), 0);
     let mut ticks = tokio::time::interval(TICK);
     let mut output: Vec<u8> = Vec::new();
     let frame_limit = limits.output_bytes.max(limits.pixels.saturating_mul(2)) + (1 << 20);
@@ -180,6 +191,8 @@ async fn converse(
                 read = &mut frame => {
                     let Some((kind, payload)) = read? else { return Ok(Conversation::Broken) };
                     if kind == Kind::Ocr {
+                        recognised += 1;
+                        check_recognitions(recognitions.len() + 1, recognised, &limits)?;
                         recognise(&mut recognitions, payload, recogniser.clone(), &limits, watch)?;
                     } else if kind == Kind::Page {
                         watch.begin(&payload);
@@ -252,6 +265,19 @@ fn take(kind: Kind, payload: &[u8], output: &mut Vec<u8>, limit: u64) -> Result<
     }
 }
 
+/// Refuses images that no sound child hands over: too many at once, or in all.
+fn check_recognitions(at_once: usize, in_all: u64, limits: &Limits) -> Result<(), Failure> {
+    let most = limits.ocr_pages.saturating_mul(RECOGNITIONS_PER_PAGE);
+    let message = "the parser asked for more recognitions than it may";
+    if at_once > RECOGNITIONS {
+        return Err(Failure::limit(Code::ParserCrashed, message, RECOGNITIONS as u64, at_once as u64));
+    }
+    if in_all > most {
+        return Err(Failure::limit(Code::ParserCrashed, message, most, in_all));
+    }
+    Ok(())
+}
+
 /// Starts one recognition.
 fn recognise(
     tasks: &mut JoinSet<OcrReply>,
@@ -286,4 +312,19 @@ async fn complaint(running: &mut Running) -> String {
     let mut bytes = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(1), stderr.take(COMPLAINT).read_to_end(&mut bytes)).await;
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_recognitions;
+    use crate::limits::Limits;
+
+    #[test]
+    fn recognitions_are_bounded_at_once_and_in_all() {
+        let limits = Limits { ocr_pages: 2, ..Limits::default() };
+        assert!(check_recognitions(4, 8, &limits).is_ok());
+        let found = |at_once, in_all| check_recognitions(at_once, in_all, &limits).map_err(|f| (f.limit, f.measured));
+        assert_eq!(found(5, 5), Err((Some(4), Some(5))));
+        assert_eq!(found(1, 9), Err((Some(8), Some(9))));
+    }
 }

@@ -173,9 +173,12 @@ async fn archives_that_are_locked_crowded_or_lie() {
     };
     let crowded = failure("a.docx", with("word/more.xml"), |limits| limits.entries = 2).await;
     assert_eq!((crowded.code, crowded.limit, crowded.measured), (Code::EntryLimit, Some(2), Some(3)));
-    for name in ["../outside.xml", "/etc/passwd", "word\\..\\x.xml"] {
+    let outside = format!("docmill-outside-{}.xml", std::process::id());
+    let (above, absolute) = (format!("../{outside}"), format!("/tmp/{outside}"));
+    for name in [above.as_str(), &absolute, "/etc/passwd", "word\\..\\x.xml"] {
         assert_eq!(code("a.docx", with(name)).await, Err(Code::ArchiveUnsafePath), "{name}");
     }
+    assert!(![outside, above, absolute].iter().any(|path| std::path::Path::new(path).exists()), "written outside");
 
     let large = docx(&format!("<w:p/>{}", " ".repeat(3 << 20)));
     let declared = failure("a.docx", large.clone(), |limits| limits.expanded_bytes = 1 << 20).await;
@@ -231,4 +234,24 @@ async fn xml_that_is_damaged_or_excessive() {
     }
     let dtd = "<!DOCTYPE x [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;&a;&a;'>]><w:p>&b;</w:p>";
     assert_eq!(code("a.docx", docx(dtd)).await, Err(Code::XmlDtdForbidden));
+}
+
+#[tokio::test]
+async fn nothing_that_a_file_names_is_fetched() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    server.set_nonblocking(true).expect("does not wait");
+    let address = format!("http://{}/x", server.local_addr().expect("bound"));
+    let entity = docx(&format!("<!DOCTYPE x [<!ENTITY a SYSTEM '{address}'>]><w:p>&a;</w:p>"));
+    assert_eq!(code("a.docx", entity).await, Err(Code::XmlDtdForbidden));
+    let html = format!(
+        "<link rel=stylesheet href={address}><script src={address}></script><img src={address}><iframe src={address}></iframe><p>Seen"
+    );
+    assert_eq!(code("a.html", html.into_bytes()).await, Ok("Seen".to_owned()));
+    assert_eq!(code("a.md", format!("![Seen]({address})").into_bytes()).await, Ok("Seen".to_owned()));
+    let good = page("", "BT /F1 12 Tf 72 700 Td (Seen) Tj ET", &[]);
+    let action = format!("/Catalog/OpenAction<</S/URI/URI({address})>>");
+    let pdf = String::from_utf8_lossy(&good).replace("/Catalog", &action);
+    assert_eq!(code("a.pdf", pdf.into_bytes()).await, Ok("Seen".to_owned()));
+    let asked = server.accept().map(|(_, from)| from);
+    assert_eq!(asked.map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock));
 }

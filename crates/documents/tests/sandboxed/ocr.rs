@@ -123,6 +123,9 @@ async fn languages_that_are_not_installed_are_left_out() {
         let options = ParseOptions { ocr_languages, ..ParseOptions::default() };
         let document = read(&parser, pgm(&notice()), "a.pgm", &options).await.expect("reads");
         assert!(document.text.contains("Fishing boats"), "{:?}", options.ocr_languages);
+        let noted = |key: &str| document.metadata.get(key).map(String::as_str);
+        let missing = options.ocr_languages.first().map(|_| "xyz");
+        assert_eq!((noted("ocr_languages"), noted("ocr_languages_missing")), (Some("eng"), missing));
     }
 }
 
@@ -135,6 +138,21 @@ async fn without_recognition_a_picture_has_a_code() {
     let absent = parser_with(None);
     let found = read(&absent, pgm(&notice()), "a.pgm", &ParseOptions::default()).await;
     assert_eq!(found.err(), Some(Code::OcrUnavailable));
+}
+
+#[tokio::test]
+async fn a_few_words_over_a_scan_are_not_its_text() {
+    let picture = stream("/Type/XObject/Subtype/Image/Width 1/Height 1/ColorSpace/DeviceGray/BitsPerComponent 8", "0");
+    let content = "q 612 0 0 792 0 0 cm /X Do Q BT /F1 12 Tf 72 30 Td (Scanned by Copier) Tj ET";
+    let bytes =
+        page("/XObject<</X 6 0 R>>/Font<</F1<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>", content, &[picture]);
+    let off = ParseOptions { ocr: OcrMode::Off, ..ParseOptions::default() };
+    for (parser, options) in [(parser(), off), (parser_with(None), ParseOptions::default())] {
+        let document = read(&parser, bytes.clone(), "a.pdf", &options).await.expect("the words of its layer");
+        assert_eq!(document.text, "Scanned by Copier");
+        let PageOutcome::Failed { failure } = &document.pages[0].outcome else { panic!("{:?}", document.pages[0]) };
+        assert_eq!(failure.code, Code::OcrUnavailable);
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,17 @@ use super::{Open, Paragraph, Story};
 /// Font size in half points below which no reader sees text (2 pt).
 const TINY_HALF_POINTS: u32 = 4;
 
+/// Shade from which on a colour is that of paper.
+const PALE: u8 = 236;
+/// Styles of tables without colours.
+const PLAIN_TABLES: [&str; 3] = ["TableGrid", "TableNormal", "TableGridLight"];
+
+/// True for `FFFFFF` and what looks like it.
+fn is_pale(colour: Option<&str>) -> bool {
+    let Some(hex) = colour.filter(|hex| hex.len() == 6 && hex.is_ascii()) else { return false };
+    (0..3).all(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).is_ok_and(|shade| shade >= PALE))
+}
+
 impl Story<'_> {
     /// Elements that change something and hold no text of their own.
     pub(super) fn property_or_sign(&mut self, name: &str, tag: &Tag) {
@@ -20,6 +31,14 @@ impl Story<'_> {
             "vanish" | "specVanish" if tag.is_on() => self.hide_run(),
             "rStyle" if tag.attr("val").is_some_and(|style| self.resources.styles.is_hidden(&style)) => self.hide_run(),
             "sz" if tag.number().is_some_and(|half_points| half_points < TINY_HALF_POINTS) => self.hide_run(),
+            "color" if is_pale(tag.attr("val").as_deref()) => self.pale_run(),
+            "highlight" if tag.attr("val").is_some_and(|colour| colour != "none" && colour != "white") => self.shade(),
+            "shd" if !is_pale(tag.attr("fill").as_deref().filter(|fill| *fill != "auto").or(Some("FFFFFF"))) => {
+                self.shade()
+            }
+            "tblStyle" if tag.attr("val").is_some_and(|style| !PLAIN_TABLES.contains(&style.as_str())) => {
+                self.table(|table| table.shaded = true)
+            }
             "pStyle" => self.paragraph(|p| p.style = tag.attr("val")),
             "outlineLvl" => self.paragraph(|p| p.outline = tag.number()),
             "numPr" => self.paragraph(|p| p.numbering = Some((None, None))),
@@ -66,9 +85,29 @@ impl Story<'_> {
         let mark = self.paragraphs.last().map(|p| p.inline.mark());
         // The innermost element is the run's property list; a paragraph mark's properties hide no text.
         if !self.inside_properties()
-            && let Some(Open::Run { hidden_from }) = self.open.iter_mut().rev().find(|o| !matches!(o, Open::Plain))
+            && let Some(Open::Run { hidden_from, .. }) = self.open.iter_mut().rev().find(|o| !matches!(o, Open::Plain))
         {
             *hidden_from = mark;
+        }
+    }
+
+    /// The run is written in the colour of paper. In a text box or a table with colours of its own that tells nothing.
+    fn pale_run(&mut self) {
+        let coloured = self.paragraphs.len() != 1 || self.tables.iter().any(|table| table.shaded);
+        let mark = self.paragraphs.last().filter(|p| !coloured && !p.shaded).map(|p| p.inline.mark());
+        if !self.inside_properties()
+            && let Some(Open::Run { pale_from, .. }) = self.open.iter_mut().rev().find(|o| !matches!(o, Open::Plain))
+        {
+            *pale_from = mark;
+        }
+    }
+
+    /// The innermost run, paragraph or table has a ground that is not the paper's.
+    fn shade(&mut self) {
+        match self.open.iter_mut().rev().find(|o| !matches!(o, Open::Plain)) {
+            Some(Open::Run { pale_from, .. }) => *pale_from = None,
+            Some(Open::ParagraphProperties) => self.paragraph(|p| p.shaded = true),
+            _ => self.table(|table| table.shaded = true),
         }
     }
 
