@@ -115,6 +115,7 @@ impl From<Receipt> for DeletionView {
 
 /// Paging of the receipts.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct DeletionQuery {
     /// Page size, 1 to 200; 50 when absent.

@@ -17,6 +17,7 @@ const MAX_DAYS: i64 = 366;
 
 /// The range of the report.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct UsageQuery {
     /// From this RFC 3339 instant; 30 days before `until` when absent.

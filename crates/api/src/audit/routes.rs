@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 /// Paging of the audit log.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
     /// Page size, 1 to 200; 50 when absent.

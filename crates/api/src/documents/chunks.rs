@@ -14,6 +14,7 @@ use docmill_model::{ChunkId, Code, Failure, GenerationId};
 
 /// Paging of chunks.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkQuery {
     /// Page size, 1 to 200; 50 when absent.

@@ -15,6 +15,7 @@ const STATES: [&str; 7] = ["uploading", "processing", "done", "partial", "failed
 
 /// Filters and paging of the document list.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListDocuments {
     /// Only this collection.

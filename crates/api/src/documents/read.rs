@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 /// Paging of a feed.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct FeedPage {
     /// Page size, 1 to 200; 50 when absent.

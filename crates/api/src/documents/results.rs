@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 /// Which version to read.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct VersionQuery {
     /// Number of the version, from 1; the one that answers questions when absent, else the newest.

@@ -16,6 +16,7 @@ pub const MAX_TEXT_CHARS: u32 = 500_000;
 
 /// Which part of the text.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct TextQuery {
     /// Number of the version, from 1; the one that answers questions when absent, else the newest.

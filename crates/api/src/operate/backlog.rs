@@ -12,6 +12,7 @@ use docmill_runtime::backlog::{StageBacklog, backlog};
 
 /// Whose backlog.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct BacklogQuery {
     /// True for all tenants; needs a key of the operator tenant.

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 
 /// Which dead jobs.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct DeadQuery {
     /// Only this stage.

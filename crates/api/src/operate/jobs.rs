@@ -17,6 +17,7 @@ const COLUMNS: &str =
 
 /// Filter and paging of jobs.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct JobQuery {
     /// Only this state.

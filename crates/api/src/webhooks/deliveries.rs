@@ -17,6 +17,7 @@ const STATES: [&str; 3] = ["ready", "done", "dead"];
 
 /// Filter and paging of deliveries.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryQuery {
     /// Only this state: `ready`, `done` or `dead`.

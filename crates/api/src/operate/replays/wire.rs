@@ -232,6 +232,7 @@ pub struct SetReplay {
 
 /// Whose replays.
 #[derive(Clone, Copy, Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Whose {
     /// Another tenant's; needs a key of the operator tenant.
