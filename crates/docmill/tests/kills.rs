@@ -58,7 +58,7 @@ fn wait_healthy(whole: &Whole) {
     loop {
         let examined = whole.run(&["doctor", "--json"]);
         let report: serde_json::Value = serde_json::from_slice(&examined.stdout).unwrap_or_default();
-        if report["healthy"] == true {
+        if report["healthy"] == true && report["invariants"].as_array().is_some_and(|all| !all.is_empty()) {
             return;
         }
         assert!(started.elapsed() < Duration::from_secs(60), "{report}\n{}", whole.logs());
