@@ -1,5 +1,5 @@
 //! Which sentences answer a question: features of every sentence, one weighted sum, redundancy control, and the
-//! decision that nothing answers it. Pure; the weights were chosen by measurement (see tests/answers.rs).
+//! decision that nothing answers it. Pure; what the weights come to is in deploy/bench/answers/README.md.
 
 use super::hints::{self, AnswerKind};
 use super::sentences::{self, Sentence};
