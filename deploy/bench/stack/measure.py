@@ -107,6 +107,8 @@ def main():
     files = sorted(path for path in options.folder.rglob("*") if path.is_file() and 0 < path.stat().st_size <= options.largest)
     files = random.Random(7).sample(files, min(options.files, len(files)))
     home = options.home or pathlib.Path(tempfile.mkdtemp(prefix="docmill-measure-"))
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o755)  # started by root, the services run as another user
     stack = Stack(pathlib.Path(__file__).resolve().parents[3] / "target/release/docmill", home)
     stack.run("down")
     shutil.rmtree(home / "data", ignore_errors=True)
