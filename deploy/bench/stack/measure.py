@@ -45,8 +45,8 @@ class Stack:
                 environment = pathlib.Path(folder, "environ").read_bytes().decode(errors="replace")
             except OSError:
                 continue
-            # Postgres overwrites its environment with its title.
-            if self.home in environment or self.home in command or command.startswith("postgres:"):
+            # Postgres overwrites its environment with its title; its parent still names the folder.
+            if self.home in environment or self.home in command or self.home in parent_of(folder, command):
                 kind = next((kind for mark, kind in [("postgres", "postgres"), ("nats-server", "nats"),
                                                      ("object-store", "store"), ("supervise", "supervisor"),
                                                      ("parse-child", "parser"), (" serve", "roles")] if mark in command), None)
@@ -81,6 +81,16 @@ class Stack:
             except OSError:
                 pass
         return seconds
+
+
+def parent_of(folder, command):
+    if not command.startswith("postgres:"):
+        return ""
+    try:
+        parent = pathlib.Path(folder, "stat").read_text().rsplit(")", 1)[1].split()[1]
+        return pathlib.Path("/proc", parent, "cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def cpu_of(path):
