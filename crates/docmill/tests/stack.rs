@@ -136,6 +136,9 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     whole.json(&["replay", "--stage", "summarize", "--recompute", "--document", &document, "--yes"]);
     assert!(whole.json(&["backlog"])["stages"].is_array());
     assert_eq!(whole.json(&["doctor"])["healthy"], true);
+    let unheard = whole.command(&["doctor", "--json", "--url", "http://127.0.0.1:9"]).output().unwrap();
+    assert!(!unheard.status.success(), "what cannot be examined is not healthy");
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&unheard.stdout).unwrap()["healthy"], false);
     assert!(whole.json(&["pipelines", "show", "default"]).to_string().contains("summarize"));
     assert_eq!(whole.json(&["inspect", &path("pump.md")])["outcome"], "ok");
     whole.json(&["retention", "show"]);
