@@ -8,7 +8,8 @@ use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection, Row};
 
 /// Tables of the installation rather than of a tenant.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 12] = [
+    "active_spaces",
     "embedding_spaces",
     "index_nodes",
     "parked_events",
@@ -16,6 +17,8 @@ const SHARED: [&str; 9] = [
     "prompt_rollouts",
     "prompt_versions",
     "schema_migrations",
+    "space_drops",
+    "space_indexes",
     "pauses",
     "tenant_deletions",
 ];

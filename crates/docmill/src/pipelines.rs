@@ -20,7 +20,7 @@ use std::sync::Arc;
 fn registry(config: &Config) -> Registry {
     docmill_stages::registry(StageDeps {
         parser: Arc::new(assembly::parser(config)),
-        embedder: Arc::new(HashEmbedder::new()),
+        embedders: Arc::new(HashEmbedder::new()).into(),
         tokens: Arc::new(TokenCounter::words()),
         gateway: None,
         prompts: Prompts::of_files(Vec::new()),

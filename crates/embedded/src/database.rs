@@ -16,6 +16,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "0003_versions_carry_what_they_declare",
         include_str!("../../../migrations/0003_versions_carry_what_they_declare.sql"),
     ),
+    (
+        "0004_embedding_spaces_stand_beside_each_other",
+        include_str!("../../../migrations/0004_embedding_spaces_stand_beside_each_other.sql"),
+    ),
 ];
 
 /// Serialises concurrent migrations of one database.

@@ -58,12 +58,14 @@ impl Chunk {
     /// The text that is embedded: heading path, newline, words. Its hash is the identity of the vector.
     #[must_use]
     pub fn embed_text(&self) -> String {
-        if self.heading_path.is_empty() {
-            self.text.clone()
-        } else {
-            format!("{}\n{}", self.heading_path.join(" > "), self.text)
-        }
+        embed_text(&self.heading_path, &self.text)
     }
+}
+
+/// [`Chunk::embed_text`] of a chunk that is at hand as its parts.
+#[must_use]
+pub fn embed_text(heading_path: &[String], text: &str) -> String {
+    if heading_path.is_empty() { text.to_owned() } else { format!("{}\n{text}", heading_path.join(" > ")) }
 }
 
 /// All chunks of one version, as stored in the artifact of kind `chunks`.

@@ -87,6 +87,9 @@ codes! {
     Overloaded "OVERLOADED" Transient 503 "Wait as long as Retry-After says.";
     RequestTimeout "REQUEST_TIMEOUT" Transient 504 "The request took longer than its limit; read the state before repeating it.";
     ReplayTooLarge "REPLAY_TOO_LARGE" Permanent 422 "Narrow the filter, or confirm with the measured count.";
+    SpaceUnknown "SPACE_UNKNOWN" Permanent 422 "Use the name of an embedding space; `docmill spaces list` shows them.";
+    SpaceIncomplete "SPACE_INCOMPLETE" Transient 409 "Wait until the embedding space has a vector for every text.";
+    SpaceActive "SPACE_ACTIVE" Permanent 409 "Switch to another embedding space first.";
     Conflict "CONFLICT" Permanent 409 "The state changed meanwhile; read it again.";
     WebhookUrlForbidden "WEBHOOK_URL_FORBIDDEN" Permanent 422 "Use an https URL on a public address and a usual port.";
     PipelineInvalid "PIPELINE_INVALID" Permanent 422 "Correct the pipeline file at the named place.";

@@ -3,7 +3,7 @@
 //! `cargo run --release -p docmill-platform --example embedding_rate -- LIBRARY MODEL_DIR [THREADS]`
 
 use docmill_model::Failure;
-use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig};
+use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, LocalModel};
 use std::time::Instant;
 
 const CHUNKS: usize = 200;
@@ -17,7 +17,8 @@ async fn main() -> Result<(), Failure> {
     };
     let threads = rest.first().and_then(|threads| threads.parse().ok()).unwrap_or(2);
     let started = Instant::now();
-    let config = FastEmbedderConfig { onnxruntime: onnxruntime.into(), model_dir: model_dir.into(), threads };
+    let model = LocalModel::MiniLm;
+    let config = FastEmbedderConfig { onnxruntime: onnxruntime.into(), model_dir: model_dir.into(), threads, model };
     let embedder = FastEmbedder::load(config)?;
     println!("loaded in {:.2} s, {}", started.elapsed().as_secs_f64(), embedder.fingerprint());
     let chunks: Vec<String> = (0..CHUNKS).map(chunk).collect();

@@ -220,7 +220,11 @@ impl Database {
     }
 }
 
-async fn set_tenant(connection: &mut PgConnection, tenant: TenantId) -> Result<(), sqlx::Error> {
+/// Makes the rest of the transaction another tenant's. Only for what acts on the whole installation in one transaction.
+///
+/// # Errors
+/// The driver's.
+pub async fn set_tenant(connection: &mut PgConnection, tenant: TenantId) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT set_config('docmill.tenant', $1, true)")
         .bind(tenant.to_string())
         .execute(connection)

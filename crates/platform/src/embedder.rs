@@ -10,9 +10,9 @@ mod onnx;
 mod queue;
 mod space;
 
-pub use fast::{FastEmbedder, FastEmbedderConfig};
+pub use fast::{FastEmbedder, FastEmbedderConfig, LocalModel, Pooling};
 pub use hash::HashEmbedder;
-pub use space::{SPACE, bind_space};
+pub use space::{Embedders, Space, bind_space};
 
 use docmill_model::{Code, Failure};
 
@@ -25,6 +25,16 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// `EMBEDDING_INVALID` when the model fails or returns anything else than such vectors.
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure>;
+
+    /// The vector of a question. Some models embed questions otherwise than what is to be found; for the others it is
+    /// [`Self::embed`].
+    ///
+    /// # Errors
+    /// As [`Self::embed`].
+    async fn embed_query(&self, text: &str) -> Result<Vec<f32>, Failure> {
+        let mut vectors = self.embed(&[text.to_owned()]).await?;
+        vectors.pop().ok_or_else(|| Failure::new(Code::EmbeddingInvalid, "the embedder returned nothing"))
+    }
 
     /// Length of the vectors.
     fn dimensions(&self) -> usize;

@@ -5,7 +5,7 @@
 //! Vectors are kept in `--cache FOLDER` (default `target/docmill-measure`).
 #![allow(clippy::unwrap_used)]
 
-use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig};
+use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, LocalModel};
 use docmill_retrieval::answers::AnswersConfig;
 use docmill_retrieval::eval::{BeirFolder, Bench, evaluate_answers, evaluate_retrieval, trec};
 use docmill_retrieval::search::{SearchConfig, SearchMode};
@@ -47,7 +47,7 @@ async fn main() {
     let options = options();
     let world = docmill_testkit::world().await;
     let (onnxruntime, model_dir) = (world.parts.onnxruntime.clone(), world.parts.model_dir.clone());
-    let config = FastEmbedderConfig { onnxruntime, model_dir, threads: 2 };
+    let config = FastEmbedderConfig { onnxruntime, model_dir, threads: 2, model: LocalModel::MiniLm };
     let embedder: Arc<dyn Embedder> = Arc::new(FastEmbedder::load(config).unwrap());
     let cache = options.cache.clone().unwrap_or_else(|| PathBuf::from("target/docmill-measure"));
     let bench = Bench { database: world.database.clone(), embedder, directory: cache, search: SearchConfig::default() };

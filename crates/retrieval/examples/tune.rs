@@ -5,7 +5,7 @@
 //! folds: a fold is judged with the weight that is best on the other four. Vectors are kept in `--cache`.
 #![allow(clippy::unwrap_used)]
 
-use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig};
+use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, LocalModel};
 use docmill_retrieval::eval::measures::{mean, ndcg};
 use docmill_retrieval::eval::scratch::Scratch;
 use docmill_retrieval::eval::significance::paired_bootstrap;
@@ -74,7 +74,9 @@ async fn main() {
 async fn ask(folder: &BeirFolder, cache: PathBuf) -> Vec<Asked> {
     let world = docmill_testkit::world().await;
     let (onnxruntime, model_dir) = (world.parts.onnxruntime.clone(), world.parts.model_dir.clone());
-    let model = FastEmbedder::load(FastEmbedderConfig { onnxruntime, model_dir, threads: 2 }).unwrap();
+    let model =
+        FastEmbedder::load(FastEmbedderConfig { onnxruntime, model_dir, threads: 2, model: LocalModel::MiniLm })
+            .unwrap();
     let (embedder, search): (Arc<dyn Embedder>, _) = (Arc::new(model), SearchConfig::default());
     let bench = Bench { database: world.database.clone(), embedder, directory: cache, search };
     let scratch = Scratch::build(&bench, &folder.entries, None, &|_, _| {}).await.unwrap();

@@ -98,7 +98,8 @@ impl Answers {
         let sink = events.map(Sink::new);
         let asked = Asked { conversation, sink: sink.as_ref() };
         let filters = request.filters.clone();
-        let search = SearchRequest { k: request.k, filters, ..SearchRequest::new(request.question.as_str()) };
+        let (space, query) = (request.space.clone(), request.question.as_str());
+        let search = SearchRequest { k: request.k, filters, space, ..SearchRequest::new(query) };
         let hits = self.search.search(caller, &search).await?.hits;
         let versions = self.versions(caller, &hits).await?;
         let evidence = Evidence { caller, hits: &hits, versions: &versions };

@@ -6,8 +6,9 @@
 
 use crate::search::scope::SearchScope;
 use docmill_model::{ChunkId, TenantId};
+use docmill_platform::embedder::Space;
 use pgvector::Vector;
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -45,8 +46,8 @@ pub struct DenseHit {
 #[derive(Debug)]
 pub struct Dense {
     config: DenseConfig,
-    /// Tenants with more vectors than are scanned exactly. One that shrank is only searched less directly.
-    large: Mutex<HashSet<TenantId>>,
+    /// Tenants with more vectors in a space than are scanned exactly. One that shrank is only searched less directly.
+    large: Mutex<HashSet<(TenantId, i32)>>,
 }
 
 impl Dense {
@@ -56,7 +57,8 @@ impl Dense {
         Self { config, large: Mutex::default() }
     }
 
-    /// The `limit` nearest visible texts of `tenant` (the transaction's) in `scope`, nearest first; ties go by chunk id.
+    /// The `limit` visible texts of `tenant` (the transaction's) in `scope` that are nearest in `space`, nearest first;
+    /// ties go by chunk id.
     /// Chunks of equal text have one vector and are one text, known by one of them; fewer than `limit` are all.
     ///
     /// # Errors
@@ -65,36 +67,44 @@ impl Dense {
         &self,
         connection: &mut PgConnection,
         tenant: TenantId,
+        space: &Space,
         scope: &SearchScope,
         query: &[f32],
         limit: i64,
     ) -> Result<Vec<DenseHit>, sqlx::Error> {
         let query = Vector::from(query.to_vec());
-        if !self.is_large(connection, tenant).await? || is_narrow(connection, &self.config, scope).await? {
-            return exact(connection, scope, &query, limit).await;
+        if !self.is_large(connection, tenant, space).await? || is_narrow(connection, &self.config, scope).await? {
+            return exact(connection, space, scope, &query, limit).await;
         }
-        let found = approximate(connection, &self.config, scope, &query, limit).await?;
+        let found = approximate(connection, &self.config, space, scope, &query, limit).await?;
         if (found.len() as i64) < limit {
-            return exact(connection, scope, &query, limit).await;
+            return exact(connection, space, scope, &query, limit).await;
         }
         Ok(found)
     }
 
     /// True when the tenant owns more vectors than are scanned exactly. Counting so many costs as much as a search:
     /// the answer is kept.
-    async fn is_large(&self, connection: &mut PgConnection, tenant: TenantId) -> Result<bool, sqlx::Error> {
-        if self.large.lock().unwrap_or_else(PoisonError::into_inner).contains(&tenant) {
+    async fn is_large(
+        &self,
+        connection: &mut PgConnection,
+        tenant: TenantId,
+        space: &Space,
+    ) -> Result<bool, sqlx::Error> {
+        let owner = (tenant, space.id);
+        if self.large.lock().unwrap_or_else(PoisonError::into_inner).contains(&owner) {
             return Ok(true);
         }
         let owned: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE tenant_id = current_tenant() AND space_id = 1 LIMIT $1) AS few",
+            "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE tenant_id = current_tenant() AND space_id = $2 LIMIT $1) AS few",
         )
         .bind(self.config.exact_rows + 1)
+        .bind(space.id)
         .fetch_one(connection)
         .await?;
         let is_large = owned > self.config.exact_rows;
         if is_large {
-            self.large.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant);
+            self.large.lock().unwrap_or_else(PoisonError::into_inner).insert(owner);
         }
         Ok(is_large)
     }
@@ -127,24 +137,32 @@ async fn is_narrow(
     Ok(matching <= config.exact_rows)
 }
 
+/// `sql` with the number and the column type of `space` written out: only so does the planner see which index it is about.
+pub(crate) fn in_space(space: &Space, sql: &str) -> AssertSqlSafe<String> {
+    // A number and a length: nothing a caller could have written.
+    AssertSqlSafe(sql.replace("{space}", &space.id.to_string()).replace("{column}", &space.column_type()))
+}
+
 /// Every distance computed: the materialized step keeps the planner away from the approximate index.
 async fn exact(
     connection: &mut PgConnection,
+    space: &Space,
     scope: &SearchScope,
     query: &Vector,
     limit: i64,
 ) -> Result<Vec<DenseHit>, sqlx::Error> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(in_space(
+        space,
         "WITH near AS MATERIALIZED (
             SELECT DISTINCT ON (c.embed_hash)
-                   c.id, c.embed_hash, c.language, ((v.embedding::vector(384)) <=> $8::vector(384)) AS distance
+                   c.id, c.embed_hash, c.language, ((v.embedding::{column}) <=> $8::{column}) AS distance
             FROM documents d
             JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation
-            JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = 1 AND v.embed_hash = c.embed_hash
+            JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = {space} AND v.embed_hash = c.embed_hash
             WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
             ORDER BY c.embed_hash, c.id)
          SELECT id, embed_hash, language, distance FROM near ORDER BY distance, id LIMIT $7",
-    )
+    ))
     .bind(&scope.labels)
     .bind(&scope.collection)
     .bind(&scope.document_ids)
@@ -164,13 +182,15 @@ async fn exact(
 async fn approximate(
     connection: &mut PgConnection,
     config: &DenseConfig,
+    space: &Space,
     scope: &SearchScope,
     query: &Vector,
     limit: i64,
 ) -> Result<Vec<DenseHit>, sqlx::Error> {
     plan_in_distance_order(connection, config).await?;
-    let rows = sqlx::query(
-        "SELECT c.id, c.embed_hash, c.language, ((v.embedding::vector(384)) <=> $8::vector(384)) AS distance
+    let rows = sqlx::query(in_space(
+        space,
+        "SELECT c.id, c.embed_hash, c.language, ((v.embedding::{column}) <=> $8::{column}) AS distance
          FROM vectors v
          CROSS JOIN LATERAL (
             SELECT c.id, c.embed_hash, c.language
@@ -178,9 +198,9 @@ async fn approximate(
             JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
             WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
             LIMIT 1) c
-         WHERE v.tenant_id = current_tenant() AND v.space_id = 1
-         ORDER BY (v.embedding::vector(384)) <=> $8::vector(384) LIMIT $7",
-    )
+         WHERE v.tenant_id = current_tenant() AND v.space_id = {space}
+         ORDER BY (v.embedding::{column}) <=> $8::{column} LIMIT $7",
+    ))
     .bind(&scope.labels)
     .bind(&scope.collection)
     .bind(&scope.document_ids)

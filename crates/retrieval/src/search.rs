@@ -9,6 +9,7 @@ mod present;
 mod rows;
 pub mod scope;
 mod similar;
+mod spaces;
 pub mod wire;
 
 pub use fusion::FusionConfig;
@@ -20,8 +21,9 @@ use crate::lexical::analysis::{analyse, detect_language};
 use crate::lexical::{LexicalHit, LexicalIndexes, LexicalScope, WeightedWord};
 use docmill_model::{Code, DocumentId, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
-use docmill_platform::embedder::Embedder;
+use docmill_platform::embedder::{Embedder, Embedders, Space};
 use scope::SearchScope;
+use spaces::{KnownSpace, Placed};
 use sqlx::PgConnection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,23 +65,33 @@ impl SearchConfig {
 #[derive(Clone)]
 pub struct Search {
     database: Database,
-    embedder: Arc<dyn Embedder>,
+    embedders: Embedders,
+    known: Arc<KnownSpace>,
+    pinned: Option<Space>,
     lexical: Arc<LexicalIndexes>,
     dense: Arc<Dense>,
     config: Arc<SearchConfig>,
 }
 
 impl Search {
-    /// Over the database, the embedding model and this node's lexical indexes.
+    /// Over the database, the embedding models and this node's lexical indexes.
     #[must_use]
     pub fn new(
         database: Database,
-        embedder: Arc<dyn Embedder>,
+        embedders: impl Into<Embedders>,
         lexical: Arc<LexicalIndexes>,
         config: SearchConfig,
     ) -> Self {
-        let dense = Arc::new(Dense::new(config.dense));
-        Self { database, embedder, lexical, dense, config: Arc::new(config) }
+        let (dense, known) = (Arc::new(Dense::new(config.dense)), Arc::default());
+        let embedders = embedders.into();
+        Self { database, embedders, known, pinned: None, lexical, dense, config: Arc::new(config) }
+    }
+
+    /// Compares in this space only, whichever is active, and takes the first model's vectors to lie there: for
+    /// evaluations, whose tenant nobody else writes.
+    #[must_use]
+    pub fn pinned(self, space: Space) -> Self {
+        Self { pinned: Some(space), ..self }
     }
 
     /// Where this node's lexical indexes differ from the database; see [`crate::audit`].
@@ -94,10 +106,16 @@ impl Search {
         &self.database
     }
 
-    /// The embedding model.
+    /// The embedding model of the settings, which compares sentences.
     #[must_use]
     pub fn embedder(&self) -> &Arc<dyn Embedder> {
-        &self.embedder
+        self.embedders.first()
+    }
+
+    /// All embedding models.
+    #[must_use]
+    pub fn embedders(&self) -> &Embedders {
+        &self.embedders
     }
 
     /// Languages the embedding model was made for.
@@ -118,16 +136,19 @@ impl Search {
     /// Finds passages for `caller`.
     ///
     /// # Errors
-    /// `QUERY_EMPTY`, `QUERY_LIMIT`, `FIELD_INVALID` for the request; `DATABASE_UNAVAILABLE`; a half's own failure when
-    /// it was the only one asked, or when both failed.
+    /// `QUERY_EMPTY`, `QUERY_LIMIT`, `FIELD_INVALID`, `SPACE_UNKNOWN`, `SPACE_INCOMPLETE` for the request;
+    /// `DATABASE_UNAVAILABLE`; a half's own failure when it was the only one asked, or when both failed.
     pub async fn search(&self, caller: &Caller, request: &SearchRequest) -> Result<SearchResponse, Failure> {
         request.check()?;
         let started = Instant::now();
         let scope = SearchScope::new(caller, &request.filters);
         let gate = if scope.is_narrowed() { self.gate(caller.tenant_id, &scope, request.mode).await? } else { None };
         let mut reach = Reach { depth: self.config.depth(request.k), gate, is_gate_known: scope.is_narrowed() };
-        let (mut words, vector) =
-            futures::join!(self.lexical_half(caller.tenant_id, request, &reach), self.query_vector(request));
+        let mut space = self.space(caller.tenant_id, request).await?;
+        let (mut words, mut vector) = futures::join!(
+            self.lexical_half(caller.tenant_id, request, &reach),
+            self.query_vector(request, space.as_ref())
+        );
         let (mut hits, degraded) = loop {
             let degraded = match (&words, &vector) {
                 (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
@@ -145,7 +166,14 @@ impl Search {
                 vector: vector.as_ref().and_then(|vector| vector.as_ref().ok()).cloned(),
             };
             let read = self.database.read(caller.tenant_id, |connection| Box::pin(plan.run(connection)));
-            let found = read.await?;
+            let found = match read.await? {
+                Outcome::Found(found) => found,
+                Outcome::Moved => {
+                    space = self.space_now(caller.tenant_id, request).await?;
+                    vector = self.query_vector(request, space.as_ref()).await;
+                    continue;
+                }
+            };
             if !found.is_short {
                 break (found.hits, degraded);
             }
@@ -233,18 +261,6 @@ impl Search {
         let late = || Failure::new(Code::RequestTimeout, "a half of the search did not answer in time");
         tokio::time::timeout(self.config.half_timeout, half).await.unwrap_or_else(|_| Err(late()))
     }
-
-    async fn query_vector(&self, request: &SearchRequest) -> Option<Result<Vec<f32>, Failure>> {
-        if request.mode == SearchMode::Lexical {
-            return None;
-        }
-        Some(self.in_time(self.embed_one(&request.query)).await)
-    }
-
-    async fn embed_one(&self, text: &str) -> Result<Vec<f32>, Failure> {
-        let mut vectors = self.embedder.embed(&[text.to_owned()]).await?;
-        vectors.pop().ok_or_else(|| Failure::new(Code::EmbeddingInvalid, "the embedder returned nothing"))
-    }
 }
 
 /// How far the lexical half looks.
@@ -263,7 +279,13 @@ struct Plan {
     scope: SearchScope,
     depth: usize,
     words: Option<Vec<LexicalHit>>,
-    vector: Option<Vec<f32>>,
+    vector: Option<Placed>,
+}
+
+enum Outcome {
+    Found(Found),
+    /// The question was embedded for another space than the one that answers in this snapshot.
+    Moved,
 }
 
 /// What one snapshot answered.
@@ -274,21 +296,26 @@ struct Found {
 }
 
 impl Plan {
-    async fn run(self, connection: &mut PgConnection) -> Result<Found, DbError> {
+    async fn run(self, connection: &mut PgConnection) -> Result<Outcome, DbError> {
         let k = self.request.k as usize;
         let (config, mut dense, mut lexical, mut has_more) = (&self.search.config, Vec::new(), Vec::new(), false);
-        if let Some(vector) = &self.vector {
+        let placed = self.vector.as_ref().map(|placed| (&placed.space, placed.vector.as_slice()));
+        if let Some((space, vector)) = placed {
+            if self.search.pinned.is_none() && !spaces::is_still(connection, &self.request, space).await? {
+                return Ok(Outcome::Moved);
+            }
             let limit = config.depth(self.request.k) as i64;
-            dense = self.search.dense.nearest(connection, self.tenant, &self.scope, vector, limit).await?;
+            dense = self.search.dense.nearest(connection, self.tenant, space, &self.scope, vector, limit).await?;
         }
         if let Some(words) = &self.words {
-            lexical = rows::visible_candidates(connection, &self.scope, words, self.vector.as_deref()).await?;
+            lexical = rows::visible_candidates(connection, &self.scope, words, placed).await?;
             has_more = words.len() >= self.depth;
         }
         let fused = fusion::fuse(&config.fusion, &lexical, &dense);
         // Copies of a text are one candidate; the dense half has searched everything when it returns too few.
         let texts = fused.iter().filter(|fused| fused.explanation.bm25_rank.is_some()).count();
         let is_short = has_more && texts < k && (fused.len() < k || self.depth < config.max_candidates);
-        Ok(Found { hits: present::present(connection, fused, &self.request).await?, is_short })
+        let hits = present::present(connection, fused, &self.request).await?;
+        Ok(Outcome::Found(Found { hits, is_short }))
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Reads `chunks`; writes rows of `vectors`, which are immutable and addressed by the hash of the embedded text, in
 //! transactions of at most 256 rows. A text that already has a vector is not embedded again, whoever embedded it. Each
-//! transaction adds the rows it really inserted to the job's ledger row, so units are exact under any crash. Visibility
-//! is the index stage's.
+//! transaction adds the rows it really inserted to the job's ledger row, so units are exact under any crash. The space
+//! that answers must be filled; others that stand beside it are filled as far as their models go, and the rest is their
+//! builder's. Visibility is the index stage's.
 
 use crate::settings::within;
 use docmill_model::chunk::{Chunk, ChunkList};
 use docmill_model::manifest::{Manifest, kind};
 use docmill_model::{Code, Failure};
 use docmill_platform::database::DbError;
-use docmill_platform::embedder::{Embedder, SPACE};
+use docmill_platform::embedder::{Embedder, Embedders, Space};
 use docmill_runtime::{JobContext, Policy, Stage, StageError};
 use pgvector::Vector;
 use sha2::{Digest, Sha256};
@@ -23,6 +24,10 @@ use std::time::Duration;
 const ROWS: usize = 256;
 /// Hashes looked up at once.
 const LOOKUP: usize = 4_096;
+/// Until a process with the model of the space that answers may have been started.
+const WITHOUT_MODEL: Duration = Duration::from_secs(10);
+/// Task of the ledger row of the space that answers.
+const CHUNKS: &str = "chunks";
 
 /// Settings of the embed stage.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -42,14 +47,14 @@ impl Default for EmbedConfig {
 
 /// The embed stage.
 pub struct Embed {
-    embedder: Arc<dyn Embedder>,
+    embedders: Embedders,
 }
 
 impl Embed {
-    /// Embedding with `embedder`.
+    /// Embedding with `embedders`.
     #[must_use]
-    pub fn new(embedder: Arc<dyn Embedder>) -> Self {
-        Self { embedder }
+    pub fn new(embedders: Embedders) -> Self {
+        Self { embedders }
     }
 }
 
@@ -80,7 +85,7 @@ impl Stage for Embed {
     }
 
     fn fingerprint(&self) -> String {
-        self.embedder.fingerprint()
+        self.embedders.first().fingerprint()
     }
 
     fn cacheable(&self) -> bool {
@@ -88,30 +93,36 @@ impl Stage for Embed {
     }
 
     async fn run(&self, job: &JobContext, config: &EmbedConfig) -> Result<Manifest, StageError> {
-        let size = config.batch as usize;
         let list: ChunkList = job.load(kind::CHUNKS).await?;
         let passages = distinct(&list.chunks);
-        let (texts, mut missing) = (passages.len(), without_vector(job, passages).await?);
-        let looked_up = |result| metrics::counter!("docmill_vector_cache_total", "result" => result);
-        looked_up("hit").increment(list.chunks.len().saturating_sub(missing.len()) as u64);
-        looked_up("miss").increment(missing.len() as u64);
-        // Texts of similar length share a batch, so that little of it is padding.
-        missing.sort_by_key(|passage| passage.tokens);
-        let mut pending: Vec<(Passage, Vec<f32>)> = Vec::new();
-        for batch in missing.chunks(size) {
-            if job.cancel.is_cancelled() {
-                return Err(StageError::Cancelled);
-            }
-            let vectors = self.embed(batch).await?;
-            pending.extend(batch.iter().cloned().zip(vectors));
-            if pending.len() + size > ROWS {
-                store(job, std::mem::take(&mut pending)).await?;
+        let spaces = standing(job).await?;
+        let (active, beside): (Vec<Space>, Vec<Space>) = spaces.into_iter().partition(|space| space.is_active);
+        let mut manifest = Manifest::default();
+        for space in active {
+            let Some(model) = self.embedders.of(&space) else {
+                tracing::warn!(space = space.name, "this worker has no model of the embedding space that answers");
+                return Err(StageError::Snooze(WITHOUT_MODEL));
+            };
+            manifest.facts.insert("space".to_owned(), space.id.into());
+            let filling = Filling { job, task: CHUNKS.to_owned(), space, model };
+            let missing = filling.fill(config.batch as usize, &passages).await?;
+            let looked_up = |result| metrics::counter!("docmill_vector_cache_total", "result" => result);
+            looked_up("hit").increment(list.chunks.len().saturating_sub(missing) as u64);
+            looked_up("miss").increment(missing as u64);
+        }
+        for space in beside {
+            let Some(model) = self.embedders.of(&space) else { continue };
+            let name = space.name.clone();
+            let filling = Filling { job, task: format!("{CHUNKS}: {name}"), space, model };
+            match filling.fill(config.batch as usize, &passages).await {
+                Ok(_) => {}
+                Err(StageError::Failed(failure)) if failure.code == Code::EmbeddingInvalid => {
+                    tracing::warn!(space = name, code = %failure.code, "left to the builder of the embedding space");
+                }
+                Err(error) => return Err(error),
             }
         }
-        store(job, pending).await?;
-        let mut manifest = Manifest::default();
-        manifest.facts.insert("space".to_owned(), SPACE.into());
-        manifest.facts.insert("texts".to_owned(), texts.into());
+        manifest.facts.insert("texts".to_owned(), passages.len().into());
         Ok(manifest)
     }
 
@@ -125,10 +136,11 @@ impl Stage for Embed {
         &self,
         connection: &mut PgConnection,
         job: &JobContext,
-        _: &Manifest,
+        manifest: &Manifest,
         tokens: i64,
     ) -> Result<(), StageError> {
-        charge(connection, job, 0, 0).await?;
+        let space = manifest.facts.get("space").and_then(serde_json::Value::as_i64).unwrap_or_default() as i32;
+        charge(connection, job, CHUNKS, space, 0, 0).await?;
         sqlx::query(
             "UPDATE ledger SET tokens_cached = greatest($2 - tokens_in, 0)
              WHERE tenant_id = current_tenant() AND job_id = $1 AND feature = 'embed' AND task = 'chunks' AND outcome = 'committed'",
@@ -141,11 +153,48 @@ impl Stage for Embed {
     }
 }
 
-impl Embed {
+/// The spaces that vectors are written into.
+async fn standing(job: &JobContext) -> Result<Vec<Space>, StageError> {
+    let read =
+        job.database.read(job.tenant_id, |connection| Box::pin(async move { Ok(Space::all(connection).await?) }));
+    let is_written = |space: &Space| space.is_active || (space.is_standing() && !space.is_paused);
+    Ok(read.await?.into_iter().filter(is_written).collect())
+}
+
+/// One space that is filled with the passages of one job.
+struct Filling<'j> {
+    job: &'j JobContext,
+    /// Of the ledger row.
+    task: String,
+    space: Space,
+    model: Arc<dyn Embedder>,
+}
+
+impl Filling<'_> {
+    /// Embeds, `size` at once, those of `passages` that have no vector; how many those were.
+    async fn fill(&self, size: usize, passages: &[Passage]) -> Result<usize, StageError> {
+        let mut missing = self.without_vector(passages).await?;
+        // Texts of similar length share a batch, so that little of it is padding.
+        missing.sort_by_key(|passage| passage.tokens);
+        let mut pending: Vec<(Passage, Vec<f32>)> = Vec::new();
+        for batch in missing.chunks(size) {
+            if self.job.cancel.is_cancelled() {
+                return Err(StageError::Cancelled);
+            }
+            let vectors = self.embed(batch).await?;
+            pending.extend(batch.iter().cloned().zip(vectors));
+            if pending.len() + size > ROWS {
+                self.store(std::mem::take(&mut pending)).await?;
+            }
+        }
+        self.store(pending).await?;
+        Ok(missing.len())
+    }
+
     async fn embed(&self, batch: &[Passage]) -> Result<Vec<Vec<f32>>, Failure> {
         let texts: Vec<String> = batch.iter().map(|passage| passage.text.clone()).collect();
-        let vectors = self.embedder.embed(&texts).await?;
-        let dimensions = self.embedder.dimensions();
+        let vectors = self.model.embed(&texts).await?;
+        let dimensions = self.model.dimensions();
         let is_usable = |vector: &Vec<f32>| {
             vector.len() == dimensions && vector.iter().all(|x| x.is_finite()) && vector.iter().any(|x| *x != 0.0)
         };
@@ -157,6 +206,72 @@ impl Embed {
         }
         Ok(vectors)
     }
+
+    /// The passages to embed: those without a vector. One that a deletion condemns is renewed, so that it stays.
+    async fn without_vector(&self, passages: &[Passage]) -> Result<Vec<Passage>, StageError> {
+        let (job, space) = (self.job, self.space.id);
+        let mut known: HashSet<Vec<u8>> = HashSet::new();
+        for part in passages.chunks(LOOKUP) {
+            let hashes: Vec<Vec<u8>> = part.iter().map(|passage| passage.hash.to_vec()).collect();
+            let found: Vec<(Vec<u8>, bool)> = job
+                .database
+                .read(job.tenant_id, move |connection| {
+                    Box::pin(async move {
+                        Ok(sqlx::query_as(
+                            "SELECT v.embed_hash, EXISTS (SELECT 1 FROM condemned c WHERE c.tenant_id = v.tenant_id AND c.kind = 'vector'
+                                                          AND c.name = encode(v.embed_hash, 'hex')) FROM vectors v
+                             WHERE v.tenant_id = current_tenant() AND v.space_id = $1 AND v.embed_hash = ANY ($2)",
+                        )
+                        .bind(space)
+                        .bind(hashes)
+                        .fetch_all(connection)
+                        .await?)
+                    })
+                })
+                .await?;
+            let (condemned, kept): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, is_condemned)| *is_condemned);
+            known.extend(kept.into_iter().map(|(hash, _)| hash));
+            if !condemned.is_empty() {
+                known.extend(renew(job, space, condemned.into_iter().map(|(hash, _)| hash).collect()).await?);
+            }
+        }
+        Ok(passages.iter().filter(|passage| !known.contains(passage.hash.as_slice())).cloned().collect())
+    }
+
+    /// Inserts vectors and charges the rows that were new, in one transaction. A space that is dropped takes none.
+    async fn store(&self, rows: Vec<(Passage, Vec<f32>)>) -> Result<(), StageError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (context, task, space, fingerprint) =
+            (self.job.clone(), self.task.clone(), self.space.id, self.model.fingerprint());
+        let stored = self.job.database.write(self.job.tenant_id, move |connection| {
+            Box::pin(async move {
+                let hashes: Vec<Vec<u8>> = rows.iter().map(|(passage, _)| passage.hash.to_vec()).collect();
+                let tokens: BTreeMap<Vec<u8>, u32> =
+                    rows.iter().map(|(passage, _)| (passage.hash.to_vec(), passage.tokens)).collect();
+                let vectors: Vec<Vector> = rows.into_iter().map(|(_, vector)| Vector::from(vector)).collect();
+                let inserted: Vec<Vec<u8>> = sqlx::query_scalar(
+                    "WITH space AS (
+                        SELECT id FROM embedding_spaces
+                        WHERE id = $1 AND state <> 'dropping' AND (fingerprint IS NULL OR fingerprint = $4) FOR KEY SHARE)
+                     INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding)
+                     SELECT current_tenant(), space.id, row.embed_hash, row.embedding
+                     FROM space, unnest($2::bytea[], $3::vector[]) AS row (embed_hash, embedding)
+                     ON CONFLICT DO NOTHING RETURNING embed_hash",
+                )
+                .bind(space)
+                .bind(hashes)
+                .bind(vectors)
+                .bind(fingerprint)
+                .fetch_all(&mut *connection)
+                .await?;
+                let spent = inserted.iter().filter_map(|hash| tokens.get(hash)).map(|&tokens| i64::from(tokens)).sum();
+                charge(connection, &context, &task, space, inserted.len() as i64, spent).await
+            })
+        });
+        Ok(stored.await?)
+    }
 }
 
 fn distinct(chunks: &[Chunk]) -> Vec<Passage> {
@@ -166,45 +281,15 @@ fn distinct(chunks: &[Chunk]) -> Vec<Passage> {
     by_hash.into_values().collect()
 }
 
-/// The passages to embed: those without a vector. One that a deletion condemns is renewed, so that it stays.
-async fn without_vector(job: &JobContext, passages: Vec<Passage>) -> Result<Vec<Passage>, StageError> {
-    let mut known: HashSet<Vec<u8>> = HashSet::new();
-    for part in passages.chunks(LOOKUP) {
-        let hashes: Vec<Vec<u8>> = part.iter().map(|passage| passage.hash.to_vec()).collect();
-        let found: Vec<(Vec<u8>, bool)> = job
-            .database
-            .read(job.tenant_id, move |connection| {
-                Box::pin(async move {
-                    Ok(sqlx::query_as(
-                        "SELECT v.embed_hash, EXISTS (SELECT 1 FROM condemned c WHERE c.tenant_id = v.tenant_id AND c.kind = 'vector'
-                                                      AND c.name = encode(v.embed_hash, 'hex')) FROM vectors v
-                         WHERE v.tenant_id = current_tenant() AND v.space_id = $1 AND v.embed_hash = ANY ($2)",
-                    )
-                    .bind(SPACE)
-                    .bind(hashes)
-                    .fetch_all(connection)
-                    .await?)
-                })
-            })
-            .await?;
-        let (condemned, kept): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, is_condemned)| *is_condemned);
-        known.extend(kept.into_iter().map(|(hash, _)| hash));
-        if !condemned.is_empty() {
-            known.extend(renew(job, condemned.into_iter().map(|(hash, _)| hash).collect()).await?);
-        }
-    }
-    Ok(passages.into_iter().filter(|passage| !known.contains(passage.hash.as_slice())).collect())
-}
-
 /// Takes vectors out of a condemnation; those that were faster gone are missing in the result.
-async fn renew(job: &JobContext, hashes: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, StageError> {
+async fn renew(job: &JobContext, space: i32, hashes: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, StageError> {
     let renewed = job.database.write(job.tenant_id, move |connection| {
         Box::pin(async move {
             let renewed: Vec<Vec<u8>> = sqlx::query_scalar(
                 "UPDATE vectors SET created_at = clock_timestamp()
                  WHERE tenant_id = current_tenant() AND space_id = $1 AND embed_hash = ANY ($2) RETURNING embed_hash",
             )
-            .bind(SPACE)
+            .bind(space)
             .bind(hashes)
             .fetch_all(connection)
             .await?;
@@ -214,39 +299,19 @@ async fn renew(job: &JobContext, hashes: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, S
     Ok(renewed.await?)
 }
 
-/// Inserts vectors and charges the rows that were new, in one transaction.
-async fn store(job: &JobContext, rows: Vec<(Passage, Vec<f32>)>) -> Result<(), StageError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let context = job.clone();
-    let stored = job.database.write(job.tenant_id, move |connection| {
-        Box::pin(async move {
-            let hashes: Vec<Vec<u8>> = rows.iter().map(|(passage, _)| passage.hash.to_vec()).collect();
-            let tokens: BTreeMap<Vec<u8>, u32> = rows.iter().map(|(passage, _)| (passage.hash.to_vec(), passage.tokens)).collect();
-            let vectors: Vec<Vector> = rows.into_iter().map(|(_, vector)| Vector::from(vector)).collect();
-            let inserted: Vec<Vec<u8>> = sqlx::query_scalar(
-                "INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding)
-                 SELECT current_tenant(), $1, row.embed_hash, row.embedding FROM unnest($2::bytea[], $3::vector[]) AS row (embed_hash, embedding)
-                 ON CONFLICT DO NOTHING RETURNING embed_hash",
-            )
-            .bind(SPACE)
-            .bind(hashes)
-            .bind(vectors)
-            .fetch_all(&mut *connection)
-            .await?;
-            let spent = inserted.iter().filter_map(|hash| tokens.get(hash)).map(|&tokens| i64::from(tokens)).sum();
-            charge(connection, &context, inserted.len() as i64, spent).await
-        })
-    });
-    Ok(stored.await?)
-}
-
-/// Adds to the job's one ledger row; creates it when it is the first.
-async fn charge(connection: &mut PgConnection, job: &JobContext, units: i64, tokens: i64) -> Result<(), DbError> {
+/// Adds to the job's one ledger row of a task; creates it when it is the first.
+async fn charge(
+    connection: &mut PgConnection,
+    job: &JobContext,
+    task: &str,
+    space: i32,
+    units: i64,
+    tokens: i64,
+) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO ledger (tenant_id, feature, task, provider, model, document_id, job_id, fence, units, tokens_in, outcome)
-         SELECT current_tenant(), 'embed', 'chunks', 'local', s.name, $1, $2, $3, $4, $5, 'committed' FROM embedding_spaces s WHERE s.id = $6
+         SELECT current_tenant(), 'embed', $7, 'local',
+                coalesce((SELECT name FROM embedding_spaces WHERE id = $6), ''), $1, $2, $3, $4, $5, 'committed'
          ON CONFLICT (tenant_id, job_id, feature, task) WHERE job_id IS NOT NULL AND outcome = 'committed'
          DO UPDATE SET units = ledger.units + excluded.units, tokens_in = ledger.tokens_in + excluded.tokens_in, fence = excluded.fence",
     )
@@ -255,7 +320,8 @@ async fn charge(connection: &mut PgConnection, job: &JobContext, units: i64, tok
     .bind(job.fence)
     .bind(units)
     .bind(tokens)
-    .bind(SPACE)
+    .bind(space)
+    .bind(task)
     .execute(connection)
     .await?;
     Ok(())

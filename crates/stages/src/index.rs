@@ -3,7 +3,8 @@
 //! Reads `chunks`. `run` writes the generation and its chunks, invisible, with ids that derive from content; puts an
 //! `add` operation on the feed of the lexical index; and waits until every live serving node has applied it. `commit`
 //! turns the document to the new generation by one row update and puts `remove` operations for what it replaces. Until
-//! then, and after any failure, the old generation keeps answering. An older version never replaces a newer one. SQL
+//! then, and after any failure, the old generation keeps answering. A generation that was embedded just before another
+//! embedding space took over waits for its vectors there. An older version never replaces a newer one. SQL
 //! only: the lexical index itself is the serving nodes'.
 
 use crate::embed::embed_hash;
@@ -22,6 +23,9 @@ const ROWS: usize = 256;
 const POLL: Duration = Duration::from_millis(20);
 /// Longest wait that occupies a worker; then the job is put back for a moment.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Until the builder of the space that was switched to has filled in what a generation lacks.
+const WITHOUT_VECTORS: Duration = Duration::from_secs(1);
 
 /// Settings of the index stage; there are none yet.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -75,6 +79,9 @@ impl Stage for Index {
         _: &Manifest,
         new: GenerationId,
     ) -> Result<(), StageError> {
+        if lacks_vectors(connection, new).await? {
+            return Err(StageError::Snooze(WITHOUT_VECTORS));
+        }
         if !turn_to(connection, job, new).await? {
             return Ok(retire(connection, &[new.0]).await?);
         }
@@ -246,6 +253,25 @@ async fn is_applied(job: &JobContext, seq: i64) -> Result<bool, StageError> {
         })
     });
     Ok(applied.await?)
+}
+
+/// True when the generation was embedded for another space than the one that answers, and its builder has not caught up.
+/// The space that answers stays the same until this commit has ended.
+async fn lacks_vectors(connection: &mut PgConnection, generation: GenerationId) -> Result<bool, DbError> {
+    let active: i32 =
+        sqlx::query_scalar("SELECT space_id FROM active_spaces FOR SHARE").fetch_one(&mut *connection).await?;
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (
+            SELECT 1 FROM chunks c WHERE c.tenant_id = current_tenant() AND c.generation_id = $1
+              AND NOT EXISTS (SELECT 1 FROM vectors v
+                              WHERE v.tenant_id = c.tenant_id AND v.space_id = $2 AND v.embed_hash = c.embed_hash)
+              AND EXISTS (SELECT 1 FROM vectors v WHERE v.tenant_id = c.tenant_id AND v.embed_hash = c.embed_hash
+                          AND v.space_id IN (SELECT id FROM embedding_spaces WHERE id <> $2)))",
+    )
+    .bind(generation.0)
+    .bind(active)
+    .fetch_one(connection)
+    .await?)
 }
 
 /// Points the document at the generation, and gives it the name, metadata and labels of its version; false when a newer

@@ -18,7 +18,7 @@ mod visible;
 pub use models::{Provider, WhenDown};
 
 use docmill_documents::Parser;
-use docmill_platform::embedder::Embedder;
+use docmill_platform::embedder::Embedders;
 use docmill_platform::gateway::Gateway;
 use docmill_platform::gateway::prompts::Prompts;
 use docmill_platform::tokens::TokenCounter;
@@ -30,8 +30,8 @@ use std::sync::Arc;
 pub struct StageDeps {
     /// Reads files in a sandboxed child.
     pub parser: Arc<Parser>,
-    /// Turns texts into vectors.
-    pub embedder: Arc<dyn Embedder>,
+    /// The models that turn texts into vectors.
+    pub embedders: Embedders,
     /// Counts tokens as the embedding model does.
     pub tokens: Arc<TokenCounter>,
     /// The only way to a model provider; `None` when none is configured.
@@ -53,9 +53,9 @@ pub fn stages(deps: StageDeps) -> RegistryBuilder {
     Registry::builder()
         .with(ingest::Ingest::new(deps.parser))
         .with(chunk::ChunkStage::new(deps.tokens))
-        .with(embed::Embed::new(deps.embedder.clone()))
+        .with(embed::Embed::new(deps.embedders.clone()))
         .with(index::Index)
         .with(extract::Extract::new(models.clone()))
-        .with(summarize::Summarize::new(deps.embedder, models))
+        .with(summarize::Summarize::new(deps.embedders.first().clone(), models))
         .with(notify::Notify)
 }

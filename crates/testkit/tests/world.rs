@@ -3,7 +3,7 @@
 
 use docmill_embedded::checks::check_postgres;
 use docmill_model::Code;
-use docmill_platform::embedder::{HashEmbedder, bind_space};
+use docmill_platform::embedder::{Embedders, HashEmbedder, bind_space};
 use docmill_testkit::{Fault, world};
 use secrecy::ExposeSecret;
 use std::time::Instant;
@@ -62,13 +62,14 @@ async fn roles_that_could_pass_by_row_level_security_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn vectors_of_another_model_are_refused() {
     let world = world().await;
-    bind_space(&world.database, &HashEmbedder::new()).await.unwrap();
-    bind_space(&world.database, &HashEmbedder::new()).await.unwrap();
+    let models = Embedders::from(Arc::new(HashEmbedder::new()));
+    bind_space(&world.database, &models).await.unwrap();
+    bind_space(&world.database, &models).await.unwrap();
     sqlx::query("UPDATE embedding_spaces SET fingerprint = 'another model'")
         .execute(world.database.engine())
         .await
         .unwrap();
-    let refused = bind_space(&world.database, &HashEmbedder::new()).await.unwrap_err();
+    let refused = bind_space(&world.database, &models).await.unwrap_err();
     assert_eq!(refused.code, Code::ConfigInvalid);
     assert!(refused.message.contains("another model"), "{}", refused.message);
 }

@@ -4,29 +4,44 @@ use super::{Embedder, usable};
 use docmill_model::Failure;
 use sha2::{Digest, Sha256};
 
+/// Length of the vectors unless another is asked for.
 const DIMENSIONS: usize = 384;
 
 /// Embeds without a model, equal on every machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HashEmbedder;
+#[derive(Clone, Copy, Debug)]
+pub struct HashEmbedder {
+    dimensions: usize,
+}
+
+impl Default for HashEmbedder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl HashEmbedder {
-    /// The one there is.
+    /// The usual one, of 384 dimensions.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::with_dimensions(DIMENSIONS)
+    }
+
+    /// Another model: vectors of `dimensions`, at least 1.
+    #[must_use]
+    pub fn with_dimensions(dimensions: usize) -> Self {
+        Self { dimensions: dimensions.max(1) }
     }
 
     /// The vector of one text.
     #[must_use]
-    pub fn vector(text: &str) -> Vec<f32> {
+    pub fn vector(&self, text: &str) -> Vec<f32> {
         // A little of one direction in every vector: a text without words is not a zero vector.
-        let mut vector = vec![0.0; DIMENSIONS];
+        let mut vector = vec![0.0; self.dimensions];
         vector[0] = 0.1;
         let lower = text.to_lowercase();
         for word in lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
             let digest = Sha256::digest(word.as_bytes());
-            let place = (usize::from(digest[0]) << 8 | usize::from(digest[1])) % DIMENSIONS;
+            let place = (usize::from(digest[0]) << 8 | usize::from(digest[1])) % self.dimensions;
             vector[place] += if digest[2] % 2 == 0 { 1.0 } else { -1.0 };
         }
         vector
@@ -36,15 +51,15 @@ impl HashEmbedder {
 #[async_trait::async_trait]
 impl Embedder for HashEmbedder {
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
-        usable(texts.iter().map(|text| Self::vector(text)).collect(), texts.len(), DIMENSIONS)
+        usable(texts.iter().map(|text| self.vector(text)).collect(), texts.len(), self.dimensions)
     }
 
     fn dimensions(&self) -> usize {
-        DIMENSIONS
+        self.dimensions
     }
 
     fn fingerprint(&self) -> String {
-        "hash-384-v1".to_owned()
+        format!("hash-{}-v1", self.dimensions)
     }
 }
 

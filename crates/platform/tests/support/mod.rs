@@ -3,7 +3,7 @@
 
 use docmill_embedded::{Home, parts};
 use docmill_model::Sha256Hex;
-use docmill_platform::embedder::{FastEmbedder, FastEmbedderConfig};
+use docmill_platform::embedder::{FastEmbedder, FastEmbedderConfig, LocalModel};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -29,5 +29,10 @@ fn find() -> FastEmbedderConfig {
         Home::open(Some(workspace.join("target/docmill-test")), None).or_else(|_| Home::open(Some(far), None)).unwrap();
     parts::fetch(&home, &mut |line| eprintln!("parts: {line}")).unwrap();
     let paths = parts::PartPaths::of(&home).unwrap();
-    FastEmbedderConfig { onnxruntime: paths.onnxruntime, model_dir: paths.model_dir, threads: 2 }
+    FastEmbedderConfig {
+        onnxruntime: paths.onnxruntime,
+        model_dir: paths.model_dir,
+        threads: 2,
+        model: LocalModel::MiniLm,
+    }
 }

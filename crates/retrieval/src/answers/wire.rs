@@ -29,6 +29,9 @@ pub struct AnswerRequest {
     /// `answer` with the whole, or `error`. A stream without `answer` is no answer.
     #[serde(default)]
     pub stream: bool,
+    /// The embedding space to find passages in, by name; the active one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
 }
 
 fn default_k() -> u32 {
@@ -44,7 +47,7 @@ impl AnswerRequest {
     #[must_use]
     pub fn new(question: impl Into<String>) -> Self {
         let (k, max_sentences) = (default_k(), default_sentences());
-        Self { question: question.into(), filters: Filters::default(), k, max_sentences, stream: false }
+        Self { question: question.into(), filters: Filters::default(), k, max_sentences, stream: false, space: None }
     }
 
     /// Checks every bound.

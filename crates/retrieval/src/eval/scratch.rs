@@ -14,7 +14,7 @@ use docmill_model::text::canonical_string;
 use docmill_model::{Code, DocumentId, Failure, PrincipalId, Sha256Hex, TenantId};
 use docmill_platform::artifacts::Artifacts;
 use docmill_platform::database::{Database, DbError};
-use docmill_platform::embedder::Embedder;
+use docmill_platform::embedder::{Embedder, Space};
 use pgvector::Vector;
 use sqlx::PgConnection;
 use std::collections::HashMap;
@@ -69,14 +69,16 @@ impl Scratch {
         artifacts: Option<&Artifacts>,
         progress: Progress<'_>,
     ) -> Result<Self, Failure> {
-        let (database, tenant) = (bench.database.clone(), TenantId(derived_uuid(&[b"docmill", b"evaluation tenant"])));
+        let (database, tenant) = (bench.database.clone(), tenant());
         let lock = lock(&database).await?;
         reserve(&database, tenant).await?;
         clear(&database, tenant).await?;
         let model = RememberingEmbedder::open(bench.embedder.clone(), &bench.directory)?;
         let index = bench.directory.join(format!("index-{}", Uuid::new_v4().simple()));
         let lexical = LexicalIndexes::new(LexicalConfig::new(&index))?;
-        let mut loader = Loader { database: &database, tenant, model: &*model, artifacts, entry_ids: HashMap::new() };
+        let space = space(&database, &*bench.embedder).await?;
+        let entry_ids = HashMap::new();
+        let mut loader = Loader { database: &database, tenant, space: space.id, model: &*model, artifacts, entry_ids };
         for (number, batch) in entries.chunks(BATCH).enumerate() {
             progress(number * BATCH, entries.len());
             loader.load(number * BATCH, batch).await?;
@@ -86,6 +88,7 @@ impl Scratch {
         follower::build_index(&database, &lexical, tenant).await?;
         lexical.release_writer(tenant).await;
         let search = Search::new(database.clone(), bench.embedder.clone(), lexical, bench.search.clone());
+        let search = search.pinned(space);
         Ok(Self { database, tenant, index, search, entry_ids, _lock: lock })
     }
 
@@ -120,6 +123,24 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.index);
     }
+}
+
+/// The reserved tenant, whose rows nothing but an evaluation reads and writes.
+pub(crate) fn tenant() -> TenantId {
+    TenantId(derived_uuid(&[b"docmill", b"evaluation tenant"]))
+}
+
+/// A space that holds vectors of the model's length; the tenant's are apart from all others in it.
+async fn space(database: &Database, model: &dyn Embedder) -> Result<Space, Failure> {
+    let mut connection = database.engine().acquire().await.map_err(DbError::from)?;
+    let spaces = Space::all(&mut connection).await.map_err(DbError::from)?;
+    let fits = |space: &Space| space.is_standing() && space.dimensions as usize == model.dimensions();
+    spaces.into_iter().find(fits).ok_or_else(|| {
+        Failure::new(
+            Code::ConfigInvalid,
+            "no embedding space has vectors of the length of the model that is to be judged",
+        )
+    })
 }
 
 /// Takes the lock on a connection of its own: it goes when that does, whatever happens here.
@@ -181,6 +202,7 @@ async fn clear(database: &Database, tenant: TenantId) -> Result<(), Failure> {
 struct Loader<'l> {
     database: &'l Database,
     tenant: TenantId,
+    space: i32,
     model: &'l dyn Embedder,
     artifacts: Option<&'l Artifacts>,
     entry_ids: HashMap<DocumentId, String>,
@@ -234,7 +256,8 @@ impl Loader<'_> {
             embedded.push(whole);
         }
         columns.vectors = self.model.embed(&embedded).await?.into_iter().map(Vector::from).collect();
-        let write = self.database.write(self.tenant, move |connection| Box::pin(insert(connection, columns)));
+        let space = self.space;
+        let write = self.database.write(self.tenant, move |connection| Box::pin(insert(connection, space, columns)));
         Ok(write.await?)
     }
 
@@ -261,7 +284,7 @@ impl Loader<'_> {
     }
 }
 
-async fn insert(connection: &mut PgConnection, columns: Columns) -> Result<(), DbError> {
+async fn insert(connection: &mut PgConnection, space: i32, columns: Columns) -> Result<(), DbError> {
     let pipeline = Sha256Hex::of(TENANT.as_bytes()).to_string();
     sqlx::query(
         "INSERT INTO pipeline_versions (version, name, definition) VALUES ($1, $2, '{}') ON CONFLICT DO NOTHING",
@@ -315,11 +338,12 @@ async fn insert(connection: &mut PgConnection, columns: Columns) -> Result<(), D
     .await?;
     sqlx::query(
         "INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding)
-         SELECT current_tenant(), 1, row.embed_hash, row.embedding FROM unnest($1::bytea[], $2::vector[]) AS row (embed_hash, embedding)
+         SELECT current_tenant(), $3, row.embed_hash, row.embedding FROM unnest($1::bytea[], $2::vector[]) AS row (embed_hash, embedding)
          ON CONFLICT DO NOTHING",
     )
     .bind(&columns.hashes)
     .bind(&columns.vectors)
+    .bind(space)
     .execute(connection)
     .await?;
     Ok(())

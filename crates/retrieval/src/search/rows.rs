@@ -3,10 +3,12 @@
 use super::fusion::LexicalCandidate;
 use super::scope::SearchScope;
 use super::wire::Hit;
+use crate::dense::in_space;
 use crate::lexical::LexicalHit;
 use docmill_model::{ChunkId, DocumentId, VersionId};
+use docmill_platform::embedder::Space;
 use pgvector::Vector;
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -44,32 +46,45 @@ pub(super) async fn is_answering(connection: &mut PgConnection) -> Result<bool, 
     .await
 }
 
-/// Those of `hits` that are visible in `scope`, in their order, with their cosine where there is a `query` vector.
+/// Those of `hits` that are visible in `scope`, in their order, with their cosine where there is a `query` vector of a space.
 pub(super) async fn visible_candidates(
     connection: &mut PgConnection,
     scope: &SearchScope,
     hits: &[LexicalHit],
-    query: Option<&[f32]>,
+    query: Option<(&Space, &[f32])>,
 ) -> Result<Vec<LexicalCandidate>, sqlx::Error> {
     let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).collect();
-    let rows = sqlx::query(
-        "SELECT c.id, c.embed_hash, c.language, 1 - ((v.embedding::vector(384)) <=> $8::vector(384)) AS cosine
-         FROM chunks c
-         JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-         LEFT JOIN vectors v ON $8::vector(384) IS NOT NULL AND v.tenant_id = c.tenant_id AND v.space_id = 1 AND v.embed_hash = c.embed_hash
-         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)",
-    )
-    .bind(&scope.labels)
-    .bind(&scope.collection)
-    .bind(&scope.document_ids)
-    .bind(&scope.metadata)
-    .bind(scope.created_after)
-    .bind(scope.created_before)
-    .bind(&ids)
-    .bind(query.map(|query| Vector::from(query.to_vec())))
-    .bind(&scope.wanted_labels)
-    .fetch_all(connection)
-    .await?;
+    let sql = match query {
+        Some((space, _)) => in_space(
+            space,
+            "SELECT c.id, c.embed_hash, c.language, 1 - ((v.embedding::{column}) <=> $9::{column}) AS cosine
+             FROM chunks c
+             JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
+             LEFT JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = {space} AND v.embed_hash = c.embed_hash
+             WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6, $8)",
+        ),
+        None => AssertSqlSafe(
+            "SELECT c.id, c.embed_hash, c.language, NULL::float8 AS cosine
+             FROM chunks c
+             JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
+             WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6, $8)"
+                .to_owned(),
+        ),
+    };
+    let rows = sqlx::query(sql)
+        .bind(&scope.labels)
+        .bind(&scope.collection)
+        .bind(&scope.document_ids)
+        .bind(&scope.metadata)
+        .bind(scope.created_after)
+        .bind(scope.created_before)
+        .bind(&ids)
+        .bind(&scope.wanted_labels);
+    let rows = match query {
+        Some((_, query)) => rows.bind(Vector::from(query.to_vec())),
+        None => rows,
+    };
+    let rows = rows.fetch_all(connection).await?;
     let mut visible: HashMap<Uuid, LexicalCandidate> = HashMap::with_capacity(rows.len());
     for row in &rows {
         let chunk_id = row.try_get("id")?;

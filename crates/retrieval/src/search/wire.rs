@@ -44,6 +44,9 @@ pub struct SearchRequest {
     /// What to give of a hit's surroundings; nothing when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expand: Option<Expand>,
+    /// The embedding space to compare in, by name; the active one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
 }
 
 /// What is given of a hit's surroundings.
@@ -63,7 +66,7 @@ impl SearchRequest {
     #[must_use]
     pub fn new(query: impl Into<String>) -> Self {
         let (k, mode, filters) = (default_k(), SearchMode::Hybrid, Filters::default());
-        Self { query: query.into(), k, mode, filters, explain: false, expand: None }
+        Self { query: query.into(), k, mode, filters, explain: false, expand: None, space: None }
     }
 
     /// Checks every bound.

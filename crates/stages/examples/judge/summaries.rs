@@ -1,6 +1,6 @@
 //! Extractive summaries against reference summaries: ROUGE-1, -2 and -L beside the lead baseline.
 
-use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig};
+use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, LocalModel};
 use docmill_retrieval::eval::references::{ReferenceFormat, Referenced};
 use docmill_retrieval::eval::rouge::{Rouge, rouge};
 use docmill_stages::summarize::{Choice, candidates, choose};
@@ -12,6 +12,7 @@ pub fn judge(corpora: &Path) {
         onnxruntime: PathBuf::from(std::env::var_os("DOCMILL_ONNXRUNTIME").unwrap_or_default()),
         model_dir: crate::model_dir(),
         threads: 2,
+        model: LocalModel::MiniLm,
     };
     let embedder: Arc<dyn Embedder> = Arc::new(FastEmbedder::load(config).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

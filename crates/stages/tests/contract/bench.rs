@@ -84,7 +84,7 @@ impl Bench {
         });
         let deps = StageDeps {
             parser: Arc::new(parser),
-            embedder: Arc::new(Counting { inner: world.embedder.clone(), texts: embedded.clone() }),
+            embedders: Arc::new(Counting { inner: world.embedder.clone(), texts: embedded.clone() }).into(),
             tokens: Arc::new(TokenCounter::words()),
             gateway: None,
             prompts: Prompts::of_files(Prompt::committed().unwrap()),
