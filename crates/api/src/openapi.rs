@@ -35,6 +35,8 @@ use utoipa::{Modify, OpenApi};
         operate::dead::discard, operate::replays::plan, operate::replays::start, operate::replays::list,
         operate::replays::get, operate::replays::set_state,
         operate::jobs::list, operate::jobs::get, operate::runs::get, operate::runs::cancel,
+        operate::spaces::plan, operate::spaces::build, operate::spaces::list, operate::spaces::get, operate::spaces::drop,
+        operate::spaces::set_state, operate::spaces::switch,
         operate::pauses::list, operate::pauses::create, operate::pauses::delete,
     ),
     tags(

@@ -10,6 +10,7 @@ pub mod jobs;
 pub mod pauses;
 pub mod replays;
 pub mod runs;
+pub mod spaces;
 
 use crate::auth::Principal;
 use crate::problem::Problem;
@@ -36,6 +37,13 @@ pub(crate) fn add(table: Table) -> Table {
         .get("/v1/operate/jobs/{id}", jobs::get)
         .get("/v1/operate/runs/{id}", runs::get)
         .post("/v1/operate/runs/{id}/cancel", runs::cancel)
+        .post("/v1/operate/spaces/plan", spaces::plan)
+        .post("/v1/operate/spaces", spaces::build)
+        .get("/v1/operate/spaces", spaces::list)
+        .get("/v1/operate/spaces/{name}", spaces::get)
+        .delete("/v1/operate/spaces/{name}", spaces::drop)
+        .post("/v1/operate/spaces/{name}/state", spaces::set_state)
+        .post("/v1/operate/spaces/{name}/switch", spaces::switch)
         .get("/v1/operate/pauses", pauses::list)
         .post("/v1/operate/pauses", pauses::create)
         .delete("/v1/operate/pauses/{kind}/{subject}", pauses::delete)

@@ -3,6 +3,7 @@
 //! What can be wrong for good (versions, roles, models, files) is found here, before anything is served.
 
 use crate::config::{Config, EmbeddingProvider};
+use crate::embedders::embedders;
 use crate::models;
 use crate::roles::Roles;
 use docmill_documents::{Parser, ParserConfig, TesseractConfig};
@@ -11,7 +12,7 @@ use docmill_model::{Code, Failure, Sha256Hex};
 use docmill_platform::artifacts::Artifacts;
 use docmill_platform::blobs::{Blobs, S3Blobs, S3Config};
 use docmill_platform::database::{Database, DatabaseConfig};
-use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, HashEmbedder, bind_space};
+use docmill_platform::embedder::{Embedders, bind_space};
 use docmill_platform::failpoints::{Action, Failpoints};
 use docmill_platform::gateway::Gateway;
 use docmill_platform::gateway::prompts::{COMMITTED as BUILTIN_PROMPTS, Prompts};
@@ -37,7 +38,7 @@ const BUILTIN_PIPELINES: &[(&str, &str)] = &[
 pub struct Assembly {
     pub database: Database,
     pub artifacts: Artifacts,
-    pub embedder: Arc<dyn Embedder>,
+    pub embedders: Embedders,
     pub parser: Arc<Parser>,
     pub registry: Arc<Registry>,
     pub pipelines: Arc<Pipelines>,
@@ -54,10 +55,10 @@ impl Assembly {
     /// One line with the fix: `CONFIG_INVALID`, `PART_MISSING`, or the service that does not answer.
     pub async fn build(config: &Config, roles: &Roles) -> Result<Self, Failure> {
         let data_dir = data_dir(config)?;
-        let ((database, artifacts), embedder) =
-            tokio::try_join!(stores(config), embedder(config, roles.needs_model()))?;
+        let ((database, artifacts), embedders) =
+            tokio::try_join!(stores(config), embedders(config, roles.needs_model()))?;
         if roles.needs_model() {
-            bind_space(&database, &*embedder).await?;
+            bind_space(&database, &embedders).await?;
         }
         let gateway = models::gateway(&config.llm, &database)?;
         let folder = pipelines_dir(config, &data_dir)?;
@@ -65,7 +66,7 @@ impl Assembly {
         let parser = Arc::new(parser(config));
         let registry = Arc::new(docmill_stages::registry(StageDeps {
             parser: parser.clone(),
-            embedder: embedder.clone(),
+            embedders: embedders.clone(),
             tokens: tokens(config, roles.needs_model())?,
             gateway: gateway.clone(),
             prompts: prompts.clone(),
@@ -78,7 +79,7 @@ impl Assembly {
         if roles.needs_broker() {
             engine.check().await?;
         }
-        Ok(Self { database, artifacts, embedder, parser, registry, pipelines, engine, gateway, prompts, data_dir })
+        Ok(Self { database, artifacts, embedders, parser, registry, pipelines, engine, gateway, prompts, data_dir })
     }
 
     /// What deletions and retention work on.
@@ -152,19 +153,6 @@ fn s3_config(config: &Config) -> Result<S3Config, Failure> {
     })
 }
 
-/// The model, or a stand-in for roles that never embed.
-async fn embedder(config: &Config, needed: bool) -> Result<Arc<dyn Embedder>, Failure> {
-    if !needed || config.embedding.provider == EmbeddingProvider::Hash {
-        return Ok(Arc::new(HashEmbedder::new()));
-    }
-    let settings = FastEmbedderConfig {
-        onnxruntime: Config::need(&config.embedding.onnxruntime, "DOCMILL_ONNXRUNTIME")?.clone(),
-        model_dir: Config::need(&config.embedding.model_dir, "DOCMILL_MODEL_DIR")?.clone(),
-        threads: config.embedding.threads,
-    };
-    Ok(Arc::new(blocking(move || FastEmbedder::load(settings)).await?))
-}
-
 /// Token counts of the model; of words without one.
 ///
 /// # Errors
@@ -190,8 +178,11 @@ pub async fn check_store(config: &Config) -> Result<(), Failure> {
 /// # Errors
 /// `PART_MISSING` or `CONFIG_INVALID`.
 pub async fn check_model(config: &Config) -> Result<String, Failure> {
-    let model = embedder(config, true).await?;
-    Ok(format!("{} dimensions, {}", model.dimensions(), model.fingerprint()))
+    let models = embedders(config, true).await?;
+    let model = models.first();
+    let further = models.names().len() - 1;
+    let beside = if further == 0 { String::new() } else { format!("; {further} for further spaces") };
+    Ok(format!("{} dimensions, {}{beside}", model.dimensions(), model.fingerprint()))
 }
 
 /// The sandboxed parser: this binary, started again.

@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, with an example each. What is done stands in the module of the command.
 
 use crate::client::lifecycle::{DeleteArgs, RetentionCommand};
+use crate::client::query::QueryArgs;
 use crate::exit;
 use crate::operator::args::{BacklogArgs, DeadCommand, DoctorArgs, JobsArgs, PauseArgs, ReplayArgs, ReplaysArgs};
 use clap::{Args, Parser, Subcommand};
@@ -132,6 +133,9 @@ pub enum Command {
     /// Show what waits and runs, by stage.
     #[command(after_help = "Example: docmill backlog --all --watch")]
     Backlog(BacklogArgs),
+    /// Embedding spaces: build one with another model, switch to it, drop the former.
+    #[command(subcommand)]
+    Spaces(crate::client::spaces::SpacesCommand),
     /// Prompts of model providers: versions, rollouts, rollback.
     #[command(subcommand)]
     Prompts(crate::client::prompts::PromptsCommand),
@@ -274,29 +278,6 @@ pub struct ShowArgs {
     /// Print the events.
     #[arg(long)]
     pub events: bool,
-}
-
-/// Arguments of `search` and `ask`.
-#[derive(Args)]
-pub struct QueryArgs {
-    /// The words.
-    #[arg(required = true)]
-    pub words: Vec<String>,
-    /// Passages to look at.
-    #[arg(short, default_value_t = 10)]
-    pub k: u32,
-    /// Only this collection.
-    #[arg(long)]
-    pub collection: Option<String>,
-    /// Only documents with this access label, or one of several; may be repeated.
-    #[arg(long = "label")]
-    pub labels: Vec<String>,
-    /// Only documents with this metadata, KEY=VALUE; may be repeated.
-    #[arg(long = "metadata", value_name = "KEY=VALUE")]
-    pub metadata: Vec<String>,
-    /// Show ranks and scores (search).
-    #[arg(long)]
-    pub explain: bool,
 }
 
 /// `keys …`

@@ -8,6 +8,7 @@ mod mcp;
 pub mod prompts;
 pub mod query;
 mod show;
+pub mod spaces;
 pub mod upload;
 pub mod usage;
 mod watch;
@@ -37,6 +38,7 @@ pub async fn run(cli: &Cli) -> Result<(), Ending> {
         Command::Deletions { limit } => lifecycle::deletions(cli, *limit, &api).await,
         Command::Retention(command) => lifecycle::retention(cli, command, &api).await,
         Command::Prompts(command) => prompts::run(cli, command, &api).await,
+        Command::Spaces(command) => spaces::run(cli, command, &api).await,
         Command::Usage(args) => usage::run(cli, args, &api).await,
         Command::Mcp => mcp::run(&api).await,
         _ => operator::steer(cli, &api).await,

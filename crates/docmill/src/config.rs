@@ -9,6 +9,7 @@ mod uses;
 pub use uses::UseSettings;
 
 use docmill_model::{Code, Failure};
+use docmill_platform::embedder::Pooling;
 use docmill_platform::gateway::{ModelConfig, ProviderLimits, Redaction};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -98,6 +99,43 @@ pub struct EmbeddingSettings {
     pub model_dir: Option<PathBuf>,
     pub onnxruntime: Option<PathBuf>,
     pub threads: usize,
+    pub models: BTreeMap<String, FurtherModel>,
+}
+
+/// A model that a further embedding space is built with.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FurtherModel {
+    #[serde(default = "local")]
+    pub provider: EmbeddingProvider,
+    pub model_dir: Option<PathBuf>,
+    #[serde(default = "mean")]
+    pub pooling: Pooling,
+    #[serde(default = "window")]
+    pub max_tokens: usize,
+    #[serde(default)]
+    pub query_prefix: String,
+    #[serde(default)]
+    pub passage_prefix: String,
+    /// Of `hash`.
+    #[serde(default = "dimensions")]
+    pub dimensions: usize,
+}
+
+fn local() -> EmbeddingProvider {
+    EmbeddingProvider::Local
+}
+
+fn mean() -> Pooling {
+    Pooling::Mean
+}
+
+fn window() -> usize {
+    docmill_platform::tokens::WINDOW
+}
+
+fn dimensions() -> usize {
+    384
 }
 
 /// Parsing and OCR.

@@ -100,7 +100,7 @@ async fn stand(cli: &Cli) -> Result<Stand, Failure> {
     Ok(Stand {
         bench: Bench {
             database: assembly.database.clone(),
-            embedder: assembly.embedder.clone(),
+            embedder: assembly.embedders.first().clone(),
             directory: assembly.data_dir.join("evaluation"),
             search: SearchConfig::default(),
         },

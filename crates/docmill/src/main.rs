@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod confirm;
 mod demo;
+mod embedders;
 mod eval;
 mod exit;
 mod inspect;

@@ -13,6 +13,7 @@ use docmill_lifecycle::collect::Ages;
 use docmill_lifecycle::sweep::SweepConfig;
 use docmill_model::{Code, Failure};
 use docmill_platform::webhooks::{Delivery, WebhookSender};
+use docmill_retrieval::spaces::{Builder, BuilderConfig};
 use docmill_retrieval::{Answers, Follower, FollowerConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig};
 use docmill_runtime::deliveries::{DeliveryRequest, DeliverySender};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -76,6 +77,11 @@ impl Roles {
         self.api || (self.worker && embeds)
     }
 
+    /// Whether this process embeds documents, and so builds embedding spaces.
+    pub fn embeds(&self) -> bool {
+        self.worker && self.stages.as_ref().is_none_or(|stages| stages.iter().any(|stage| stage == "embed"))
+    }
+
     /// Whether NATS has to answer at the start.
     pub fn needs_broker(&self) -> bool {
         self.relay || self.reconciler || self.worker
@@ -132,6 +138,15 @@ async fn run(mut config: Config, roles: Roles, home: Option<Home>) -> Result<(),
     if roles.worker {
         let (engine, stop) = (engine.clone(), stop.clone());
         tasks.spawn(async move { engine.run_worker(stop).await });
+    }
+    if roles.embeds() {
+        let name = format!("builder-{}", uuid::Uuid::new_v4().simple());
+        let builder = Builder::new(assembly.database.clone(), assembly.embedders.clone(), BuilderConfig::new(name));
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            builder.run(stop).await;
+            Ok(())
+        });
     }
     if roles.relay {
         let (engine, stop) = (engine.clone(), stop.clone());
@@ -201,7 +216,7 @@ fn serve_http(
             Ok(())
         });
         let search =
-            Search::new(assembly.database.clone(), assembly.embedder.clone(), lexical, SearchConfig::default());
+            Search::new(assembly.database.clone(), assembly.embedders.clone(), lexical, SearchConfig::default());
         docmill_api::router(api_state(config, assembly, search, readiness, metrics)?)
     } else {
         let readiness = Readiness { broker, index: None };

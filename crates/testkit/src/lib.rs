@@ -8,6 +8,7 @@
 //! Nothing here is for production, so failures panic with what to do.
 #![allow(clippy::panic)]
 
+pub mod prober;
 pub mod proxy;
 mod shared;
 mod store;

@@ -18,6 +18,7 @@ use docmill_model::document::Rect;
 use docmill_model::manifest::Manifest;
 use docmill_model::scope::Scope;
 use docmill_model::{Failure, TenantId};
+use docmill_platform::embedder::{Embedder, Embedders, HashEmbedder};
 use docmill_platform::gateway::prompts::{Prompt, Prompts};
 use docmill_platform::gateway::{Gateway, GatewayConfig};
 use docmill_retrieval::answers::{Generator, Models};
@@ -141,7 +142,9 @@ impl Api {
         pipelines.register(&world.database).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
-        let search = Search::new(world.database.clone(), world.embedder.clone(), lexical, SearchConfig::default());
+        let second: Arc<dyn Embedder> = Arc::new(HashEmbedder::with_dimensions(64));
+        let embedders = Embedders::new(world.embedder.clone(), BTreeMap::from([("second".to_owned(), second)]));
+        let search = Search::new(world.database.clone(), embedders, lexical, SearchConfig::default());
         let answers = Answers::new(search.clone(), world.artifacts.clone(), generator, AnswersConfig::default());
         let state = ApiState::new(ApiParts {
             database: world.database.clone(),

@@ -2,11 +2,38 @@
 
 use super::api::Api;
 use super::upload::pairs;
-use crate::cli::{Cli, QueryArgs};
+use crate::cli::Cli;
 use crate::exit::Ending;
 use crate::output::{self, field, plain};
+use clap::Args;
 use docmill_model::Failure;
 use serde_json::{Value, json};
+
+/// Arguments of `search` and `ask`.
+#[derive(Args)]
+pub struct QueryArgs {
+    /// The words.
+    #[arg(required = true)]
+    pub words: Vec<String>,
+    /// Passages to look at.
+    #[arg(short, default_value_t = 10)]
+    pub k: u32,
+    /// Only this collection.
+    #[arg(long)]
+    pub collection: Option<String>,
+    /// Only documents with this access label, or one of several; may be repeated.
+    #[arg(long = "label")]
+    pub labels: Vec<String>,
+    /// Only documents with this metadata, KEY=VALUE; may be repeated.
+    #[arg(long = "metadata", value_name = "KEY=VALUE")]
+    pub metadata: Vec<String>,
+    /// Show ranks and scores (search).
+    #[arg(long)]
+    pub explain: bool,
+    /// Compare in this embedding space instead of the one that answers.
+    #[arg(long)]
+    pub space: Option<String>,
+}
 
 fn filters(args: &QueryArgs) -> Result<Value, Failure> {
     let mut filters = json!({"labels": args.labels, "metadata": pairs(&args.metadata)?});
@@ -18,7 +45,11 @@ fn filters(args: &QueryArgs) -> Result<Value, Failure> {
 
 /// `docmill search`.
 pub async fn search(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending> {
-    let body = json!({"query": args.words.join(" "), "k": args.k, "filters": filters(args)?, "explain": args.explain});
+    let mut body =
+        json!({"query": args.words.join(" "), "k": args.k, "filters": filters(args)?, "explain": args.explain});
+    if let Some(space) = &args.space {
+        body["space"] = json!(space);
+    }
     let found = api.post("/v1/search", &body).await?;
     if cli.json {
         output::json(&found);
@@ -38,7 +69,10 @@ pub async fn search(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending
 
 /// `docmill ask`.
 pub async fn ask(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending> {
-    let body = json!({"question": args.words.join(" "), "k": args.k, "filters": filters(args)?});
+    let mut body = json!({"question": args.words.join(" "), "k": args.k, "filters": filters(args)?});
+    if let Some(space) = &args.space {
+        body["space"] = json!(space);
+    }
     let answer = api.post("/v1/answers", &body).await?;
     if cli.json {
         output::json(&answer);

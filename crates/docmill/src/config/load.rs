@@ -110,7 +110,7 @@ fn merge(file: Option<(String, String)>, variables: impl Iterator<Item = (String
 }
 
 /// Settings that hold free keys of their own.
-const FREE: [&str; 3] = ["engine.slots", "llm.uses", "llm.limits"];
+const FREE: [&str; 4] = ["engine.slots", "embedding.models", "llm.uses", "llm.limits"];
 
 fn overlay(tree: &mut Value, given: Value, source: &str, at: &str) -> Result<(), Failure> {
     match (tree, given) {
@@ -211,6 +211,16 @@ mod tests {
         assert_eq!((of("rewrite").tries, total(&config, "rewrite")), (Some(1), Duration::from_secs(3)));
         assert_eq!(of("rewrite").try_timeout, Some(Duration::from_secs(5)));
         assert_eq!((of("extract").models.unwrap(), of("extract").total_timeout), (vec!["c/d".to_owned()], None));
+    }
+
+    #[test]
+    fn a_further_embedding_model_has_settings_of_its_own() {
+        let config = with("embedding: {models: {e5: {model_dir: /e5, query_prefix: 'query: '}}}", &[]).unwrap();
+        let model = &config.embedding.models["e5"];
+        assert_eq!((model.query_prefix.as_str(), model.max_tokens), ("query: ", 256));
+        assert_eq!(model.pooling, docmill_platform::embedder::Pooling::Mean);
+        let refused = with("embedding: {models: {e5: {modeldir: /e5}}}", &[]).unwrap_err();
+        assert!(refused.message.contains("modeldir"), "{refused}");
     }
 
     #[test]

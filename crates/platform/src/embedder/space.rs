@@ -105,16 +105,22 @@ impl Embedders {
         &self.first
     }
 
-    /// The model a further space of this name is built with.
+    /// The model a space of this name is built with.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<dyn Embedder>> {
-        self.further.get(name)
+        self.further.get(name).or_else(|| (self.own_name() == name).then_some(&self.first))
     }
 
-    /// Names of the further models.
+    /// Names of all models.
     #[must_use]
-    pub fn names(&self) -> Vec<&str> {
-        self.further.keys().map(String::as_str).collect()
+    pub fn names(&self) -> Vec<String> {
+        std::iter::once(self.own_name()).chain(self.further.keys().cloned()).collect()
+    }
+
+    /// The first model is not named by the settings, but by what it is.
+    fn own_name(&self) -> String {
+        let fingerprint = self.first.fingerprint();
+        fingerprint.split('@').next().unwrap_or_default().to_owned()
     }
 
     /// The model whose vectors lie in `space`; a space that no model filled yet is the first one's.

@@ -6,6 +6,7 @@ mod node;
 mod rows;
 mod text;
 
+#[allow(unused_imports)]
 pub use node::Node;
 
 use docmill_model::{Code, DocumentId, Failure, GenerationId, PrincipalId, TenantId, VersionId};

@@ -145,6 +145,18 @@ pub(super) const ALL: &[Invariant] = &[
               WHERE x.seq > h.seq LIMIT 101",
     },
     Invariant {
+        name: "space_moves",
+        sentence: "An embedding space that is built or dropped is worked on, unless it is paused.",
+        sql: "SELECT 'space ' || s.name, s.state || ', and nobody works on it' FROM embedding_spaces s
+              WHERE s.state = 'building' AND NOT s.is_paused AND coalesce(s.lease_until, s.created_at) < now() - interval '120 seconds'
+                AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.kind = 'stage' AND p.subject = 'embed')
+              UNION ALL
+              SELECT 'space ' || s.name, s.state || ', and nobody works on it' FROM embedding_spaces s
+              JOIN space_drops d ON d.space_id = s.id AND d.finished_at IS NULL
+              WHERE s.state = 'dropping' AND d.created_at < now() - interval '1 hour'
+                AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.state = 'running' AND r.created_at < d.created_at) LIMIT 101",
+    },
+    Invariant {
         name: "delivery_moves",
         sentence: "A delivery that is due is being sent.",
         sql: "SELECT 'delivery ' || id, 'attempt ' || attempts FROM deliveries

@@ -1,0 +1,101 @@
+//! Embedding spaces over the API: who may steer them, what is refused, and what the audit log says.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use docmill_api::ApiConfig;
+use docmill_retrieval::spaces::{Builder, BuilderConfig};
+use serde_json::{Value, json};
+use support::{Api, Tenant, config, publish};
+use tokio_util::sync::CancellationToken;
+
+async fn installation() -> (Api, Tenant) {
+    let mut api = Api::start().await;
+    let operator = api.tenant().await;
+    let mut state = api.state.clone();
+    state.config = std::sync::Arc::new(ApiConfig { operator_tenant: Some(operator.id), ..config() });
+    api.router = docmill_api::router(state.clone());
+    api.state = state;
+    (api, operator)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_is_planned_built_switched_to_and_dropped() {
+    let (api, operator) = installation().await;
+    let other = api.tenant().await;
+    publish(&api, &operator, "a.txt", &["The brass lamp hangs in the hall."]).await;
+    publish(&api, &other, "b.txt", &["The green boat lies at the pier.", "It leaks."]).await;
+    let (key, spaces) = (&operator.key, "/v1/operate/spaces");
+
+    // Whoever operates one tenant sees which spaces there are, no counts of others, and steers nothing.
+    let seen = api.get(&other.key, spaces).await.ok();
+    assert_eq!((&seen["spaces"][0]["name"], &seen["spaces"][0]["texts"]), (&json!("all-minilm-l6-v2"), &Value::Null));
+    let model = json!({"model": "second"});
+    assert_eq!(api.post(&other.key, spaces, &model).await.error(), (403, "SCOPE_MISSING".to_owned()));
+    assert_eq!(api.post(&other.key, &format!("{spaces}/plan"), &model).await.status, 403);
+    assert_eq!(api.post(&other.key, &format!("{spaces}/all-minilm-l6-v2/switch"), &json!({})).await.status, 403);
+    assert_eq!(api.delete(&other.key, &format!("{spaces}/all-minilm-l6-v2")).await.status, 403);
+
+    let unknown = api.post(key, spaces, &json!({"model": "nosuch"})).await;
+    assert_eq!(unknown.error(), (422, "FIELD_INVALID".to_owned()));
+    let plan = api.post(key, &format!("{spaces}/plan"), &model).await.ok();
+    assert_eq!(
+        (&plan["texts"], &plan["to_embed"], &plan["is_indexed"]),
+        (&json!(3), &json!(3), &json!(false)),
+        "{plan}"
+    );
+    let built = api.post(key, spaces, &model).await;
+    assert_eq!(built.status, 201);
+    assert_eq!(built.ok()["state"], "building");
+    assert_eq!(api.post(key, spaces, &model).await.status, 201, "repeating it goes on");
+
+    let second = format!("{spaces}/second");
+    let early = api.post(key, &format!("{second}/switch"), &json!({})).await;
+    assert_eq!((early.json()["measured"].clone(), early.error()), (json!(3), (409, "SPACE_INCOMPLETE".to_owned())));
+    let question = json!({"query": "lamp", "mode": "dense", "space": "second"});
+    assert_eq!(api.post(key, "/v1/search", &question).await.error(), (409, "SPACE_INCOMPLETE".to_owned()));
+    let paused = api.post(key, &format!("{second}/state"), &json!({"state": "paused"})).await.ok();
+    assert_eq!(paused["paused"], true);
+    api.post(key, &format!("{second}/state"), &json!({"state": "running"})).await.ok();
+
+    let embedders = api.state.search.embedders().clone();
+    let mut builder = Builder::new(api.world.database.clone(), embedders, BuilderConfig::new("test"));
+    builder.round(&CancellationToken::new()).await.unwrap();
+    let ready = api.get(key, &second).await.ok();
+    assert_eq!(
+        (&ready["state"], &ready["missing"], &ready["embedded"]),
+        (&json!("ready"), &json!(0), &json!(3)),
+        "{ready}"
+    );
+    assert_eq!(api.post(key, "/v1/search", &question).await.ok()["hits"][0]["document"], "a.txt");
+    let nameless = json!({"query": "lamp", "space": "third"});
+    assert_eq!(api.post(key, "/v1/search", &nameless).await.error(), (422, "SPACE_UNKNOWN".to_owned()));
+    let asked = json!({"question": "Where does the brass lamp hang?", "space": "third"});
+    assert_eq!(api.post(key, "/v1/answers", &asked).await.error(), (422, "SPACE_UNKNOWN".to_owned()));
+
+    assert_eq!(api.post(key, &format!("{second}/switch"), &json!({})).await.ok()["state"], "active");
+    assert_eq!(
+        api.post(key, &format!("{second}/switch"), &json!({})).await.ok()["state"],
+        "active",
+        "again is nothing"
+    );
+    assert_eq!(api.delete(key, &second).await.error(), (409, "SPACE_ACTIVE".to_owned()));
+    let pause = api.post(key, &format!("{second}/state"), &json!({"state": "paused"})).await;
+    assert_eq!(pause.error(), (409, "SPACE_ACTIVE".to_owned()));
+    let old = json!({"query": "boat", "mode": "dense", "space": "all-minilm-l6-v2"});
+    assert_eq!(api.post(&other.key, "/v1/search", &old).await.ok()["hits"][0]["document"], "b.txt");
+
+    let dropped = api.delete(key, &format!("{spaces}/all-minilm-l6-v2")).await;
+    assert_eq!((dropped.status.as_u16(), &dropped.json()["finished_at"]), (202, &Value::Null));
+    assert_eq!(api.post(&other.key, "/v1/search", &old).await.error(), (422, "SPACE_UNKNOWN".to_owned()));
+    builder.round(&CancellationToken::new()).await.unwrap();
+    let list = api.get(key, spaces).await.ok();
+    assert_eq!((list["spaces"].as_array().unwrap().len(), &list["dropped"][0]["vectors"]), (1, &json!(3)), "{list}");
+    assert_eq!(api.get(key, &format!("{spaces}/all-minilm-l6-v2")).await.status, 404);
+
+    let audit = api.get(key, "/v1/audit").await.ok().to_string();
+    for action in ["space.build", "space.state", "space.switch", "space.drop"] {
+        assert!(audit.contains(action), "{action}: {audit}");
+    }
+    assert_eq!(api.get(key, "/v1/audit/verify").await.ok()["first_broken"], Value::Null);
+}

@@ -1,0 +1,323 @@
+//! Embedding spaces beside each other, over a real Postgres: built from stored chunks, switched, dropped.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use docmill_model::{Code, Failure, TenantId};
+use docmill_platform::embedder::{Embedder, Embedders, HashEmbedder};
+use docmill_retrieval::search::SearchMode;
+use docmill_retrieval::spaces::{Builder, BuilderConfig, plan, steer};
+use docmill_retrieval::{LexicalConfig, LexicalIndexes, Search, SearchConfig, SearchRequest};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use support::{Doc, World, eventually, world};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// A model of other dimensions that counts its texts, and embeds as many as it is let.
+struct Second {
+    inner: HashEmbedder,
+    texts: AtomicUsize,
+    permits: Semaphore,
+}
+
+impl Second {
+    fn new(permits: usize) -> Arc<Self> {
+        let inner = HashEmbedder::with_dimensions(64);
+        Arc::new(Self { inner, texts: AtomicUsize::new(0), permits: Semaphore::new(permits) })
+    }
+
+    fn texts(&self) -> usize {
+        self.texts.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait::async_trait]
+impl Embedder for Second {
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+        self.permits.acquire().await.unwrap().forget();
+        if texts.iter().any(|text| text.contains("poison")) {
+            return Err(Failure::new(Code::EmbeddingInvalid, "poisoned"));
+        }
+        let vectors = self.inner.embed(texts).await;
+        self.texts.fetch_add(texts.len(), Ordering::SeqCst);
+        vectors
+    }
+
+    fn dimensions(&self) -> usize {
+        self.inner.dimensions()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.inner.fingerprint()
+    }
+}
+
+const ALWAYS: usize = 1 << 20;
+
+fn embedders(world: &World, second: &Arc<Second>) -> Embedders {
+    let second: Arc<dyn Embedder> = second.clone();
+    Embedders::new(world.embedder.clone(), BTreeMap::from([("second".to_owned(), second)]))
+}
+
+fn builder(world: &World, second: &Arc<Second>, name: &str) -> Builder {
+    let config = BuilderConfig {
+        batch: 4,
+        lease: Duration::from_millis(500),
+        courtesy: Duration::ZERO,
+        pause: Duration::from_millis(20),
+        rest: Duration::ZERO,
+        ..BuilderConfig::new(name)
+    };
+    Builder::new(world.database.clone(), embedders(world, second), config)
+}
+
+async fn create(world: &World, tenant: TenantId, second: &Arc<Second>) {
+    let model = second.clone();
+    let write = world.database.write(tenant, move |connection| {
+        Box::pin(async move { steer::create_in(connection, "second", &*model).await })
+    });
+    write.await.unwrap();
+}
+
+async fn switch(world: &World, tenant: TenantId, name: &'static str) -> Result<(String, String), Failure> {
+    let database = world.database.clone();
+    let write = world.database.write(tenant, move |connection| {
+        Box::pin(async move { steer::switch_in(connection, &database, tenant, name).await })
+    });
+    let switched = write.await?;
+    Ok((switched.from, switched.to))
+}
+
+async fn vectors(world: &World, tenant: TenantId, space: &'static str) -> Vec<i32> {
+    let read = world.database.read(tenant, move |connection| {
+        Box::pin(async move {
+            let found = sqlx::query_scalar(
+                "SELECT vector_dims(v.embedding) FROM vectors v JOIN embedding_spaces s ON s.id = v.space_id WHERE s.name = $1",
+            );
+            Ok(found.bind(space).fetch_all(connection).await?)
+        })
+    });
+    read.await.unwrap()
+}
+
+async fn row(world: &World, tenant: TenantId, name: &str) -> Option<steer::SpaceRow> {
+    let read = world.database.read(tenant, |connection| Box::pin(steer::list(connection)));
+    read.await.unwrap().into_iter().find(|row| row.space.name == name)
+}
+
+fn docs(count: usize) -> Vec<Doc> {
+    let doc = |number: usize| {
+        let (one, two) =
+            (format!("Lantern{number} hangs over berth {number}."), format!("Keel{number} lies in dock {number}."));
+        Doc::new(&format!("doc-{number}.txt"), &[&one, &two, "The same clause stands everywhere."])
+    };
+    (0..count).map(doc).collect()
+}
+
+fn search(world: &World, second: &Arc<Second>) -> (Search, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
+    (Search::new(world.database.clone(), embedders(world, second), lexical, SearchConfig::default()), folder)
+}
+
+/// Document and cosine of the best hit.
+async fn best(
+    search: &Search,
+    world: &World,
+    tenant: TenantId,
+    query: &str,
+    space: Option<&str>,
+) -> Result<(String, f64), Code> {
+    let request = SearchRequest {
+        mode: SearchMode::Dense,
+        explain: true,
+        space: space.map(str::to_owned),
+        ..SearchRequest::new(query)
+    };
+    let found = search.search(&world.caller(tenant), &request).await.map_err(|failure| failure.code)?;
+    let hit = &found.hits[0];
+    Ok((hit.document.clone(), hit.explanation.as_ref().unwrap().dense_cosine.unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_of_other_dimensions_is_built_switched_to_and_the_former_dropped() {
+    let world = world().await;
+    let (tenant, other) = (world.tenant().await, world.tenant().await);
+    for doc in docs(6) {
+        world.publish(tenant, &doc).await;
+        world.publish(other, &doc).await;
+    }
+    let second = Second::new(ALWAYS);
+    let planned = plan(&world.database, "second", &*second).await.unwrap();
+    // Six documents of two own texts and a shared one, in two tenants.
+    assert_eq!((planned.texts, planned.to_embed, planned.cached, planned.dimensions), (26, 26, 0, 64));
+    assert!(!planned.is_indexed && planned.tokens == 26, "{planned:?}");
+    let sampled = second.texts();
+
+    create(&world, tenant, &second).await;
+    let (search, _folder) = search(&world, &second);
+    assert_eq!(best(&search, &world, tenant, "lantern3", Some("second")).await, Err(Code::SpaceIncomplete));
+    assert_eq!(best(&search, &world, tenant, "lantern3", Some("third")).await, Err(Code::SpaceUnknown));
+    let refused = switch(&world, tenant, "second").await.unwrap_err();
+    assert_eq!((refused.code, refused.measured), (Code::SpaceIncomplete, Some(26)));
+
+    let mut builder = builder(&world, &second, "one");
+    builder.round(&CancellationToken::new()).await.unwrap();
+    let built = row(&world, tenant, "second").await.unwrap();
+    assert_eq!((built.space.state.as_str(), built.texts, built.missing, built.embedded), ("ready", 26, 0, 26));
+    assert_eq!(second.texts() - sampled, 26, "each text once");
+    assert_eq!(vectors(&world, tenant, "second").await, vec![64; 13]);
+
+    // Both answer by name; the one without a name is the active one, also right after the switch.
+    let question = "Lantern3 hangs over berth 3.";
+    let (first, _) = best(&search, &world, tenant, question, None).await.unwrap();
+    let (by_name, _) = best(&search, &world, tenant, question, Some("second")).await.unwrap();
+    assert_eq!((first.as_str(), by_name.as_str()), ("doc-3.txt", "doc-3.txt"));
+    assert_eq!(switch(&world, tenant, "second").await.unwrap(), ("all-minilm-l6-v2".into(), "second".into()));
+    let (words, near) =
+        ("lantern3 and some dock", |space| best(&search, &world, tenant, "lantern3 and some dock", space));
+    let (active, before, named) = (near(None).await, near(Some("all-minilm-l6-v2")).await, near(Some("second")).await);
+    assert_eq!(active, named, "the question `{words}` and the rows are of one space");
+    assert_ne!(active, before, "which is another one than before");
+
+    // A document that appears later is in both.
+    let late = world.publish(tenant, &Doc::new("late.txt", &["Halyard nine is frayed."])).await;
+    builder.round(&CancellationToken::new()).await.unwrap();
+    for space in [None, Some("all-minilm-l6-v2"), Some("second")] {
+        assert_eq!(best(&search, &world, tenant, "Halyard nine is frayed.", space).await.unwrap().0, "late.txt");
+    }
+    world.delete(tenant, late).await;
+
+    // The active space stays, the other goes with all its vectors, and its receipt counts them.
+    let drop = |name: &'static str| {
+        world.database.write(tenant, move |connection| Box::pin(async move { steer::drop_in(connection, name).await }))
+    };
+    assert_eq!(drop("second").await.unwrap_err().into_failure().code, Code::SpaceActive);
+    drop("all-minilm-l6-v2").await.unwrap();
+    assert_eq!(best(&search, &world, tenant, question, Some("all-minilm-l6-v2")).await, Err(Code::SpaceUnknown));
+    builder.round(&CancellationToken::new()).await.unwrap();
+    assert!(row(&world, tenant, "all-minilm-l6-v2").await.is_none());
+    let receipts = world.database.read(tenant, |connection| Box::pin(steer::drops(connection, 10))).await.unwrap();
+    assert_eq!((receipts.len(), receipts[0].vectors, receipts[0].finished_at.is_some()), (1, 27, true));
+    let left: i64 = count(&world, tenant).await + count(&world, other).await;
+    assert_eq!(left, 27, "the vectors of the space that answers");
+    assert_eq!(best(&search, &world, tenant, question, None).await.unwrap().0, "doc-3.txt");
+}
+
+async fn count(world: &World, tenant: TenantId) -> i64 {
+    let read = world.database.read(tenant, |connection| {
+        Box::pin(async move { Ok(sqlx::query_scalar("SELECT count(*) FROM vectors").fetch_one(connection).await?) })
+    });
+    read.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_killed_in_the_middle_is_succeeded_by_another_that_embeds_nothing_twice() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    for doc in docs(10) {
+        world.publish(tenant, &doc).await;
+    }
+    // Three batches of four go through, the fourth hangs when the builder is killed.
+    let second = Second::new(3);
+    create(&world, tenant, &second).await;
+    let killed = tokio::spawn(builder(&world, &second, "killed").run(CancellationToken::new()));
+    eventually("three batches are stored", || async { vectors(&world, tenant, "second").await.len() == 12 }).await;
+    killed.abort();
+    let _ = killed.await;
+    assert_eq!(row(&world, tenant, "second").await.unwrap().space.state, "building");
+    second.permits.add_permits(ALWAYS);
+    let stop = CancellationToken::new();
+    let heir = tokio::spawn(builder(&world, &second, "heir").run(stop.clone()));
+    eventually("the space is ready", || async { row(&world, tenant, "second").await.unwrap().space.state == "ready" })
+        .await;
+    stop.cancel();
+    heir.await.unwrap();
+    assert_eq!((second.texts(), vectors(&world, tenant, "second").await.len()), (21, 21));
+    let charged: i64 = world
+        .database
+        .read(tenant, |connection| {
+            Box::pin(async move {
+                let sum = "SELECT sum(units)::bigint FROM ledger WHERE feature = 'embed' AND task = 'space' AND model = 'second'";
+                Ok(sqlx::query_scalar(sum).fetch_one(connection).await?)
+            })
+        })
+        .await
+        .unwrap();
+    assert_eq!(charged, 21, "units are the rows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_builders_share_no_space_and_a_pause_stops_them() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    for doc in docs(4) {
+        world.publish(tenant, &doc).await;
+    }
+    let second = Second::new(1);
+    create(&world, tenant, &second).await;
+    let holder = tokio::spawn(builder(&world, &second, "holder").run(CancellationToken::new()));
+    eventually("a batch is stored", || async { vectors(&world, tenant, "second").await.len() == 4 }).await;
+    let mut late = builder(&world, &second, "late");
+    tokio::time::timeout(Duration::from_millis(300), late.round(&CancellationToken::new())).await.unwrap().unwrap();
+    let pause = |is_paused: bool| {
+        world.database.write(tenant, move |connection| {
+            Box::pin(async move { steer::pause_in(connection, "second", is_paused).await })
+        })
+    };
+    assert!(pause(true).await.unwrap());
+    second.permits.add_permits(ALWAYS);
+    // The batch under way is stored; then nothing more.
+    eventually("the batch is through", || async { vectors(&world, tenant, "second").await.len() == 8 }).await;
+    late.round(&CancellationToken::new()).await.unwrap();
+    assert_eq!(vectors(&world, tenant, "second").await.len(), 8);
+    assert!(pause(false).await.unwrap());
+    eventually("the rest follows", || async { vectors(&world, tenant, "second").await.len() == 9 }).await;
+    holder.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_while_it_is_embedded_leaves_no_vector() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let written = world.publish(tenant, &Doc::new("gone.txt", &["This paragraph is deleted."])).await;
+    let second = Second::new(0);
+    create(&world, tenant, &second).await;
+    let mut builder = builder(&world, &second, "one");
+    let round = tokio::spawn(async move { builder.round(&CancellationToken::new()).await });
+    eventually("the builder holds the space", || async { row(&world, tenant, "second").await.unwrap().is_driven })
+        .await;
+    world.delete(tenant, written).await;
+    second.permits.add_permits(ALWAYS);
+    round.await.unwrap().unwrap();
+    assert!(vectors(&world, tenant, "second").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_the_model_fails_on_holds_up_no_other_but_the_switch() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    for doc in docs(2) {
+        world.publish(tenant, &doc).await;
+    }
+    let bad = world.publish(tenant, &Doc::new("bad.txt", &["A poison pill."])).await;
+    let second = Second::new(ALWAYS);
+    create(&world, tenant, &second).await;
+    let mut builder = builder(&world, &second, "one");
+    builder.round(&CancellationToken::new()).await.unwrap();
+    let stuck = row(&world, tenant, "second").await.unwrap();
+    assert_eq!(
+        (stuck.space.state.as_str(), stuck.missing, stuck.code.as_deref()),
+        ("building", 1, Some("EMBEDDING_INVALID"))
+    );
+    let refused = switch(&world, tenant, "second").await.unwrap_err();
+    assert_eq!((refused.code, refused.measured), (Code::SpaceIncomplete, Some(1)));
+    world.delete(tenant, bad).await;
+    builder.round(&CancellationToken::new()).await.unwrap();
+    let ready = row(&world, tenant, "second").await.unwrap();
+    assert_eq!((ready.space.state.as_str(), ready.code), ("ready", None));
+    switch(&world, tenant, "second").await.unwrap();
+}

@@ -1,0 +1,132 @@
+//! Answers never get worse while a space is built, switched to and the former dropped, while documents arrive, fail, are
+//! replayed and replaced: the whole engine runs, and a prober asks both stores all the time.
+#![allow(clippy::unwrap_used)]
+
+#[path = "spaces/plant.rs"]
+mod plant;
+
+use docmill_retrieval::search::SearchMode;
+use docmill_retrieval::spaces::steer;
+use docmill_runtime::replay::{ReplayFilter, start};
+use docmill_testkit::eventually;
+use docmill_testkit::prober::Prober;
+use plant::{Plant, SECOND};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const FIRST: &str = "all-minilm-l6-v2";
+/// Documents there are before anything happens.
+const EARLY: usize = 8;
+
+fn main() -> std::process::ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("parse-child") {
+        return docmill_documents::child_main();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        answers_never_get_worse().await;
+        a_generation_waits_for_its_vectors_in_the_space_that_took_over().await;
+    });
+    std::process::ExitCode::SUCCESS
+}
+
+async fn answers_never_get_worse() {
+    let plant = Plant::start().await;
+    for number in 0..EARLY {
+        plant.upload(number, 1, "").await;
+    }
+    plant.settled().await;
+    let probes =
+        plant.probes(EARLY + 4, &[(SearchMode::Lexical, None), (SearchMode::Dense, None), (SearchMode::Hybrid, None)]);
+    let prober = Prober::start(probes, Duration::from_millis(5));
+    let named = Prober::start(plant.probes(EARLY, &[(SearchMode::Dense, Some(FIRST))]), Duration::from_millis(5));
+    prober.phase("before").await;
+    named.phase("before").await;
+
+    plant.model.throttle();
+    plant.build().await;
+    prober.phase("build").await;
+    plant.upload(EARLY, 1, "").await;
+    plant.upload(EARLY + 1, 1, "").await;
+    prober.phase("new documents").await;
+    plant.model.release();
+    plant.settled().await;
+    eventually("the space is ready", PATIENCE, || async { plant.row(SECOND).await.unwrap().space.state == "ready" })
+        .await;
+    assert_eq!(plant.lacking().await, 0, "nothing stands without a vector in the second space");
+
+    plant.switch(SECOND).await;
+    prober.phase("switch").await;
+    let second = Prober::start(plant.probes(EARLY, &[(SearchMode::Dense, Some(SECOND))]), Duration::from_millis(5));
+    second.phase("after the switch").await;
+    assert!(second.held().values().all(|held| held.len() == EARLY), "{:?}", second.held());
+
+    plant.fail(0).await;
+    plant.settled().await;
+    prober.phase("failed version").await;
+    let filter = ReplayFilter { stage: Some("ingest".to_owned()), recompute: true, ..ReplayFilter::default() };
+    let (database, registry) = (&plant.world.database, &plant.registry);
+    start(database, registry, &plant.pipelines, plant.tenant, None, &filter, None).await.unwrap();
+    prober.phase("replay").await;
+    eventually("the replay is over", PATIENCE, || async { plant.open_replays().await == 0 }).await;
+    plant.settled().await;
+    plant.upload(1, 3, " Its second edition says so as well.").await;
+    plant.upload(EARLY + 2, 1, "").await;
+    prober.phase("new version").await;
+    plant.settled().await;
+    plant.switch(FIRST).await;
+    prober.phase("back").await;
+    plant.switch(SECOND).await;
+    named.phase("after all").await;
+    named.end().await.never_worse(&["before", "after all"]);
+
+    let dropped = plant.world.database.write(plant.tenant, |connection| Box::pin(steer::drop_in(connection, FIRST)));
+    dropped.await.unwrap();
+    prober.phase("drop").await;
+    eventually("the first space is gone", PATIENCE, || async { plant.row(FIRST).await.is_none() }).await;
+    plant.upload(EARLY + 3, 1, "").await;
+    plant.settled().await;
+    prober.phase("after").await;
+    second.end().await.never_worse(&["after the switch"]);
+    let proof = prober.end().await;
+    proof.never_worse(&[
+        "before",
+        "build",
+        "new documents",
+        "switch",
+        "failed version",
+        "replay",
+        "new version",
+        "back",
+        "drop",
+        "after",
+    ]);
+    for (probe, held) in &proof.held {
+        assert_eq!(held.len(), EARLY + 4, "{probe} finds every document in the end: {held:?}");
+    }
+    assert_eq!(docmill_runtime::doctor::examine(&plant.world.database).await.unwrap(), []);
+    plant.stop().await;
+}
+
+async fn a_generation_waits_for_its_vectors_in_the_space_that_took_over() {
+    let plant = Plant::start().await;
+    plant.upload(0, 1, "").await;
+    plant.settled().await;
+    plant.build().await;
+    eventually("the space is ready", PATIENCE, || async { plant.row(SECOND).await.unwrap().space.state == "ready" })
+        .await;
+    // The second model stands still: a document is embedded in the first space, and the switch comes before it is visible.
+    plant.pause("index").await;
+    plant.model.fail(true);
+    let run = plant.upload(1, 1, "").await;
+    eventually("the document is embedded", PATIENCE, || async { plant.job(run, "embed").await == "done" }).await;
+    plant.switch(SECOND).await;
+    plant.resume("index").await;
+    eventually("its index job waits", PATIENCE, || async { plant.snoozes(run).await > 0 }).await;
+    assert_eq!(plant.found(SearchMode::Lexical, 1, None).await.unwrap(), false, "not visible without its vectors");
+    plant.model.fail(false);
+    plant.settled().await;
+    assert!(plant.found(SearchMode::Dense, 1, None).await.unwrap());
+    assert_eq!(plant.lacking().await, 0);
+    plant.stop().await;
+}

@@ -1,0 +1,337 @@
+//! The whole engine in this process, a serving node, a builder, and two models.
+
+use docmill_documents::{ParseOptions, Parser, ParserConfig};
+use docmill_model::{Code, DocumentId, Failure, PrincipalId, RunId, Sha256Hex, TenantId, VersionId};
+use docmill_platform::embedder::{Embedder, Embedders, HashEmbedder};
+use docmill_platform::gateway::prompts::{Prompt, Prompts};
+use docmill_platform::tokens::TokenCounter;
+use docmill_retrieval::search::SearchMode;
+use docmill_retrieval::spaces::{Builder, BuilderConfig, SpaceRow, steer};
+use docmill_retrieval::{
+    Caller, Follower, FollowerConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig, SearchRequest,
+};
+use docmill_runtime::control::{PauseKind, pause, resume};
+use docmill_runtime::pipeline::Pipelines;
+use docmill_runtime::runs::{Cause, StartRun, start_run};
+use docmill_runtime::{Engine, EngineConfig, Registry};
+use docmill_stages::{StageDeps, registry};
+use docmill_testkit::prober::Probe;
+use docmill_testkit::{World, eventually, world};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub const SECOND: &str = "second";
+const PATIENCE: Duration = Duration::from_secs(60);
+const PIPELINE: &str = "name: default\nstages:\n  ingest: {}\n  chunk: {after: [ingest]}\n  embed: {after: [chunk]}\n  index: {after: [embed]}\n";
+
+/// The second model: other dimensions, and as slow or broken as a test wants.
+pub struct Second {
+    inner: HashEmbedder,
+    is_slow: AtomicBool,
+    is_broken: AtomicBool,
+}
+
+impl Second {
+    pub fn throttle(&self) {
+        self.is_slow.store(true, Ordering::SeqCst);
+    }
+
+    pub fn release(&self) {
+        self.is_slow.store(false, Ordering::SeqCst);
+    }
+
+    pub fn fail(&self, is_broken: bool) {
+        self.is_broken.store(is_broken, Ordering::SeqCst);
+    }
+}
+
+#[async_trait::async_trait]
+impl Embedder for Second {
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+        if self.is_slow.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err(Failure::new(Code::EmbeddingInvalid, "broken"));
+        }
+        self.inner.embed(texts).await
+    }
+
+    fn dimensions(&self) -> usize {
+        self.inner.dimensions()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.inner.fingerprint()
+    }
+}
+
+pub struct Plant {
+    pub world: World,
+    pub model: Arc<Second>,
+    pub registry: Arc<Registry>,
+    pub pipelines: Arc<Pipelines>,
+    pub tenant: TenantId,
+    search: Search,
+    folder: PathBuf,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// The words of a document, the same in every version.
+fn words(number: usize) -> String {
+    format!("Lantern{number} hangs over berth{number} and keel{number} lies in dock{number}.")
+}
+
+impl Plant {
+    pub async fn start() -> Self {
+        let world = world().await;
+        let tenant = world.tenant().await;
+        let inner = HashEmbedder::with_dimensions(96);
+        let model = Arc::new(Second { inner, is_slow: AtomicBool::new(false), is_broken: AtomicBool::new(false) });
+        let second: Arc<dyn Embedder> = model.clone();
+        let embedders = Embedders::new(world.embedder.clone(), BTreeMap::from([(SECOND.to_owned(), second)]));
+        let parser = Parser::new(ParserConfig {
+            child: std::env::current_exe().unwrap(),
+            child_args: vec!["parse-child".to_owned()],
+            pdfium: None,
+            tesseract: None,
+            slots: 1,
+            landlock_required: false,
+            options: ParseOptions::default(),
+        });
+        let registry = Arc::new(registry(StageDeps {
+            parser: Arc::new(parser),
+            embedders: embedders.clone(),
+            tokens: Arc::new(TokenCounter::words()),
+            gateway: None,
+            prompts: Prompts::of_files(Prompt::committed().unwrap()),
+        }));
+        let pipelines = Arc::new(Pipelines::from_text(PIPELINE, &registry).unwrap());
+        pipelines.register(&world.database).await.unwrap();
+        let folder = std::env::temp_dir().join(format!("docmill-spaces-{}", uuid::Uuid::new_v4().simple()));
+        let lexical = LexicalIndexes::new(LexicalConfig::new(&folder)).unwrap();
+        let follower = Follower::new(world.database.clone(), lexical.clone(), FollowerConfig::new("node"));
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let status = follower.status();
+        tasks.spawn(follower.run(stop.clone()));
+        eventually("the node is in rotation", PATIENCE, || async { status.is_live() }).await;
+        let search = Search::new(world.database.clone(), embedders.clone(), lexical, SearchConfig::default());
+        let mut plant = Self { world, model, registry, pipelines, tenant, search, folder, stop, tasks };
+        plant.run_engine(embedders);
+        plant
+    }
+
+    fn run_engine(&mut self, embedders: Embedders) {
+        let World { database, artifacts, stream_prefix, nats_url, .. } = &self.world;
+        let mut config = EngineConfig::new("worker", stream_prefix, nats_url.clone());
+        config.tick = Duration::from_millis(100);
+        config.reemit_after = Duration::from_secs(1);
+        let (registry, pipelines) = (self.registry.clone(), self.pipelines.clone());
+        let engine = Engine::new(config, database.clone(), artifacts.clone(), registry, pipelines);
+        let (worker, relay, reconciler) = (engine.clone(), engine.clone(), engine);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { worker.run_worker(stop).await.unwrap() });
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { relay.run_relay(stop).await.unwrap() });
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { reconciler.run_reconciler(stop).await.unwrap() });
+        let pause = Duration::from_millis(50);
+        let builder = BuilderConfig { batch: 2, courtesy: pause, pause, rest: pause, ..BuilderConfig::new("builder") };
+        self.tasks.spawn(Builder::new(database.clone(), embedders, builder).run(self.stop.clone()));
+    }
+
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+
+    fn document(&self, number: usize) -> DocumentId {
+        DocumentId(docmill_model::id::derived_uuid(&[self.tenant.0.as_bytes(), &number.to_be_bytes()]))
+    }
+
+    /// Version `version` of document `number`, accepted and with a run.
+    pub async fn upload(&self, number: usize, version: i32, more: &str) -> RunId {
+        self.accept(number, version, &format!("{}{more}", words(number))).await
+    }
+
+    /// A second version of the document that holds no text.
+    pub async fn fail(&self, number: usize) {
+        self.accept(number, 2, " \n ").await;
+    }
+
+    async fn accept(&self, number: usize, version: i32, text: &str) -> RunId {
+        let (tenant, document, pipeline) = (self.tenant, self.document(number), self.pipelines.get("default").unwrap());
+        let (bytes, sha256) = (bytes::Bytes::copy_from_slice(text.as_bytes()), Sha256Hex::of(text.as_bytes()));
+        let (key, size) = (format!("{tenant}/accepted/{sha256}"), bytes.len() as i64);
+        self.world.blobs.put(&key, bytes, &sha256).await.unwrap();
+        let write = self.world.database.write(tenant, move |connection| {
+            Box::pin(async move {
+                let id = VersionId::fresh();
+                sqlx::query("INSERT INTO documents (tenant_id, id, name) VALUES (current_tenant(), $1, $2) ON CONFLICT DO NOTHING")
+                    .bind(document.0)
+                    .bind(format!("doc-{number}.txt"))
+                    .execute(&mut *connection)
+                    .await?;
+                sqlx::query(
+                    "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256, pipeline_version,
+                         upload_state, upload_key, upload_expires_at, accepted_key, accepted_at)
+                     VALUES (current_tenant(), $1, $2, $3, 'text/plain', $4, $5, $6, 'accepted', 'u', now(), $7, now())",
+                )
+                .bind(id.0)
+                .bind(document.0)
+                .bind(version)
+                .bind(size)
+                .bind(sha256.as_str())
+                .bind(&pipeline.version)
+                .bind(key)
+                .execute(&mut *connection)
+                .await?;
+                let run = StartRun {
+                    document_id: document,
+                    version_id: id,
+                    pipeline: &pipeline,
+                    cause: Cause::Upload,
+                    parent_run: None,
+                    priority: 0,
+                    traceparent: None,
+                };
+                start_run(connection, run).await
+            })
+        });
+        write.await.unwrap()
+    }
+
+    /// Waits until no run is open.
+    pub async fn settled(&self) {
+        eventually("every run has settled", PATIENCE, || async {
+            let open = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM runs WHERE state = 'running'");
+            open.fetch_one(self.world.database.engine()).await.is_ok_and(|open| open == 0)
+        })
+        .await;
+    }
+
+    pub async fn open_replays(&self) -> i64 {
+        let open = sqlx::query_scalar("SELECT count(*) FROM replays WHERE state = 'running'");
+        open.fetch_one(self.world.database.engine()).await.unwrap()
+    }
+
+    pub async fn job(&self, run: RunId, stage: &str) -> String {
+        let state =
+            sqlx::query_scalar("SELECT state FROM jobs WHERE run_id = $1 AND stage = $2").bind(run.0).bind(stage);
+        state.fetch_one(self.world.database.engine()).await.unwrap()
+    }
+
+    /// Attempts of the run's index job that were put back.
+    pub async fn snoozes(&self, run: RunId) -> i64 {
+        let snoozed = sqlx::query_scalar(
+            "SELECT count(*) FROM attempts a JOIN jobs j ON j.tenant_id = a.tenant_id AND j.id = a.job_id
+             WHERE j.run_id = $1 AND j.stage = 'index' AND a.outcome = 'snoozed'",
+        );
+        snoozed.bind(run.0).fetch_one(self.world.database.engine()).await.unwrap()
+    }
+
+    pub async fn pause(&self, stage: &str) {
+        assert!(pause(&self.world.database, PauseKind::Stage, stage).await.unwrap());
+    }
+
+    pub async fn resume(&self, stage: &str) {
+        assert!(resume(&self.world.database, PauseKind::Stage, stage).await.unwrap());
+    }
+
+    pub async fn build(&self) {
+        let model = self.model.clone();
+        let write = self.world.database.write(self.tenant, move |connection| {
+            Box::pin(async move { steer::create_in(connection, SECOND, &*model).await })
+        });
+        write.await.unwrap();
+    }
+
+    /// Switches; what has just arrived may lack a vector for a moment.
+    pub async fn switch(&self, name: &'static str) {
+        eventually("the switch is made", PATIENCE, || async {
+            let (database, tenant) = (self.world.database.clone(), self.tenant);
+            let write = self.world.database.write(tenant, move |connection| {
+                Box::pin(async move { steer::switch_in(connection, &database, tenant, name).await })
+            });
+            match write.await.map_err(docmill_platform::database::DbError::into_failure) {
+                Ok(_) => true,
+                Err(failure) => {
+                    assert_eq!(failure.code, Code::SpaceIncomplete, "{failure}");
+                    false
+                }
+            }
+        })
+        .await;
+    }
+
+    pub async fn row(&self, name: &str) -> Option<SpaceRow> {
+        let read = self.world.database.read(self.tenant, |connection| Box::pin(steer::list(connection)));
+        read.await.unwrap().into_iter().find(|row| row.space.name == name)
+    }
+
+    /// Visible chunks without a vector in the second space.
+    pub async fn lacking(&self) -> i64 {
+        let read = self.world.database.read(self.tenant, |connection| {
+            Box::pin(async move {
+                let lacking = sqlx::query_scalar(
+                    "SELECT count(*) FROM documents d JOIN chunks c ON c.generation_id = d.visible_generation
+                     WHERE NOT EXISTS (SELECT 1 FROM vectors v JOIN embedding_spaces s ON s.id = v.space_id
+                                       WHERE s.name = $1 AND v.embed_hash = c.embed_hash)",
+                );
+                Ok(lacking.bind(SECOND).fetch_one(connection).await?)
+            })
+        });
+        read.await.unwrap()
+    }
+
+    /// Whether the best passage for the words of a document is that document's.
+    pub async fn found(&self, mode: SearchMode, number: usize, space: Option<&str>) -> Result<bool, String> {
+        found(&self.search, self.tenant, mode, number, space).await
+    }
+
+    /// A probe for each way of asking: the first `count` documents that are found.
+    pub fn probes(&self, count: usize, ways: &[(SearchMode, Option<&'static str>)]) -> Vec<Probe> {
+        let probe = |&(mode, space): &(SearchMode, Option<&'static str>)| {
+            let (search, tenant) = (self.search.clone(), self.tenant);
+            Probe::new(format!("{mode:?} {}", space.unwrap_or("active")), move || {
+                let search = search.clone();
+                async move {
+                    let mut all = BTreeSet::new();
+                    for number in 0..count {
+                        if found(&search, tenant, mode, number, space).await? {
+                            all.insert(number.to_string());
+                        }
+                    }
+                    Ok(all)
+                }
+            })
+        };
+        ways.iter().map(probe).collect()
+    }
+}
+
+async fn found(
+    search: &Search,
+    tenant: TenantId,
+    mode: SearchMode,
+    number: usize,
+    space: Option<&str>,
+) -> Result<bool, String> {
+    let caller = Caller { tenant_id: tenant, principal_id: PrincipalId::fresh(), labels: Vec::new() };
+    let request = SearchRequest { mode, k: 3, space: space.map(str::to_owned), ..SearchRequest::new(words(number)) };
+    let found = search.search(&caller, &request).await.map_err(|failure| failure.to_string())?;
+    if let Some(half) = found.degraded {
+        return Err(format!("the {half} half did not answer"));
+    }
+    let right = |hit: &docmill_retrieval::search::Hit| hit.document == format!("doc-{number}.txt");
+    Ok(found.hits.first().is_some_and(right))
+}
