@@ -59,7 +59,7 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
     api.post(key, &format!("{second}/state"), &json!({"state": "running"})).await.ok();
 
     let embedders = api.state.search.embedders().clone();
-    let mut builder = Builder::new(api.world.database.clone(), embedders, BuilderConfig::new("test"));
+    let mut builder = Builder::new(api.world.database.clone(), embedders.clone(), BuilderConfig::new("test"));
     builder.round(&CancellationToken::new()).await.unwrap();
     let ready = api.get(key, &second).await.ok();
     assert_eq!(
@@ -84,6 +84,17 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
     assert_eq!(pause.error(), (409, "SPACE_ACTIVE".to_owned()));
     let old = json!({"query": "boat", "mode": "dense", "space": "all-minilm-l6-v2"});
     assert_eq!(api.post(&other.key, "/v1/search", &old).await.ok()["hits"][0]["document"], "b.txt");
+
+    // A deletion covers every space.
+    let gone = publish(&api, &other, "gone.txt", &["A paragraph that goes."]).await;
+    // Documents of this test are on no feed: a builder that has not looked yet finds this one.
+    let mut builder = Builder::new(api.world.database.clone(), embedders, BuilderConfig::new("test"));
+    builder.round(&CancellationToken::new()).await.unwrap();
+    let receipt = api.delete(&other.key, &format!("/v1/documents/{}", gone.document)).await.ok();
+    let id = receipt["id"].as_str().unwrap().parse().unwrap();
+    docmill_lifecycle::sweep::finish(&api.state.stores(), other.id, id).await.unwrap();
+    let receipt = api.get(&other.key, &format!("/v1/deletions/{id}")).await.ok();
+    assert_eq!(receipt["removed"]["vectors"], 2, "one in each space: {receipt}");
 
     let dropped = api.delete(key, &format!("{spaces}/all-minilm-l6-v2")).await;
     assert_eq!((dropped.status.as_u16(), &dropped.json()["finished_at"]), (202, &Value::Null));

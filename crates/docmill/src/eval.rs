@@ -53,6 +53,9 @@ pub struct RetrievalArgs {
     /// TREC run file to write; several modes go to NAME-MODE.
     #[arg(long, value_name = "FILE")]
     run_out: Option<PathBuf>,
+    /// Embedding model of the settings to judge (`embedding.models`), once a space of its length is there.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
 }
 
 /// The modes of a search.
@@ -94,13 +97,18 @@ pub async fn run(cli: &Cli, command: &EvalCommand) -> Result<(), Ending> {
 }
 
 /// The services of an evaluation: those of the API role.
-async fn stand(cli: &Cli) -> Result<Stand, Failure> {
+async fn stand(cli: &Cli, model: Option<&str>) -> Result<Stand, Failure> {
     let config = operator::settings(cli).await?;
     let assembly = Assembly::build(&config, &Roles { api: true, ..Roles::default() }).await?;
+    let embedder = match model {
+        None => Some(assembly.embedders.first()),
+        Some(name) => assembly.embedders.named(name),
+    };
+    let unknown = || Failure::new(Code::ConfigInvalid, "there is no such model in the settings (`embedding.models`)");
     Ok(Stand {
         bench: Bench {
             database: assembly.database.clone(),
-            embedder: assembly.embedders.first().clone(),
+            embedder: embedder.ok_or_else(unknown)?.clone(),
             directory: assembly.data_dir.join("evaluation"),
             search: SearchConfig::default(),
         },
@@ -121,7 +129,7 @@ async fn retrieval(cli: &Cli, args: &RetrievalArgs) -> Result<(), Ending> {
         Some(Mode::Dense) => vec![SearchMode::Dense],
         Some(Mode::Hybrid) => vec![SearchMode::Hybrid],
     };
-    let stand = stand(cli).await?;
+    let stand = stand(cli, args.model.as_deref()).await?;
     let report = evaluate_retrieval(&stand.bench, &folder, &modes, &stand.progress()).await?;
     if let Some(path) = &args.run_out {
         for mode in &report.modes {
@@ -155,7 +163,7 @@ async fn suites(cli: &Cli, args: &RunArgs) -> Result<(), Ending> {
         return Err(Failure::new(Code::ConfigInvalid, message).into());
     }
     let root = args.data.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
-    let stand = stand(cli).await?;
+    let stand = stand(cli, None).await?;
     let kept = stand.bench.directory.join(&file.name);
     let names: Vec<&str> = file.suites.iter().map(suite::Suite::name).collect();
     let baseline = args.against.as_deref().map(|name| Results::find(name, &kept, &names)).transpose()?;

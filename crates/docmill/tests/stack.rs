@@ -148,6 +148,38 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     assert_eq!(hits(&["--collection", "notes"]), 0);
 }
 
+#[test]
+fn another_embedding_model_is_built_switched_to_and_the_former_dropped() {
+    let whole = Whole::new("spaces", &[("DOCMILL_EMBEDDING_PROVIDER", "hash")]);
+    let settings = whole.home.root().join("settings.yaml");
+    std::fs::write(&settings, "embedding: {models: {second: {provider: hash, dimensions: 64}}}\n").unwrap();
+    let up = whole.command(&["up", "--json"]).env("DOCMILL_CONFIG", &settings).output().unwrap();
+    assert!(up.status.success(), "{}\n{}", String::from_utf8_lossy(&up.stderr), whole.logs());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pump.md");
+    std::fs::write(&path, "# Pump station\n\nThe pump is inspected on 3 May 2027.\n").unwrap();
+    whole.json(&["upload", path.to_str().unwrap(), "--wait"]);
+
+    let plan = whole.json(&["spaces", "build", "second", "--dry-run"]);
+    assert_eq!((&plan["dimensions"], &plan["cached"]), (&serde_json::json!(64), &serde_json::json!(0)), "{plan}");
+    let texts = plan["texts"].as_i64().unwrap();
+    assert!(texts > 0 && plan["to_embed"] == texts, "{plan}");
+    assert_eq!(whole.run(&["spaces", "build", "second"]).status.code(), Some(1), "unasked");
+    let built = whole.json(&["spaces", "build", "second", "--yes"]);
+    assert_eq!((&built["state"], &built["missing"]), (&serde_json::json!("ready"), &serde_json::json!(0)), "{built}");
+    assert_eq!(whole.run(&["spaces", "drop", "all-minilm-l6-v2", "--yes"]).status.code(), Some(5), "it answers");
+    assert_eq!(whole.json(&["spaces", "switch", "second", "--wait", "30", "--yes"])["state"], "active");
+    for space in ["all-minilm-l6-v2", "second"] {
+        assert!(!whole.json(&["search", "pump", "--space", space])["hits"].as_array().unwrap().is_empty(), "{space}");
+    }
+    let dropped = whole.json(&["spaces", "drop", "all-minilm-l6-v2", "--receipt", "--yes"]);
+    assert_eq!(dropped["vectors"], texts, "{dropped}");
+    assert_eq!(whole.run(&["search", "pump", "--space", "all-minilm-l6-v2"]).status.code(), Some(5), "gone");
+    assert!(!whole.json(&["search", "pump"])["hits"].as_array().unwrap().is_empty());
+    assert_eq!(whole.json(&["spaces", "list"])["spaces"].as_array().unwrap().len(), 1);
+    assert_eq!(whole.json(&["doctor"])["healthy"], true);
+}
+
 /// Waits up to half a minute.
 fn eventually(what: &str, condition: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);

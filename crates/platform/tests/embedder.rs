@@ -4,7 +4,7 @@
 mod support;
 
 use docmill_model::Code;
-use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig};
+use docmill_platform::embedder::{Embedder, FastEmbedder, FastEmbedderConfig, LocalModel, Pooling};
 use docmill_platform::tokens::{TokenCounter, WINDOW};
 use support::{config, embedder};
 
@@ -78,6 +78,39 @@ async fn unusable_parts_are_refused_with_a_reason() {
     write(&weights);
     let failure = load(folder.path());
     assert!(failure.message.contains("known text") || failure.message.contains("does not"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_named_model_has_vectors_and_a_fingerprint_of_its_own() {
+    let named = |pooling, query_prefix: &str, max_tokens| LocalModel::Named {
+        name: "other".to_owned(),
+        pooling,
+        max_tokens,
+        query_prefix: query_prefix.to_owned(),
+        passage_prefix: String::new(),
+    };
+    let load = |model: LocalModel, base: FastEmbedderConfig| {
+        FastEmbedder::load(FastEmbedderConfig { model, threads: 1, ..base }).unwrap()
+    };
+    let base = config().await;
+    let (first, text) = (embedder().await, "The pier is closed in winter.");
+    let mean = load(named(Pooling::Mean, "", WINDOW), base.clone());
+    let cls = load(named(Pooling::Cls, "query: ", 64), base);
+    let one = |model: &FastEmbedder| {
+        let embedded = futures::executor::block_on(model.embed(&[text.to_owned()]));
+        embedded.unwrap().remove(0)
+    };
+    assert!(cosine(&one(first), &one(&mean)) > 0.99999, "the same weights, pooled alike");
+    assert!(cosine(&one(first), &one(&cls)) < 0.99, "pooled otherwise");
+    let (asked, as_passage) =
+        (cls.embed_query(text).await.unwrap(), cls.embed(&[format!("query: {text}")]).await.unwrap().remove(0));
+    assert!(
+        cosine(&asked, &as_passage) > 0.99999 && cosine(&asked, &one(&cls)) < 0.9999,
+        "a question is embedded as one"
+    );
+    let names = [first.fingerprint(), mean.fingerprint(), cls.fingerprint()];
+    assert!(names[0] != names[1] && names[1] != names[2] && names[2].starts_with("other@"), "{names:?}");
+    assert_eq!(cls.dimensions(), 384);
 }
 
 #[tokio::test]

@@ -25,7 +25,11 @@ struct Second {
 
 impl Second {
     fn new(permits: usize) -> Arc<Self> {
-        let inner = HashEmbedder::with_dimensions(64);
+        Self::of(64, permits)
+    }
+
+    fn of(dimensions: usize, permits: usize) -> Arc<Self> {
+        let inner = HashEmbedder::with_dimensions(dimensions);
         Arc::new(Self { inner, texts: AtomicUsize::new(0), permits: Semaphore::new(permits) })
     }
 
@@ -212,6 +216,38 @@ async fn count(world: &World, tenant: TenantId) -> i64 {
         Box::pin(async move { Ok(sqlx::query_scalar("SELECT count(*) FROM vectors").fetch_one(connection).await?) })
     });
     read.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_tenants_are_searched_through_an_index_of_the_length_or_without_one() {
+    for (dimensions, is_indexed) in [(384, true), (768, true), (100, false)] {
+        let world = world().await;
+        let tenant = world.tenant().await;
+        for doc in docs(12) {
+            world.publish(tenant, &doc).await;
+        }
+        let second = Second::of(dimensions, ALWAYS);
+        // Two spaces of one length keep their indexes apart; the first one's model is another then.
+        if dimensions == 384 {
+            let bound = sqlx::query("UPDATE embedding_spaces SET fingerprint = 'before'");
+            bound.execute(world.database.engine()).await.unwrap();
+        }
+        create(&world, tenant, &second).await;
+        builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+        let built = row(&world, tenant, "second").await.unwrap();
+        assert_eq!((built.is_indexed, built.space.state.as_str()), (is_indexed, "ready"), "{dimensions}");
+        switch(&world, tenant, "second").await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
+        let mut config = SearchConfig::default();
+        config.dense.exact_rows = 1;
+        let search = Search::new(world.database.clone(), embedders(&world, &second), lexical, config);
+        for number in 0..12 {
+            let (document, cosine) =
+                best(&search, &world, tenant, &format!("Keel{number} lies in dock {number}."), None).await.unwrap();
+            assert!(document == format!("doc-{number}.txt") && cosine > 0.999, "{dimensions}: {document} {cosine}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

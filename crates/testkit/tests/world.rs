@@ -6,6 +6,7 @@ use docmill_model::Code;
 use docmill_platform::embedder::{Embedders, HashEmbedder, bind_space};
 use docmill_testkit::{Fault, world};
 use secrecy::ExposeSecret;
+use std::sync::Arc;
 use std::time::Instant;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `POST /v1/embeddings`: the vectors of this installation's model, in OpenAI's shape.
+//! `POST /v1/embeddings`: the vectors of the model of the settings, in OpenAI's shape.
 
 use super::EMBEDDING_MODEL;
 use crate::auth::Asker;
@@ -69,7 +69,7 @@ impl Input {
     }
 }
 
-/// Embeds texts with the model that documents are embedded with.
+/// Embeds texts with the embedding model of the settings; documents may be in the space of another.
 #[utoipa::path(post, path = "/v1/embeddings", tag = "assistants", request_body = EmbeddingRequest,
     responses((status = 200, description = "`usage` is reckoned: a token for four characters", body = Object),
               (status = 422, body = ProblemBody)))]

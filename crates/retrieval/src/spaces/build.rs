@@ -66,8 +66,8 @@ struct Site {
 
 /// What a look at a tenant came to.
 enum Look {
-    /// Nothing is missing but what the model refused.
-    Filled { refused: i64 },
+    /// Nothing is missing but what the model refused, and what a deletion held at that moment.
+    Filled { refused: i64, held: i64 },
     /// Paused, dropped, or taken over: not ours any more.
     Stopped,
 }
@@ -154,7 +154,7 @@ impl Builder {
             return Ok(());
         }
         self.count(site, &tenants).await?;
-        let mut refused = 0;
+        let (mut refused, mut is_whole) = (0, blocked.is_empty());
         for tenant in todo {
             let (head, key) = (head_of(&tenant), (site.key(), tenant));
             let added = match self.seen.get(&key) {
@@ -163,14 +163,18 @@ impl Builder {
             };
             match self.fill_tenant(site, tenant, added, stop).await? {
                 Look::Stopped => return Ok(()),
-                Look::Filled { refused: 0 } => {
+                Look::Filled { refused: 0, held: 0 } => {
                     self.seen.insert(key, head);
                 }
-                Look::Filled { refused: some } => refused += some,
+                // Looked at again in the next round.
+                Look::Filled { refused: some, .. } => {
+                    refused += some;
+                    is_whole = false;
+                }
             }
         }
         match refused {
-            0 if blocked.is_empty() => self.finish(&site.space).await,
+            0 if is_whole => self.finish(&site.space).await,
             0 => Ok(()),
             _ => Err(Failure::new(Code::EmbeddingInvalid, format!("the model fails on {refused} texts"))),
         }
@@ -184,7 +188,7 @@ impl Builder {
         added: Option<Vec<Uuid>>,
         stop: &CancellationToken,
     ) -> Result<Look, Failure> {
-        let (mut after, mut refused) = (Vec::new(), 0);
+        let (mut after, mut refused, mut held) = (Vec::new(), 0, 0);
         loop {
             let (id, others, generations, from) = (site.space.id, site.others.clone(), added.clone(), after.clone());
             let limit = self.config.batch as i64;
@@ -194,7 +198,7 @@ impl Builder {
                 )
             });
             let batch = read.await?;
-            let Some(last) = batch.last() else { return Ok(Look::Filled { refused }) };
+            let Some(last) = batch.last() else { return Ok(Look::Filled { refused, held }) };
             after.clone_from(&last.hash);
             self.give_way(stop).await?;
             if stop.is_cancelled() {
@@ -202,11 +206,13 @@ impl Builder {
             }
             let embedded = embed(&*site.model, batch).await?;
             refused += embedded.refused;
+            let wanted = embedded.gaps.len() as i64;
             let (space, fingerprint) = (site.space.clone(), site.model.fingerprint());
             let write = self
                 .database
                 .write(tenant, move |connection| Box::pin(insert(connection, space, fingerprint, embedded)));
             let stored = write.await?;
+            held += wanted - stored;
             metrics::counter!("docmill_space_vectors_total").increment(stored.unsigned_abs());
             if !self.hold(&site.space, stored).await? {
                 return Ok(Look::Stopped);
