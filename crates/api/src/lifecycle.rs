@@ -61,7 +61,7 @@ pub struct CountsView {
     pub documents: i64,
     /// Versions of documents.
     pub versions: i64,
-    /// Runs, with their attempts and dead letters.
+    /// Runs, with their attempts.
     pub runs: i64,
     /// Jobs.
     pub jobs: i64,
@@ -71,6 +71,20 @@ pub struct CountsView {
     pub chunks: i64,
     /// Extractions and summaries.
     pub results: i64,
+    /// Stored answers that quoted them: their quotes are withdrawn.
+    pub answers: i64,
+    /// Questions of conversations about them, emptied.
+    pub messages: i64,
+    /// Comments of readers on such answers.
+    pub comments: i64,
+    /// Remembered answers of models that rested on them.
+    pub model_answers: i64,
+    /// Jobs that had been given up.
+    pub dead_letters: i64,
+    /// Deliveries of webhooks, with what they said.
+    pub deliveries: i64,
+    /// Events of their feeds.
+    pub events: i64,
     /// Vectors nothing else used.
     pub vectors: i64,
     /// Remembered results of stages.
@@ -91,6 +105,13 @@ impl From<Counts> for CountsView {
             generations: counts.generations,
             chunks: counts.chunks,
             results: counts.results,
+            answers: counts.answers,
+            messages: counts.messages,
+            comments: counts.comments,
+            model_answers: counts.model_answers,
+            dead_letters: counts.dead_letters,
+            deliveries: counts.deliveries,
+            events: counts.events,
             vectors: counts.vectors,
             cached_results: counts.cached_results,
             artifacts: counts.artifacts,

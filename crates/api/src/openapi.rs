@@ -34,6 +34,7 @@ use utoipa::{Modify, OpenApi};
         operate::doctor::examine, operate::doctor::repair, operate::backlog::report, operate::dead::list, operate::dead::show, operate::dead::retry,
         operate::dead::discard, operate::replays::plan, operate::replays::start, operate::replays::list,
         operate::replays::get, operate::replays::set_state,
+        operate::schedules::list, operate::schedules::plan, operate::schedules::run, operate::schedules::set_state,
         operate::jobs::list, operate::jobs::get, operate::runs::get, operate::runs::cancel,
         operate::spaces::plan, operate::spaces::build, operate::spaces::list, operate::spaces::get, operate::spaces::drop,
         operate::spaces::set_state, operate::spaces::switch,

@@ -10,13 +10,14 @@ pub mod jobs;
 pub mod pauses;
 pub mod replays;
 pub mod runs;
+pub mod schedules;
 pub mod spaces;
 
 use crate::auth::Principal;
 use crate::problem::Problem;
 use crate::router::Table;
 use crate::state::ApiState;
-use docmill_model::Code;
+use docmill_model::{Code, TenantId};
 
 /// Adds the operators' routes.
 pub(crate) fn add(table: Table) -> Table {
@@ -33,6 +34,10 @@ pub(crate) fn add(table: Table) -> Table {
         .get("/v1/operate/replays", replays::list)
         .get("/v1/operate/replays/{id}", replays::get)
         .post("/v1/operate/replays/{id}/state", replays::set_state)
+        .get("/v1/operate/schedules", schedules::list)
+        .post("/v1/operate/schedules/{pipeline}/{name}/plan", schedules::plan)
+        .post("/v1/operate/schedules/{pipeline}/{name}/run", schedules::run)
+        .post("/v1/operate/schedules/{pipeline}/{name}/state", schedules::set_state)
         .get("/v1/operate/jobs", jobs::list)
         .get("/v1/operate/jobs/{id}", jobs::get)
         .get("/v1/operate/runs/{id}", runs::get)
@@ -52,6 +57,17 @@ pub(crate) fn add(table: Table) -> Table {
 /// True for keys that may act on the whole installation.
 pub(crate) fn is_installation(state: &ApiState, principal: &Principal) -> bool {
     state.config.operator_tenant == Some(principal.tenant_id)
+}
+
+/// The tenant a request is about: another than the caller's only for keys of the operator tenant.
+fn tenant_of(state: &ApiState, principal: &Principal, wanted: Option<TenantId>) -> Result<TenantId, Problem> {
+    match wanted {
+        Some(other) if other != principal.tenant_id => {
+            require_installation(state, principal)?;
+            Ok(other)
+        }
+        _ => Ok(principal.tenant_id),
+    }
 }
 
 /// Passes keys that may act on the whole installation.

@@ -4,6 +4,7 @@
 mod support;
 
 use docmill_model::scope::Scope;
+use docmill_testkit::eventually;
 use serde_json::{Value, json};
 use support::{Api, declaration, publish, put};
 
@@ -88,4 +89,44 @@ async fn another_description_without_an_external_id_is_another_document() {
     }
     let same = api.post(&key, "/v1/documents", &declaration("b.txt", bytes)).await.ok();
     assert_eq!((&same["deduplicated"], &same["id"]), (&json!(true), &first["id"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_name_of_unchanged_bytes_is_found_and_the_old_one_is_not() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let text = "The pier is closed on Mondays.";
+    let published = publish(&api, &tenant, "harbourmaster.txt", &[text]).await;
+    let id: uuid::Uuid = published.document.parse().unwrap();
+    let write = api.world.database.write(tenant.id, move |connection| {
+        Box::pin(async move {
+            sqlx::query("UPDATE documents SET external_id = 'pier' WHERE id = $1").bind(id).execute(connection).await?;
+            Ok(())
+        })
+    });
+    write.await.unwrap();
+    api.announce(tenant.id, vec![published.generation]).await;
+    let _following = api.follow();
+    let patience = std::time::Duration::from_secs(20);
+    let found = async |words: &str| api.found(&tenant.key, words).await == [published.document.clone()];
+    eventually("the first name is found", patience, || found("harbourmaster")).await;
+    let runs = async || {
+        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM runs");
+        count.fetch_one(api.world.database.engine()).await.unwrap()
+    };
+    let before = runs().await;
+    let renamed = described("lighthousekeeper.txt", text.as_bytes(), &json!({"external_id": "pier"}));
+    let again = api.post(&tenant.key, "/v1/documents", &renamed).await.ok();
+    assert_eq!((&again["deduplicated"], &again["id"]), (&json!(true), &json!(published.document)));
+    eventually("the new name is found", patience, || found("lighthousekeeper")).await;
+    assert!(api.found(&tenant.key, "harbourmaster").await.is_empty(), "the old one is not");
+    assert_eq!(runs().await, before, "nothing was processed");
+    // The same description again is no change.
+    let operations = async || {
+        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM index_ops");
+        count.fetch_one(api.world.database.engine()).await.unwrap()
+    };
+    let announced = operations().await;
+    api.post(&tenant.key, "/v1/documents", &renamed).await.ok();
+    assert_eq!(operations().await, announced);
 }

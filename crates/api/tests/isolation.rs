@@ -93,7 +93,8 @@ fn fill(path: &str, ids: &BTreeMap<&'static str, String>) -> Option<String> {
             continue;
         }
         let value = match segment {
-            "{name}" => return None, // pipelines belong to the installation, not to a tenant
+            // Pipelines and their schedules belong to the installation, not to a tenant.
+            "{name}" | "{pipeline}" => return None,
             "{kind}" => "tenant".to_owned(),
             _ if ids.is_empty() => uuid::Uuid::now_v7().to_string(),
             _ => ids.get(prefix.as_str()).unwrap_or_else(|| panic!("this test owns nothing for {prefix}")).clone(),

@@ -10,7 +10,7 @@ use docmill_documents::{Parser, ParserConfig, TesseractConfig};
 use docmill_embedded::checks;
 use docmill_model::{Code, Failure, Sha256Hex};
 use docmill_platform::artifacts::Artifacts;
-use docmill_platform::blobs::{Blobs, S3Blobs, S3Config};
+use docmill_platform::blobs::{Blobs, S3Blobs, S3Config, UploadExpiry};
 use docmill_platform::database::{Database, DatabaseConfig};
 use docmill_platform::embedder::{Embedders, bind_space};
 use docmill_platform::failpoints::{Action, Failpoints};
@@ -96,6 +96,25 @@ async fn stores(config: &Config) -> Result<(Database, Artifacts), Failure> {
     let blobs: Arc<dyn Blobs> = Arc::new(blobs);
     let database = database.with_failpoints(failpoints(config)?);
     Ok((database.clone(), Artifacts::new(database, blobs)))
+}
+
+/// Puts the lifecycle rule for uploads on the bucket, unless the settings leave the bucket alone. A store that refuses or
+/// has no such rules is told in the log: the collection removes the same objects as long as a reconciler runs.
+///
+/// # Errors
+/// `CONFIG_INVALID` for a number of days that would let go of uploads that are still waited for.
+pub async fn expire_uploads(config: &Config, blobs: &dyn Blobs) -> Result<(), Failure> {
+    let Some(days) = config.s3.expire_uploads_days else { return Ok(()) };
+    if days < 2 {
+        let message = "s3.expire_uploads_days is at least 2: an upload may wait a day to be completed";
+        return Err(Failure::limit(Code::ConfigInvalid, message, 2, u64::from(days)));
+    }
+    match blobs.set_upload_expiry(UploadExpiry { days, unfinished_days: days }).await {
+        Ok(true) => tracing::info!(days, "the bucket's lifecycle rule for uploads was set"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(error = %error, "the bucket has no lifecycle rule for uploads"),
+    }
+    Ok(())
 }
 
 /// The points at which this process dies: none, unless a crash test says so.

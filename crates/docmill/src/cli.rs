@@ -3,7 +3,9 @@
 use crate::client::lifecycle::{DeleteArgs, RetentionCommand};
 use crate::client::query::QueryArgs;
 use crate::exit;
-use crate::operator::args::{BacklogArgs, DeadCommand, DoctorArgs, JobsArgs, PauseArgs, ReplayArgs, ReplaysArgs};
+use crate::operator::args::{
+    BacklogArgs, DeadCommand, DoctorArgs, JobsArgs, PauseArgs, ReplayArgs, ReplaysArgs, SchedulesArgs,
+};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -116,6 +118,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// List, show, pause, resume and cancel replays.
     Replays(ReplaysArgs),
+    /// What the pipeline files have processed again, and when: list, plan, pause, resume, run.
+    Schedules(SchedulesArgs),
     /// List jobs, newest first, or show one with its attempts.
     #[command(after_help = "Example: docmill jobs --state waiting --stage embed")]
     Jobs(JobsArgs),
@@ -147,7 +151,7 @@ pub enum Command {
     Mcp,
     /// Read a file here, without a stack, and show what came out.
     #[command(after_help = "Example: docmill inspect report.pdf --html report.html")]
-    Inspect(InspectArgs),
+    Inspect(crate::inspect::InspectArgs),
     /// Ask a role whether it is ready; for container health checks.
     Health {
         /// What to ask; the own listen address when absent.
@@ -169,19 +173,6 @@ pub enum Command {
         /// Folder of the stack.
         root: PathBuf,
     },
-}
-
-/// Arguments of `inspect`.
-#[derive(Args)]
-pub struct InspectArgs {
-    /// The file.
-    pub file: PathBuf,
-    /// Print the whole text.
-    #[arg(long)]
-    pub text: bool,
-    /// Write a page of HTML here: the pages with blocks, words and tables drawn over them.
-    #[arg(long, value_name = "OUT")]
-    pub html: Option<PathBuf>,
 }
 
 /// Arguments of `demo`.

@@ -67,6 +67,7 @@ pub struct S3Settings {
     pub access_key: Option<String>,
     pub secret_key: Option<SecretString>,
     pub path_style: bool,
+    pub expire_uploads_days: Option<u32>,
 }
 
 /// Leases and slots.

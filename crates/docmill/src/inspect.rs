@@ -2,7 +2,7 @@
 //! everything drawn over the pages.
 
 use crate::assembly::{self, blocking};
-use crate::cli::{Cli, InspectArgs};
+use crate::cli::Cli;
 use crate::client::files::content_type;
 use crate::config::Config;
 use crate::exit::Ending;
@@ -10,10 +10,24 @@ use crate::output::{self, plain};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use clap::Args;
 use docmill_documents::{FailedParse, Inspection, ParseRequest, Parsed, Parser, failure_html, inspection_html};
 use docmill_model::document::{Format, ParsedDocument};
 use docmill_model::{Code, Failure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `inspect`.
+#[derive(Args)]
+pub struct InspectArgs {
+    /// The file.
+    pub file: PathBuf,
+    /// Print the whole text.
+    #[arg(long)]
+    pub text: bool,
+    /// Write a page of HTML here: the pages with blocks, words and tables drawn over them.
+    #[arg(long, value_name = "OUT")]
+    pub html: Option<PathBuf>,
+}
 
 /// Pages whose pictures the HTML holds; later ones show their blocks only.
 const PICTURES: usize = 200;

@@ -3,6 +3,7 @@
 
 pub mod args;
 mod replays;
+mod schedules;
 mod work;
 
 use crate::assembly::{self, blocking};
@@ -46,6 +47,7 @@ pub async fn steer(cli: &Cli, api: &Api) -> Result<(), Ending> {
         Command::Backlog(args) => work::backlog(cli, args, api).await,
         Command::Replay(args) => replays::replay(cli, args, api).await,
         Command::Replays(command) => replays::replays(cli, command, api).await,
+        Command::Schedules(command) => schedules::run(cli, command, api).await,
         _ => Ok(()),
     }
 }

@@ -153,6 +153,7 @@ async fn run(mut config: Config, roles: Roles, home: Option<Home>) -> Result<(),
         tasks.spawn(async move { engine.run_relay(stop).await });
     }
     if roles.reconciler {
+        crate::assembly::expire_uploads(&config, &**assembly.artifacts.blobs()).await?;
         let sender = Arc::new(Webhooks(WebhookSender::new(config.api.allow_private_webhooks)?));
         let (healer, deliverer) = (engine.clone(), engine.clone());
         let (heal, deliver) = (stop.clone(), stop.clone());

@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "0004_embedding_spaces_stand_beside_each_other",
         include_str!("../../../migrations/0004_embedding_spaces_stand_beside_each_other.sql"),
     ),
+    ("0005_schedules", include_str!("../../../migrations/0005_schedules.sql")),
 ];
 
 /// Serialises concurrent migrations of one database.

@@ -9,6 +9,7 @@ use crate::remove::{self, Condemned};
 use crate::{Stores, finish};
 use docmill_model::{Failure, TenantId};
 use docmill_platform::database::DbError;
+use docmill_platform::feed::{self, Op};
 use docmill_platform::layout::{accepted_prefix, artifact_key, artifact_prefix, upload_prefix};
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -77,7 +78,7 @@ async fn condemn_unused(
     let id = remove::open(connection, Cause::Collect, "", None, true).await?;
     counts.add(&remove::condemn(connection, id, &condemned).await?);
     receipt::add(connection, id, &counts).await?;
-    remove::withdraw(connection, &generations).await?;
+    feed::append(connection, Op::Remove, &generations).await?;
     Ok(Some(id))
 }
 

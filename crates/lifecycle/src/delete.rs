@@ -11,6 +11,7 @@ use docmill_model::manifest::kind;
 use docmill_model::{Code, DocumentId, Failure, PrincipalId, Sha256Hex, TenantId};
 use docmill_platform::artifacts::Artifacts;
 use docmill_platform::database::{Database, DbError};
+use docmill_platform::feed::{self, Op};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -47,15 +48,18 @@ pub async fn embedded_texts(
     });
     let mut hashes = BTreeSet::new();
     for list in read.await? {
-        let Some(list) = chunk_list(artifacts, tenant, &list).await else { continue };
+        let Ok(list) = chunk_list(artifacts, tenant, &list).await else { continue };
         hashes.extend(list.chunks.iter().map(|chunk| Sha256Hex::of(chunk.embed_text().as_bytes()).to_bytes().to_vec()));
     }
     Ok(hashes.into_iter().collect())
 }
 
-async fn chunk_list(artifacts: &Artifacts, tenant: TenantId, sha256: &str) -> Option<ChunkList> {
-    let bytes = artifacts.get(tenant, &sha256.parse().ok()?).await.ok()?;
-    serde_json::from_slice(&bytes).ok()
+/// A list of chunks by its address; one that nobody can read counts as missing.
+pub(crate) async fn chunk_list(artifacts: &Artifacts, tenant: TenantId, sha256: &str) -> Result<ChunkList, Failure> {
+    let unreadable = || Failure::new(Code::ObjectMissing, "the list of chunks cannot be read");
+    let sha256 = sha256.parse().map_err(|_| unreadable())?;
+    let bytes = artifacts.get(tenant, &sha256).await?;
+    serde_json::from_slice(&bytes).map_err(|_| unreadable())
 }
 
 /// A document that is being removed: the receipt, and what is left to do at the end of the transaction.
@@ -73,7 +77,7 @@ impl Removed {
     /// # Errors
     /// Of the database.
     pub async fn withdraw(self, connection: &mut PgConnection) -> Result<(), DbError> {
-        remove::withdraw(connection, &self.generations).await
+        feed::append(connection, Op::Remove, &self.generations).await.map(|_| ())
     }
 }
 
@@ -215,7 +219,7 @@ pub(crate) async fn advance(stores: &Stores, tenant: TenantId, receipt: Uuid) ->
             let documents = family(connection, &batch, None, true).await?;
             lock(connection, &documents, None).await?;
             let generations = remove::documents(connection, receipt, &documents, embedded).await?;
-            remove::withdraw(connection, &generations).await?;
+            feed::append(connection, Op::Remove, &generations).await?;
             Ok(false)
         })
     });

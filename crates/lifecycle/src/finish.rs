@@ -1,17 +1,21 @@
 //! The second half of every deletion: vectors, artifacts and objects that nothing else of the tenant uses.
 //!
 //! What is condemned goes once the runs that were open when it was condemned have settled: they may rely on a vector or
-//! an object without a row that says so yet. Later runs see the condemnation and renew what they need. It goes in small
+//! an object without a row that says so yet. Those that stand still for long are not waited for: what they rely on is
+//! spared. Later runs see the condemnation and renew what they need. It goes in small
 //! steps, each of which commits what it did, so that a deletion of any size ends, however often it is interrupted.
 
 use crate::Stores;
+use crate::idle::{self, Standing, standing};
 use crate::receipt::{self, Counts};
 use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::artifacts::{Share, lock_accepted};
 use docmill_platform::blobs::Blobs;
 use docmill_platform::database::DbError;
+use docmill_platform::failpoints::Failpoints;
 use docmill_platform::layout::accepted_key;
 use sqlx::PgConnection;
+use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -29,8 +33,8 @@ struct Open<'a> {
     waits_for: OffsetDateTime,
     /// No signed URL is left that could bring an upload back.
     is_due: bool,
-    /// A run is open that may rely on what is condemned.
-    is_busy: bool,
+    /// How runs stand that may rely on what is condemned.
+    standing: Standing,
 }
 
 /// Removes what is condemned under receipt `id` and nothing else uses; true when nothing is left to do.
@@ -40,8 +44,10 @@ struct Open<'a> {
 pub(crate) async fn finish(stores: &Stores, tenant: TenantId, id: Uuid) -> Result<bool, Failure> {
     let Some(open) = Open::find(stores, tenant, id).await? else { return Ok(false) };
     open.uploads().await?;
-    if open.is_busy {
-        return Ok(false);
+    match open.standing {
+        Standing::Busy => return Ok(false),
+        Standing::Idle => idle::spare(stores, tenant, id, open.waits_for).await?,
+        Standing::Settled => {}
     }
     open.vectors().await?;
     open.artifacts().await?;
@@ -66,19 +72,11 @@ impl<'a> Open<'a> {
             })
         });
         let Some((waits_for, is_due)) = marked.await? else { return Ok(None) };
-        let busy = stores.database.read(tenant, move |connection| {
-            Box::pin(async move {
-                let busy: bool = sqlx::query_scalar(
-                    "SELECT EXISTS (SELECT 1 FROM runs WHERE tenant_id = current_tenant() AND state = 'running' AND created_at < $1)",
-                )
-                .bind(waits_for)
-                .fetch_one(connection)
-                .await?;
-                Ok(busy)
-            })
-        });
-        let is_busy = busy.await?;
-        Ok(Some(Open { stores, tenant, id, waits_for, is_due, is_busy }))
+        let read = stores
+            .database
+            .read(tenant, move |connection| Box::pin(async move { standing(connection, waits_for).await }));
+        let standing = read.await?;
+        Ok(Some(Open { stores, tenant, id, waits_for, is_due, standing }))
     }
 
     /// Upload objects. Their names stay on the list while a signed URL could bring one back.
@@ -89,7 +87,7 @@ impl<'a> Open<'a> {
             let Some(end) = keys.last().cloned() else { return Ok(()) };
             let mut objects = 0;
             for key in &keys {
-                objects += remove_object(&**self.stores.blobs(), key).await?;
+                objects += self.remover("upload").object(key).await?;
             }
             last = Some(end);
             let done = if self.is_due { keys } else { Vec::new() };
@@ -137,7 +135,7 @@ impl<'a> Open<'a> {
             if names.is_empty() {
                 return Ok(());
             }
-            let (id, before, blobs) = (self.id, self.waits_for, self.stores.blobs().clone());
+            let (id, before, remover) = (self.id, self.waits_for, self.remover("artifact"));
             let listed = names.clone();
             let marked = self.stores.database.write(self.tenant, move |connection| {
                 Box::pin(async move { unmark_unused(connection, &listed, before).await })
@@ -145,7 +143,7 @@ impl<'a> Open<'a> {
             let unused = marked.await?;
             let removed = self.stores.database.write(self.tenant, move |connection| {
                 Box::pin(async move {
-                    let counts = remove_unmarked(connection, &*blobs, &unused, before).await?;
+                    let counts = remove_unmarked(connection, &remover, &unused, before).await?;
                     note(connection, id, "artifact", &names, counts).await
                 })
             });
@@ -161,7 +159,7 @@ impl<'a> Open<'a> {
                 return Ok(());
             }
             for sha256 in names {
-                let (id, tenant, blobs) = (self.id, self.tenant, self.stores.blobs().clone());
+                let (id, tenant, remover) = (self.id, self.tenant, self.remover("accepted"));
                 let removed = self.stores.database.write(tenant, move |connection| {
                     Box::pin(async move {
                         lock_accepted(connection, &sha256, Share::Alone).await?;
@@ -173,8 +171,7 @@ impl<'a> Open<'a> {
                         .bind(&sha256)
                         .fetch_one(&mut *connection)
                         .await?;
-                        let objects =
-                            if used { 0 } else { remove_object(&*blobs, &accepted_key(tenant, &sha256)).await? };
+                        let objects = if used { 0 } else { remover.object(&accepted_key(tenant, &sha256)).await? };
                         let counts = Counts { objects, ..Counts::default() };
                         note(connection, id, "accepted", &[sha256], counts).await
                     })
@@ -201,6 +198,11 @@ impl<'a> Open<'a> {
             })
         });
         Ok(closed.await?)
+    }
+
+    fn remover(&self, kind: &'static str) -> Remover {
+        let failpoints = self.stores.database.failpoints().at(kind);
+        Remover { blobs: self.stores.blobs().clone(), failpoints }
     }
 
     /// The next names of a kind on the list, after `last`.
@@ -244,12 +246,23 @@ async fn note(
     receipt::add(connection, id, &counts).await
 }
 
-/// Removes an object; 1 when there was one.
-async fn remove_object(blobs: &dyn Blobs, key: &str) -> Result<i64, Failure> {
-    let there = blobs.head(key).await?.is_some();
-    match blobs.delete(key).await.map_err(Failure::from) {
-        Err(failure) if failure.code != Code::ObjectMissing => Err(failure),
-        _ => Ok(i64::from(there)),
+/// Removes objects of one kind.
+struct Remover {
+    blobs: Arc<dyn Blobs>,
+    failpoints: Failpoints,
+}
+
+impl Remover {
+    /// Removes an object; 1 when there was one.
+    async fn object(&self, key: &str) -> Result<i64, Failure> {
+        let there = self.blobs.head(key).await?.is_some();
+        self.failpoints.hit("remove.before", "").await;
+        match self.blobs.delete(key).await.map_err(Failure::from) {
+            Err(failure) if failure.code != Code::ObjectMissing => return Err(failure),
+            _ => {}
+        }
+        self.failpoints.hit("remove.after", "").await;
+        Ok(i64::from(there))
     }
 }
 
@@ -281,7 +294,7 @@ async fn unmark_unused(
 /// equal bytes until both are gone.
 async fn remove_unmarked(
     connection: &mut PgConnection,
-    blobs: &dyn Blobs,
+    remover: &Remover,
     sha256s: &[String],
     before: OffsetDateTime,
 ) -> Result<Counts, DbError> {
@@ -295,7 +308,7 @@ async fn remove_unmarked(
     .await?;
     let mut counts = Counts::default();
     for (_, key) in &unused {
-        counts.objects += remove_object(blobs, key).await?;
+        counts.objects += remover.object(key).await?;
     }
     let gone: Vec<&str> = unused.iter().map(|(sha256, _)| sha256.as_str()).collect();
     let removed = sqlx::query("DELETE FROM artifacts WHERE tenant_id = current_tenant() AND sha256 = ANY ($1)")

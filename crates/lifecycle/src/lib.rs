@@ -2,7 +2,7 @@
 //!
 //! There is one way to remove. Rows go in one transaction (`remove`), which also writes a receipt: a row of `deletions`
 //! that holds what was counted and what is *condemned*, that is vectors, artifacts and objects the removed rows leave
-//! behind. `finish` takes those away once no run begun before is open and nothing else uses them. A run begun later that
+//! behind. `finish` takes those away once no run begun before relies on them and nothing else uses them. A run begun later that
 //! needs a condemned vector or artifact renews its `created_at`, and so takes it out of the condemnation. Every step may be
 //! repeated or killed: [`sweep`] goes on with what is unfinished.
 //!
@@ -11,6 +11,7 @@
 pub mod collect;
 pub mod delete;
 mod finish;
+mod idle;
 pub mod receipt;
 mod remove;
 pub mod retention;

@@ -9,11 +9,11 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Documents, with their names, metadata, events and feedback.
+    /// Documents, with their names and metadata.
     pub documents: i64,
     /// Versions.
     pub versions: i64,
-    /// Runs of the pipeline, with attempts and dead letters.
+    /// Runs of the pipeline, with their attempts.
     pub runs: i64,
     /// Jobs of those runs.
     pub jobs: i64,
@@ -23,6 +23,20 @@ pub struct Counts {
     pub chunks: i64,
     /// Extractions and summaries.
     pub results: i64,
+    /// Stored answers that quoted them: their quotes are withdrawn.
+    pub answers: i64,
+    /// Questions of conversations about them, emptied.
+    pub messages: i64,
+    /// Comments of readers on such answers.
+    pub comments: i64,
+    /// Remembered answers of models that rested on them.
+    pub model_answers: i64,
+    /// Jobs that had been given up.
+    pub dead_letters: i64,
+    /// Deliveries of webhooks, with what they said.
+    pub deliveries: i64,
+    /// Events of their feeds.
+    pub events: i64,
     /// Vectors nothing else used.
     pub vectors: i64,
     /// Remembered results of stages.
@@ -44,6 +58,13 @@ impl Counts {
             (&mut self.generations, other.generations),
             (&mut self.chunks, other.chunks),
             (&mut self.results, other.results),
+            (&mut self.answers, other.answers),
+            (&mut self.messages, other.messages),
+            (&mut self.comments, other.comments),
+            (&mut self.model_answers, other.model_answers),
+            (&mut self.dead_letters, other.dead_letters),
+            (&mut self.deliveries, other.deliveries),
+            (&mut self.events, other.events),
             (&mut self.vectors, other.vectors),
             (&mut self.cached_results, other.cached_results),
             (&mut self.artifacts, other.artifacts),

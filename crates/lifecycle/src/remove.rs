@@ -96,7 +96,7 @@ pub(crate) async fn condemn(connection: &mut PgConnection, id: Uuid, more: &Cond
 
 /// Removes documents with all their rows, locked by the caller, and writes down under receipt `id` what they leave.
 /// `embedded` are hashes of texts that were embedded but never indexed. Returns the generations to take out of the
-/// lexical index by [`withdraw`], which comes last in the transaction.
+/// lexical index by `feed::append`, which comes last in the transaction.
 pub(crate) async fn documents(
     connection: &mut PgConnection,
     id: Uuid,
@@ -113,7 +113,7 @@ pub(crate) async fn documents(
             .fetch_all(&mut *connection)
             .await?;
     let mut counts = count(connection, documents).await?;
-    crate::words::forget(connection, documents).await?;
+    counts.add(&crate::words::forget(connection, documents).await?);
     sqlx::query("DELETE FROM documents WHERE tenant_id = current_tenant() AND id = ANY ($1)")
         .bind(documents)
         .execute(&mut *connection)
@@ -145,43 +145,24 @@ async fn leftovers(connection: &mut PgConnection, documents: &[Uuid]) -> Result<
     Ok(left.bind(documents).fetch_one(connection).await?)
 }
 
+/// What goes with the rows of documents.
 async fn count(connection: &mut PgConnection, documents: &[Uuid]) -> Result<Counts, DbError> {
-    let (versions, runs, jobs, generations, chunks, results): (i64, i64, i64, i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM document_versions WHERE tenant_id = current_tenant() AND document_id = ANY ($1)),
-                (SELECT count(*) FROM runs WHERE tenant_id = current_tenant() AND document_id = ANY ($1)),
-                (SELECT count(*) FROM jobs WHERE tenant_id = current_tenant() AND document_id = ANY ($1)),
-                (SELECT count(*) FROM generations WHERE tenant_id = current_tenant() AND document_id = ANY ($1)),
-                (SELECT count(*) FROM chunks WHERE tenant_id = current_tenant() AND document_id = ANY ($1)),
+    let counted: sqlx::types::Json<Counts> = sqlx::query_scalar(
+        "SELECT jsonb_object_agg(kind, number) FROM (
+             SELECT 'versions' AS kind, count(*) AS number FROM document_versions WHERE tenant_id = current_tenant() AND document_id = ANY ($1)
+             UNION ALL SELECT 'runs', count(*) FROM runs WHERE tenant_id = current_tenant() AND document_id = ANY ($1)
+             UNION ALL SELECT 'jobs', count(*) FROM jobs WHERE tenant_id = current_tenant() AND document_id = ANY ($1)
+             UNION ALL SELECT 'dead_letters', count(*) FROM jobs WHERE tenant_id = current_tenant() AND document_id = ANY ($1) AND state = 'dead'
+             UNION ALL SELECT 'generations', count(*) FROM generations WHERE tenant_id = current_tenant() AND document_id = ANY ($1)
+             UNION ALL SELECT 'chunks', count(*) FROM chunks WHERE tenant_id = current_tenant() AND document_id = ANY ($1)
+             UNION ALL SELECT 'results',
                 (SELECT count(*) FROM extractions WHERE tenant_id = current_tenant() AND document_id = ANY ($1))
-                + (SELECT count(*) FROM summaries WHERE tenant_id = current_tenant() AND document_id = ANY ($1))",
+                + (SELECT count(*) FROM summaries WHERE tenant_id = current_tenant() AND document_id = ANY ($1))
+             UNION ALL SELECT 'deliveries', count(*) FROM deliveries WHERE tenant_id = current_tenant() AND document_id = ANY ($1)
+             UNION ALL SELECT 'events', count(*) FROM document_events WHERE tenant_id = current_tenant() AND document_id = ANY ($1)) AS counted",
     )
     .bind(documents)
     .fetch_one(connection)
     .await?;
-    let documents = documents.len() as i64;
-    Ok(Counts { documents, versions, runs, jobs, generations, chunks, results, ..Counts::default() })
-}
-
-/// Takes generations out of the lexical index. The numbers of the feed come last in a transaction.
-pub(crate) async fn withdraw(connection: &mut PgConnection, generations: &[Uuid]) -> Result<(), DbError> {
-    if generations.is_empty() {
-        return Ok(());
-    }
-    let count = generations.len() as i64;
-    let head: i64 = sqlx::query_scalar(
-        "INSERT INTO index_heads (tenant_id, seq) VALUES (current_tenant(), $1)
-         ON CONFLICT (tenant_id) DO UPDATE SET seq = index_heads.seq + $1 RETURNING seq",
-    )
-    .bind(count)
-    .fetch_one(&mut *connection)
-    .await?;
-    sqlx::query(
-        "INSERT INTO index_ops (tenant_id, seq, op, generation_id)
-         SELECT current_tenant(), $1 + g.position, 'remove', g.id FROM unnest($2::uuid[]) WITH ORDINALITY AS g (id, position)",
-    )
-    .bind(head - count)
-    .bind(generations)
-    .execute(connection)
-    .await?;
-    Ok(())
+    Ok(Counts { documents: documents.len() as i64, ..counted.0 })
 }

@@ -4,6 +4,7 @@
 //! object is seen whole or not at all, and of racing conditional writes exactly one wins. One conformance suite
 //! (`tests/blobs.rs`) holds [`S3Blobs`] and [`MemoryBlobs`] to it. Not here: which keys exist and when they may go.
 
+mod expiry;
 mod memory;
 mod s3;
 
@@ -34,6 +35,9 @@ pub enum BlobError {
     /// The store does not answer, or answers with an error of its own; its code, never a key or a body.
     #[error("the object store failed ({0})")]
     Unavailable(String),
+    /// The store has no such operation.
+    #[error("the object store does not offer this")]
+    Unsupported,
     /// The store refuses us: wrong bucket, key, signature or clock. Tried again all the same, as setting it right needs no new upload.
     #[error("the object store refuses the request ({0}); check bucket, keys, region and clock")]
     Refused(String),
@@ -45,7 +49,7 @@ impl From<BlobError> for Failure {
             BlobError::Missing => Code::ObjectMissing,
             BlobError::HashMismatch => Code::HashMismatch,
             BlobError::Changed => Code::UploadMismatch,
-            BlobError::Unavailable(_) | BlobError::Refused(_) => Code::StoreUnavailable,
+            BlobError::Unavailable(_) | BlobError::Refused(_) | BlobError::Unsupported => Code::StoreUnavailable,
         };
         Failure::new(code, error.to_string())
     }
@@ -99,6 +103,15 @@ pub struct PresignedPut {
     pub headers: BTreeMap<String, String>,
     /// When the URL stops working.
     pub expires_at: OffsetDateTime,
+}
+
+/// The rule by which a store itself lets go of uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadExpiry {
+    /// Days after which an upload that is still there goes.
+    pub days: u32,
+    /// Days after which the parts of an unfinished multipart upload go.
+    pub unfinished_days: u32,
 }
 
 /// An object store.
@@ -160,6 +173,18 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// `Refused` when it cannot be signed.
     async fn presign_put(&self, put: PresignPut) -> Result<PresignedPut, BlobError>;
+
+    /// The lifecycle rule for uploads that is in force in the store; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Unsupported` by a store without such rules, or the store's.
+    async fn upload_expiry(&self) -> Result<Option<UploadExpiry>, BlobError>;
+
+    /// Puts the lifecycle rule for uploads in force, and touches no other rule; false when it is so already.
+    ///
+    /// # Errors
+    /// `Unsupported` by a store without such rules, or the store's.
+    async fn set_upload_expiry(&self, wanted: UploadExpiry) -> Result<bool, BlobError>;
 }
 
 /// The hash of `bytes`; large ones are hashed on a thread that may block.

@@ -33,6 +33,9 @@ pub const POINTS: &[&str] = &[
     // Any transaction of a tenant, by file and line: before and after its commit.
     "transaction.before",
     "transaction.after",
+    // Deletions and collections: what is condemned, by kind, around the removal of an object.
+    "remove.before",
+    "remove.after",
     // The relay: job events, then settled runs.
     "publish.before",
     "publish.after",
@@ -58,6 +61,8 @@ pub enum Action {
     Abort,
     /// The task never goes on: a frozen worker, as seen from outside.
     Halt,
+    /// The task unwinds and lets go of its connection, as if its process had died: for a kill inside a test's process.
+    Panic,
 }
 
 #[derive(Debug)]
@@ -126,6 +131,8 @@ impl Failpoints {
         match self.take(point, place) {
             Some(Action::Abort) => std::process::abort(),
             Some(Action::Halt) => std::future::pending().await,
+            #[allow(clippy::panic)]
+            Some(Action::Panic) => panic!("died at {point}@{place}"),
             None => {}
         }
     }

@@ -1,7 +1,8 @@
 //! Where the objects of a tenant are. No part of a key comes from a user; tenants never share one.
 //!
 //! Uploads stand under one prefix for all tenants, apart from what is kept. What is no longer wanted there is removed by
-//! the collection (`lifecycle/src/collect.rs`) when it is an hour old; no lifecycle rule of the store is needed.
+//! the collection (`lifecycle/src/collect.rs`) when it is an hour old; a lifecycle rule of the bucket, which reaches below
+//! this prefix only, lets go of what is left when nothing collects.
 
 use docmill_model::{Sha256Hex, TenantId, VersionId};
 

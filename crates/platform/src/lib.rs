@@ -8,6 +8,7 @@ pub mod blobs;
 pub mod database;
 pub mod embedder;
 pub mod failpoints;
+pub mod feed;
 pub mod gateway;
 mod http;
 pub mod layout;

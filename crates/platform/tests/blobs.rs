@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use docmill_embedded::objects::{Fault, Faults, ObjectStoreConfig, serve};
 use docmill_model::{Code, Failure, Sha256Hex};
-use docmill_platform::blobs::{BlobError, Blobs, LIST_LIMIT, MemoryBlobs, PresignPut, S3Blobs, S3Config};
+use docmill_platform::blobs::{BlobError, Blobs, LIST_LIMIT, MemoryBlobs, PresignPut, S3Blobs, S3Config, UploadExpiry};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -285,4 +285,52 @@ async fn failures_say_what_to_do_and_never_show_keys() {
     let gone = S3Blobs::new(&S3Config { endpoint: "http://127.0.0.1:9".to_owned(), ..store.config.clone() });
     assert_eq!(Failure::from(gone.get("k").await.unwrap_err()).code, Code::StoreUnavailable);
     assert!(format!("{:?}", store.config).contains("REDACTED"), "{:?}", store.config);
+}
+
+#[tokio::test]
+async fn the_rule_for_uploads_is_set_once_beside_those_of_others() {
+    use aws_sdk_s3::types::{
+        BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
+    };
+    let store = store().await;
+    let raw = raw_client(&store.config);
+    let theirs = LifecycleRule::builder()
+        .id("theirs")
+        .status(ExpirationStatus::Enabled)
+        .filter(LifecycleRuleFilter::builder().prefix("logs/").build())
+        .expiration(LifecycleExpiration::builder().days(3).build())
+        .build()
+        .unwrap();
+    let configuration = BucketLifecycleConfiguration::builder().rules(theirs.clone()).build().unwrap();
+    let put = raw.put_bucket_lifecycle_configuration().bucket(BUCKET).lifecycle_configuration(configuration);
+    put.send().await.unwrap();
+    assert_eq!(store.blobs.upload_expiry().await.unwrap(), None);
+    let wanted = UploadExpiry { days: 8, unfinished_days: 8 };
+    assert!(store.blobs.set_upload_expiry(wanted).await.unwrap());
+    assert!(!store.blobs.set_upload_expiry(wanted).await.unwrap(), "compared first");
+    assert_eq!(store.blobs.upload_expiry().await.unwrap(), Some(wanted));
+    let later = UploadExpiry { days: 9, unfinished_days: 9 };
+    assert!(store.blobs.set_upload_expiry(later).await.unwrap());
+    let rules = raw.get_bucket_lifecycle_configuration().bucket(BUCKET).send().await.unwrap();
+    let ids: Vec<_> = rules.rules().iter().map(|rule| rule.id().unwrap()).collect();
+    assert_eq!((ids, &rules.rules()[0]), (vec!["theirs", "docmill-uploads"], &theirs));
+    let prefix = rules.rules()[1].filter().and_then(LifecycleRuleFilter::prefix);
+    assert_eq!(prefix, Some("uploads/"), "nothing that was accepted can match");
+    assert_eq!(MemoryBlobs::new().upload_expiry().await, Err(BlobError::Unsupported));
+}
+
+/// A client of the test's own.
+fn raw_client(config: &S3Config) -> aws_sdk_s3::Client {
+    use secrecy::ExposeSecret;
+    let credentials =
+        aws_sdk_s3::config::Credentials::new(&config.access_key, config.secret_key.expose_secret(), None, None, "test");
+    let settings = aws_sdk_s3::Config::builder()
+        .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .endpoint_url(&config.endpoint)
+        .region(aws_sdk_s3::config::Region::new(config.region.clone()))
+        .credentials_provider(credentials)
+        .force_path_style(true)
+        .build();
+    aws_sdk_s3::Client::from_conf(settings)
 }

@@ -6,7 +6,7 @@ use crate::deliveries::{self, DeliverySender};
 use crate::failpoints::Failpoints;
 use crate::pipeline::Pipelines;
 use crate::registry::Registry;
-use crate::{reconciler, relay, worker};
+use crate::{reconciler, relay, schedule, worker};
 use docmill_model::{Code, Failure};
 use docmill_platform::artifacts::Artifacts;
 use docmill_platform::database::{Database, DbError};
@@ -206,12 +206,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Heals until `stop` fires: expired leases, timers, events that got lost, runs to settle, uploads that expired.
+    /// Heals until `stop` fires: expired leases, timers, events that got lost, runs to settle, uploads that expired; and
+    /// fires schedules.
     ///
     /// # Errors
     /// None: a database that is away is waited for.
     pub async fn run_reconciler(&self, stop: CancellationToken) -> Result<(), Failure> {
-        reconciler::run(&self.core, stop).await;
+        tokio::join!(reconciler::run(&self.core, stop.clone()), schedule::run(&self.core, stop));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The engine: stages, pipeline files, the job state machine, leases, outbox, relay, consumers and reconciler.
 //!
-//! It owns the tables `runs`, `jobs`, `attempts`, `outbox`, `pauses`, `parked_events`, `replays`, `stage_cache` and
-//! `pipeline_versions`; no other crate writes them. Postgres is the truth and JetStream a doorbell: nothing here relies
+//! It owns the tables `runs`, `jobs`, `attempts`, `outbox`, `pauses`, `parked_events`, `replays`, `replay_skips`, `schedules`,
+//! `stage_cache` and `pipeline_versions`; no other crate writes them. Postgres is the truth and JetStream a doorbell: nothing here relies
 //! on the order of events or on the broker's memory. What decides is pure ([`machine`]); SQL applies it under a fence.
 
 mod broker;
@@ -25,6 +25,7 @@ pub mod pipeline;
 pub mod registry;
 pub mod replay;
 pub mod runs;
+pub mod schedule;
 pub mod stage;
 
 pub use docmill_platform::failpoints;

@@ -13,6 +13,7 @@ pub use catalog::Pipelines;
 pub use file::parse;
 
 use crate::registry::Registry;
+use crate::schedule::Schedule;
 use docmill_model::retention::Rules;
 use docmill_model::{Code, Failure, Sha256Hex};
 use serde_json::Value;
@@ -50,6 +51,8 @@ pub struct Pipeline {
     pub schemas: Arc<BTreeMap<String, Value>>,
     /// How long what went through it is kept. Policy, so not part of the version.
     pub retention: Rules,
+    /// When documents that went through it are processed again, by name. Policy as well.
+    pub schedules: Arc<BTreeMap<String, Schedule>>,
 }
 
 /// What is stored in `pipeline_versions.definition`.
@@ -72,7 +75,8 @@ impl Pipeline {
         schemas: BTreeMap<String, Value>,
     ) -> Self {
         let (version, schemas) = (String::new(), Arc::new(schemas));
-        let mut pipeline = Self { name, description, version, stages, schemas, retention: Rules::default() };
+        let (retention, schedules) = (Rules::default(), Arc::default());
+        let mut pipeline = Self { name, description, version, stages, schemas, retention, schedules };
         pipeline.version = hash(&pipeline.definition());
         pipeline
     }
@@ -106,6 +110,7 @@ impl Pipeline {
             stages,
             schemas: Arc::new(parsed.schemas),
             retention: Rules::default(),
+            schedules: Arc::default(),
         })
     }
 

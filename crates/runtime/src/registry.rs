@@ -5,6 +5,7 @@
 //! schema, cache identity. Adding a stage is one `.with(…)` line where the list is built.
 
 use crate::pipeline::canonical_json;
+use crate::schedule::Wanted;
 use crate::stage::{JobContext, Policy, Stage, StageError};
 use async_trait::async_trait;
 use docmill_model::manifest::Manifest;
@@ -219,6 +220,11 @@ impl Registry {
                 "name": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,62}$", "description": "How uploads name the pipeline."},
                 "description": {"type": "string", "description": "For people."},
                 "retention": nested(schemars::schema_for!(Rules).to_value()),
+                "schedules": {
+                    "type": "object", "propertyNames": {"pattern": "^[a-z][a-z0-9_-]{0,62}$"},
+                    "description": "When documents that went through it are processed again, by name.",
+                    "additionalProperties": nested(schemars::schema_for!(Wanted).to_value())
+                },
                 "stages": {
                     "type": "object", "minProperties": 1, "additionalProperties": false,
                     "description": "Which stages run, and after which others.",

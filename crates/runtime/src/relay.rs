@@ -101,7 +101,8 @@ async fn send_jobs(core: &Arc<Core>, broker: &Broker, ids: &[i64]) -> Result<usi
     let mut transaction = connection.begin().await?;
     let rows: Vec<JobRow> = sqlx::query_as(
         "SELECT id, tenant_id, job_id, stage, emission, traceparent FROM outbox
-         WHERE id = ANY ($1) AND sent_at IS NULL AND job_id IS NOT NULL ORDER BY id FOR UPDATE SKIP LOCKED",
+         WHERE id = ANY ($1) AND sent_at IS NULL AND job_id IS NOT NULL
+         ORDER BY array_position($1, id) FOR UPDATE SKIP LOCKED",
     )
     .bind(ids)
     .fetch_all(&mut *transaction)

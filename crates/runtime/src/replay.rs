@@ -5,11 +5,13 @@
 //! queue, and old rows never change. Unchanged stages come from the stage cache.
 
 mod advance;
+mod budget;
 mod plan;
 mod report;
 mod select;
 
 pub(crate) use advance::advance_all;
+pub(crate) use budget::within_budget;
 pub use plan::{ReplayPlan, StagePlan, plan};
 pub use report::{ReplayReport, StageReport, report};
 
@@ -52,6 +54,23 @@ pub struct ReplayFilter {
     pub recompute: bool,
     /// Runs started in any minute, at most; as fast as the work goes when absent.
     pub per_minute: Option<u32>,
+    /// Documents that get a run, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_documents: Option<i64>,
+    /// Millionths of a dollar it may cost: when they are spent it starts no more runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost_microusd: Option<i64>,
+}
+
+/// The time of a schedule that a replay serves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Firing<'a> {
+    /// The pipeline whose file has the schedule.
+    pub pipeline: &'a str,
+    /// Its name there.
+    pub schedule: &'a str,
+    /// When it was due.
+    pub slot: OffsetDateTime,
 }
 
 fn check(registry: &Registry, pipelines: &Pipelines, filter: &ReplayFilter) -> Result<(), Failure> {
@@ -122,29 +141,54 @@ pub fn check_size(plan: &ReplayPlan, confirm: Option<i64>) -> Result<(), Failure
 /// Writes the row of a planned replay inside the caller's transaction.
 ///
 /// # Errors
-/// `NOT_FOUND` when nothing matches, `CONFLICT` for one document that is being processed, or the driver's error.
+/// `NOT_FOUND` when nothing matches, `FILE_REMOVED` when what matches cannot be read any more, `CONFLICT` for one document
+/// that is being processed, or the driver's error.
 pub async fn start_in(
     connection: &mut sqlx::PgConnection,
     principal: Option<PrincipalId>,
     filter: &ReplayFilter,
     plan: &ReplayPlan,
 ) -> Result<Uuid, DbError> {
+    start_firing(connection, principal, filter, plan, None).await
+}
+
+/// [`start_in`], for the time of a schedule where there is one; `CONFLICT` then also while the schedule has another
+/// replay at work.
+pub(crate) async fn start_firing(
+    connection: &mut sqlx::PgConnection,
+    principal: Option<PrincipalId>,
+    filter: &ReplayFilter,
+    plan: &ReplayPlan,
+    firing: Option<Firing<'_>>,
+) -> Result<Uuid, DbError> {
     if let Some(document) = filter.document_id {
         dead::idle(connection, document).await?;
     }
     if plan.documents == 0 {
-        return Err(DbError::Failed(Failure::new(Code::NotFound, "no document matches")));
+        let failure = if plan.skipped.is_empty() {
+            Failure::new(Code::NotFound, "no document matches")
+        } else {
+            Failure::new(Code::FileRemoved, "the files of the documents that match are kept no longer")
+        };
+        return Err(failure.into());
     }
     let id = Uuid::now_v7();
-    sqlx::query(
-        "INSERT INTO replays (tenant_id, id, principal_id, filter, plan) VALUES (current_tenant(), $1, $2, $3, $4)",
+    let made = sqlx::query(
+        "INSERT INTO replays (tenant_id, id, principal_id, filter, plan, pipeline, schedule, slot)
+         VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
     )
     .bind(id)
     .bind(principal.map(|principal| principal.0))
     .bind(json!(filter))
     .bind(json!(plan))
+    .bind(firing.map(|firing| firing.pipeline))
+    .bind(firing.map(|firing| firing.schedule))
+    .bind(firing.map(|firing| firing.slot))
     .execute(connection)
     .await?;
+    if made.rows_affected() == 0 {
+        return Err(Failure::new(Code::Conflict, "the schedule has a replay at work").into());
+    }
     Ok(id)
 }
 

@@ -13,6 +13,7 @@ use docmill_model::id::derived_uuid;
 use docmill_model::manifest::{Manifest, kind};
 use docmill_model::{GenerationId, VersionId};
 use docmill_platform::database::DbError;
+use docmill_platform::feed::{self, Op};
 use docmill_runtime::{JobContext, Policy, Stage, StageError};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
@@ -202,25 +203,11 @@ async fn announce(job: &JobContext, generation: GenerationId) -> Result<i64, Sta
             .await?;
             match newest {
                 Some((seq, op)) if op == "add" => Ok(seq),
-                _ => Ok(operation(connection, "add", generation.0).await?),
+                _ => Ok(feed::append(connection, Op::Add, &[generation.0]).await?.unwrap_or_default()),
             }
         })
     });
     Ok(announced.await?)
-}
-
-/// The counter row is taken last and held until the commit: feed numbers come in commit order.
-async fn operation(connection: &mut PgConnection, op: &str, generation: uuid::Uuid) -> Result<i64, DbError> {
-    Ok(sqlx::query_scalar(
-        "WITH head AS (
-            INSERT INTO index_heads (tenant_id, seq) VALUES (current_tenant(), 1)
-            ON CONFLICT (tenant_id) DO UPDATE SET seq = index_heads.seq + 1 RETURNING seq)
-         INSERT INTO index_ops (tenant_id, seq, op, generation_id) SELECT current_tenant(), head.seq, $1, $2 FROM head RETURNING seq",
-    )
-    .bind(op)
-    .bind(generation)
-    .fetch_one(connection)
-    .await?)
 }
 
 /// Waits until every live node has applied the feed up to `seq`. A node that is late loses its lease and is not waited for.
@@ -307,8 +294,6 @@ async fn retire(connection: &mut PgConnection, generations: &[uuid::Uuid]) -> Re
     .bind(generations)
     .execute(&mut *connection)
     .await?;
-    for generation in generations {
-        operation(connection, "remove", *generation).await?;
-    }
+    feed::append(connection, Op::Remove, generations).await?;
     Ok(())
 }

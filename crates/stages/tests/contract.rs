@@ -5,6 +5,8 @@
 
 #[path = "contract/bench.rs"]
 mod bench;
+#[path = "contract/paid.rs"]
+mod paid;
 #[path = "contract/toy.rs"]
 mod toy;
 
@@ -28,6 +30,7 @@ fn main() -> std::process::ExitCode {
         an_older_version_never_replaces_a_newer_one(&bench).await;
         equal_texts_are_embedded_once(&bench).await;
         sentences_are_embedded_once(&bench).await;
+        paid::only_what_changed_is_paid_for(&bench).await;
         settings_are_strict(&bench);
         toy::a_new_stage_is_one_file_and_one_line(&bench);
     });

@@ -10,6 +10,7 @@
 
 pub mod prober;
 pub mod proxy;
+mod scan;
 mod shared;
 mod store;
 mod world;

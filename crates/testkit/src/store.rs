@@ -19,7 +19,7 @@ pub(crate) const SECRET_KEY: &str = "docmill-test-secret";
 pub(crate) struct Store {
     pub(crate) endpoint: String,
     pub(crate) faults: Faults,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     stop: CancellationToken,
 }
 

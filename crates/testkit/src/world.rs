@@ -11,6 +11,7 @@ use docmill_platform::database::{Database, DatabaseConfig};
 use docmill_platform::embedder::{Embedder, HashEmbedder};
 use futures::TryStreamExt;
 use secrecy::{ExposeSecret, SecretString};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub struct World {
     pub parts: LocalParts,
     name: String,
     shared: &'static Shared,
-    _store: Store,
+    store: Store,
 }
 
 /// A fresh world.
@@ -92,11 +93,16 @@ pub async fn world() -> World {
         parts: shared.stack.local_parts(),
         name,
         shared,
-        _store: store,
+        store,
     }
 }
 
 impl World {
+    /// Where the object store keeps its files.
+    pub(crate) fn store_root(&self) -> &Path {
+        &self.store.root
+    }
+
     /// A connection to the broker.
     ///
     /// # Panics

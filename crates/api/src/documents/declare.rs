@@ -7,6 +7,7 @@ use crate::auth::Principal;
 use docmill_model::{Code, DocumentId, Failure, Sha256Hex, VersionId};
 use docmill_platform::artifacts::{Share, lock_accepted};
 use docmill_platform::database::DbError;
+use docmill_platform::feed::{self, Op};
 use docmill_platform::layout::upload_key;
 use docmill_runtime::pipeline::Pipeline;
 use serde_json::json;
@@ -114,6 +115,7 @@ impl Declaration<'_> {
         if self.request.external_id.is_none() {
             return Ok(());
         }
+        let stale = self.stale(connection, found).await?;
         let changed = sqlx::query(
             "WITH described AS (
                 UPDATE document_versions v SET name = $3, metadata = coalesce($4, v.metadata), labels = $5
@@ -133,7 +135,33 @@ impl Declaration<'_> {
             let data = json!({"version_id": found.version_id, "labels": self.request.labels});
             audit::record(connection, self.principal, "document.describe", &found.id.to_string(), data).await?;
         }
+        feed::append(connection, Op::Add, &stale).await?;
         Ok(())
+    }
+
+    /// Generations of a version whose name is another than the declared one: the lexical index holds the name, and has to
+    /// take it anew. Locks the document and the version.
+    async fn stale(&self, connection: &mut PgConnection, found: &Created) -> Result<Vec<uuid::Uuid>, DbError> {
+        sqlx::query("SELECT 1 FROM documents WHERE tenant_id = current_tenant() AND id = $1 FOR UPDATE")
+            .bind(found.id.0)
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query("SELECT 1 FROM document_versions WHERE tenant_id = current_tenant() AND id = $1 FOR UPDATE")
+            .bind(found.version_id.0)
+            .execute(&mut *connection)
+            .await?;
+        let stale = sqlx::query_scalar(
+            "SELECT g.id FROM generations g
+             JOIN document_versions v ON v.tenant_id = g.tenant_id AND v.id = g.version_id
+             JOIN documents d ON d.tenant_id = g.tenant_id AND d.id = g.document_id
+             WHERE g.tenant_id = current_tenant() AND g.version_id = $1 AND g.state <> 'retired'
+               AND coalesce(v.name, d.name) <> $2 ORDER BY g.id",
+        )
+        .bind(found.version_id.0)
+        .bind(&self.request.name)
+        .fetch_all(connection)
+        .await?;
+        Ok(stale)
     }
 
     /// The new document, or the one under this external id. What answers keeps its description until the new version is

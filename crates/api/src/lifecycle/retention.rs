@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use docmill_lifecycle::retention::{self, ABANDONED_DAYS, PipelineRules};
 use docmill_lifecycle::{Counts, Rules};
+use docmill_platform::blobs::{BlobError, Blobs};
 use serde_json::json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -23,6 +24,33 @@ pub struct RetentionView {
     pub pipelines: BTreeMap<String, Rules>,
     /// Days after which an upload that was never completed is forgotten.
     pub abandoned_days: i32,
+    /// What the object store itself lets go of.
+    pub store: StoreRules,
+}
+
+/// The lifecycle rule of the bucket, which concerns uploads only.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct StoreRules {
+    /// `in_force`, `none`, `unsupported` by a store without such rules, `unreachable`.
+    pub state: &'static str,
+    /// Days after which an upload that is still there goes.
+    pub uploads_days: Option<u32>,
+    /// Days after which the parts of an unfinished multipart upload go.
+    pub unfinished_days: Option<u32>,
+}
+
+async fn store_rules(blobs: &dyn Blobs) -> StoreRules {
+    let (state, rule) = match blobs.upload_expiry().await {
+        Ok(Some(rule)) => ("in_force", Some(rule)),
+        Ok(None) => ("none", None),
+        Err(BlobError::Unsupported) => ("unsupported", None),
+        Err(_) => ("unreachable", None),
+    };
+    StoreRules {
+        state,
+        uploads_days: rule.map(|rule| rule.days),
+        unfinished_days: rule.map(|rule| rule.unfinished_days),
+    }
 }
 
 /// Whether to look only.
@@ -61,7 +89,8 @@ pub async fn show(
 ) -> Result<Json<RetentionView>, Problem> {
     let tenant = retention::of_tenant(&state.database, principal.tenant_id).await?;
     let pipelines = rules(&state).into_iter().map(|(name, rule)| (name, rule.tighter(tenant))).collect();
-    Ok(Json(RetentionView { tenant, pipelines, abandoned_days: ABANDONED_DAYS }))
+    let store = store_rules(&*state.blobs).await;
+    Ok(Json(RetentionView { tenant, pipelines, abandoned_days: ABANDONED_DAYS, store }))
 }
 
 /// Sets the tenant's own rules. They can only shorten what pipelines say.

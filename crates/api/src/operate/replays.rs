@@ -7,29 +7,19 @@ pub use wire::{
     StartReplay, StartedReplay, Whose,
 };
 
+use super::tenant_of;
 use crate::audit;
-use crate::auth::{Operator, Principal};
+use crate::auth::Operator;
 use crate::body::{JsonBody, QueryParams};
 use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use docmill_model::{Code, Failure, TenantId};
+use docmill_model::{Code, Failure};
 use docmill_runtime::replay::{self, ReplayFilter};
 use serde_json::json;
 use uuid::Uuid;
-
-/// The tenant a request is about: another than the caller's only for keys of the operator tenant.
-fn tenant_of(state: &ApiState, principal: &Principal, wanted: Option<TenantId>) -> Result<TenantId, Problem> {
-    match wanted {
-        Some(other) if other != principal.tenant_id => {
-            super::require_installation(state, principal)?;
-            Ok(other)
-        }
-        _ => Ok(principal.tenant_id),
-    }
-}
 
 /// Says what a replay would do; changes nothing.
 #[utoipa::path(post, path = "/v1/operate/replays/plan", tag = "operate", request_body = PlanReplay,
@@ -84,7 +74,8 @@ pub async fn list(
     let read = state.database.read(tenant, move |connection| {
         Box::pin(async move {
             let rows = sqlx::query_as(
-                "SELECT id, state, (plan ->> 'documents')::bigint AS documents, filter AS \"select\", created_at, finished_at
+                "SELECT id, state, (plan ->> 'documents')::bigint AS documents, filter AS \"select\", code,
+                        pipeline || '/' || schedule AS schedule, created_at, finished_at
                  FROM replays WHERE tenant_id = current_tenant() ORDER BY created_at DESC, id DESC LIMIT 200",
             );
             Ok(rows.fetch_all(connection).await?)

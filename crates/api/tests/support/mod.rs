@@ -19,10 +19,13 @@ use docmill_model::manifest::Manifest;
 use docmill_model::scope::Scope;
 use docmill_model::{Failure, TenantId};
 use docmill_platform::embedder::{Embedder, Embedders, HashEmbedder};
+use docmill_platform::feed::{self, Op};
 use docmill_platform::gateway::prompts::{Prompt, Prompts};
 use docmill_platform::gateway::{Gateway, GatewayConfig};
 use docmill_retrieval::answers::{Generator, Models};
-use docmill_retrieval::{Answers, AnswersConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig};
+use docmill_retrieval::{
+    Answers, AnswersConfig, Follower, FollowerConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig,
+};
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::registry::Registry;
 use docmill_runtime::{JobContext, Stage, StageError};
@@ -31,9 +34,19 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 pub const PEPPER: &str = "pepper of the tests";
+
+const PIPELINE: &str = "
+name: default
+schedules:
+  nightly: {cron: \"0 3 * * *\", max_documents: 1}
+stages:
+  ingest: {}
+";
 
 /// A stage that does nothing; no worker runs here.
 struct Ingest;
@@ -74,7 +87,8 @@ pub struct Api {
     pub world: World,
     pub state: ApiState,
     pub router: Router,
-    _lexical: tempfile::TempDir,
+    pub lexical: Arc<LexicalIndexes>,
+    pub lexical_folder: tempfile::TempDir,
 }
 
 /// A tenant with one key.
@@ -138,13 +152,13 @@ impl Api {
             Arc::new(Models::new(Arc::new(gateway), Prompts::of_files(Prompt::committed().unwrap())))
         });
         let registry = Arc::new(Registry::builder().with(Ingest).build());
-        let pipelines = Pipelines::from_text("name: default\nstages:\n  ingest: {}\n", &registry).unwrap();
+        let pipelines = Pipelines::from_text(PIPELINE, &registry).unwrap();
         pipelines.register(&world.database).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
         let second: Arc<dyn Embedder> = Arc::new(HashEmbedder::with_dimensions(64));
         let embedders = Embedders::new(world.embedder.clone(), BTreeMap::from([("second".to_owned(), second)]));
-        let search = Search::new(world.database.clone(), embedders, lexical, SearchConfig::default());
+        let search = Search::new(world.database.clone(), embedders, lexical.clone(), SearchConfig::default());
         let answers = Answers::new(search.clone(), world.artifacts.clone(), generator, AnswersConfig::default());
         let state = ApiState::new(ApiParts {
             database: world.database.clone(),
@@ -159,7 +173,36 @@ impl Api {
             metrics: None,
             config,
         });
-        Self { world, router: docmill_api::router(state.clone()), state, _lexical: folder }
+        Self { world, router: docmill_api::router(state.clone()), state, lexical, lexical_folder: folder }
+    }
+
+    /// Follows the feed of the lexical index until the guard is dropped; a document is indexed once `announce`d.
+    pub fn follow(&self) -> DropGuard {
+        let stop = CancellationToken::new();
+        let config = FollowerConfig { idle_after: Duration::from_millis(100), ..FollowerConfig::new("test") };
+        let follower = Follower::new(self.world.database.clone(), self.lexical.clone(), config);
+        tokio::spawn(follower.run(stop.clone()));
+        stop.drop_guard()
+    }
+
+    /// Puts generations on the feed, as the index stage does.
+    pub async fn announce(&self, tenant: TenantId, generations: Vec<uuid::Uuid>) {
+        let put = self.world.database.write(tenant, move |connection| {
+            Box::pin(async move { feed::append(connection, Op::Add, &generations).await })
+        });
+        put.await.unwrap();
+    }
+
+    /// Ids of the documents that a search of words finds; none while the index is being built.
+    pub async fn found(&self, key: &str, words: &str) -> Vec<String> {
+        let body = serde_json::json!({"query": words, "mode": "lexical"});
+        let found = self.post(key, "/v1/search", &body).await;
+        if found.text.contains("is being rebuilt") {
+            return Vec::new();
+        }
+        let found = found.ok();
+        let hits = found["hits"].as_array().unwrap_or_else(|| panic!("no hits: {found}"));
+        hits.iter().map(|hit| hit["document_id"].as_str().unwrap().to_owned()).collect()
     }
 
     /// A fresh tenant with a key of every scope.

@@ -193,4 +193,12 @@ fn show_rules(cli: &Cli, view: &Value) {
     let rows: Vec<Vec<String>> = std::iter::once(row("(tenant)", &view["tenant"])).chain(pipelines).collect();
     output::table(&["pipeline", "file, days", "intermediate results, days", "document, days"], rows);
     output::line(format!("uploads never completed are forgotten after {} days", field(view, "/abandoned_days")));
+    output::line(match view["store"]["state"].as_str() {
+        Some("in_force") => format!(
+            "the bucket's lifecycle rule lets go of uploads after {} days, of unfinished parts after {}",
+            field(view, "/store/uploads_days"),
+            field(view, "/store/unfinished_days")
+        ),
+        other => format!("the bucket has no lifecycle rule for uploads ({})", other.unwrap_or("not told")),
+    });
 }

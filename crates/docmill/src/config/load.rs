@@ -38,6 +38,7 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("DOCMILL_S3_ACCESS_KEY", "s3.access_key", Text),
     ("DOCMILL_S3_SECRET_KEY", "s3.secret_key", Text),
     ("DOCMILL_S3_PATH_STYLE", "s3.path_style", Switch),
+    ("DOCMILL_S3_EXPIRE_UPLOADS_DAYS", "s3.expire_uploads_days", Number),
     ("DOCMILL_ENGINE_LEASE", "engine.lease", Text),
     ("DOCMILL_ENGINE_GRACE", "engine.grace", Text),
     ("DOCMILL_FAILPOINTS", "engine.failpoints", List),

@@ -157,6 +157,51 @@ pub enum ReplaysCommand {
     },
 }
 
+/// `schedules …`
+#[derive(Args)]
+pub struct SchedulesArgs {
+    /// Another tenant's, by its id; for operators of the installation.
+    #[arg(long, global = true, value_name = "ID")]
+    pub tenant: Option<String>,
+    #[command(subcommand)]
+    pub command: SchedulesCommand,
+}
+
+/// What to do with schedules. What they do and when stands in the pipeline files.
+#[derive(Subcommand)]
+pub enum SchedulesCommand {
+    /// List them: when each is due, and what its last firing came to.
+    List,
+    /// Show what a firing would do now.
+    #[command(after_help = "Example: docmill schedules plan default/nightly")]
+    Plan {
+        /// PIPELINE/NAME
+        schedule: String,
+    },
+    /// Fire no more; a firing that is at work goes on.
+    Pause {
+        /// PIPELINE/NAME
+        schedule: String,
+    },
+    /// Go on with the next time; those that passed are not made up for.
+    Resume {
+        /// PIPELINE/NAME
+        schedule: String,
+    },
+    /// Fire now, within the budget, and show the progress.
+    #[command(after_help = "Example: docmill schedules run default/nightly --yes --detach")]
+    Run {
+        /// PIPELINE/NAME
+        schedule: String,
+        /// Do not ask after the plan.
+        #[arg(long)]
+        yes: bool,
+        /// Do not wait for the end.
+        #[arg(long)]
+        detach: bool,
+    },
+}
+
 /// Arguments of `jobs`.
 #[derive(Args)]
 pub struct JobsArgs {

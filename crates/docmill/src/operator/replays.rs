@@ -63,7 +63,7 @@ fn select(args: &ReplayArgs) -> Value {
 }
 
 /// Shows the progress until the replay has ended, then what it came to.
-async fn follow(cli: &Cli, api: &Api, id: &str, tenant: &Option<String>) -> Result<(), Ending> {
+pub(super) async fn follow(cli: &Cli, api: &Api, id: &str, tenant: &Option<String>) -> Result<(), Ending> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} documents, {elapsed} {msg}");
     let bar = if cli.json { ProgressBar::hidden() } else { ProgressBar::new(0) };
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -74,7 +74,7 @@ async fn follow(cli: &Cli, api: &Api, id: &str, tenant: &Option<String>) -> Resu
         bar.set_length(report["documents"].as_u64().unwrap_or_default());
         bar.set_position(settled);
         bar.set_message(field(&report, "/state"));
-        if matches!(field(&report, "/state").as_str(), "done" | "cancelled") {
+        if matches!(field(&report, "/state").as_str(), "done" | "cancelled" | "stopped") {
             break report;
         }
         tokio::time::sleep(POLL).await;
@@ -88,8 +88,14 @@ async fn follow(cli: &Cli, api: &Api, id: &str, tenant: &Option<String>) -> Resu
     }
 }
 
-fn describe(plan: &Value) {
+pub(super) fn describe(plan: &Value) {
     output::line(format!("{} documents", field(plan, "/documents")));
+    for (code, count) in plan["skipped"].as_object().into_iter().flatten() {
+        output::line(format!("{count} left alone: {code} (deploy/codes/{code}.md)"));
+    }
+    if plan["beyond_budget"].as_i64().unwrap_or_default() > 0 {
+        output::line(format!("{} more match; the budget leaves them to a later firing", plan["beyond_budget"]));
+    }
     for (name, version) in plan["pipelines"].as_object().into_iter().flatten() {
         output::line(format!("pipeline {name}, version {:.12}", field(version, "")));
     }
@@ -109,7 +115,14 @@ fn describe(plan: &Value) {
 }
 
 fn show(report: &Value) {
-    output::line(format!("replay {}: {}", field(report, "/id"), field(report, "/state")));
+    let mut state = field(report, "/state");
+    if let Some(code) = report["code"].as_str() {
+        state.push_str(&format!(" ({code}: deploy/codes/{code}.md)"));
+    }
+    if let Some(schedule) = report["schedule"].as_str() {
+        state.push_str(&format!(", for the schedule {schedule}"));
+    }
+    output::line(format!("replay {}: {state}", field(report, "/id")));
     let mut counts: Vec<String> =
         report["runs"].as_object().into_iter().flatten().map(|(state, count)| format!("{state} {count}")).collect();
     if report["without_run"] != 0 {
@@ -119,6 +132,9 @@ fn show(report: &Value) {
         ));
     }
     output::line(format!("{} documents: {}", field(report, "/documents"), counts.join(", ")));
+    for (code, count) in report["skipped"].as_object().into_iter().flatten() {
+        output::line(format!("  {count} left alone: {code} (deploy/codes/{code}.md)"));
+    }
     for (code, count) in report["failures"].as_object().into_iter().flatten() {
         output::line(format!("  {count} × {code} (deploy/codes/{code}.md)"));
     }

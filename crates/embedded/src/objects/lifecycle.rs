@@ -17,6 +17,9 @@ pub(super) struct Rule {
     id: Option<String>,
     prefix: String,
     days: i32,
+    /// Kept and given back; there are no multipart uploads here that could be left unfinished.
+    #[serde(default)]
+    unfinished_days: Option<i32>,
     enabled: bool,
 }
 
@@ -40,7 +43,9 @@ fn accept(rule: &LifecycleRule) -> S3Result<Rule> {
     let days = rule.expiration.as_ref().and_then(|expiration| expiration.days).filter(|days| *days >= 1);
     let Some(days) = days.filter(|_| !other_filter && !other_action) else { return Err(refused()) };
     let prefix = filter.and_then(|f| f.prefix.clone()).or_else(|| rule.prefix.clone()).unwrap_or_default();
-    Ok(Rule { id: rule.id.clone(), prefix, days, enabled: rule.status.as_str() == ExpirationStatus::ENABLED })
+    let unfinished_days = rule.abort_incomplete_multipart_upload.as_ref().and_then(|abort| abort.days_after_initiation);
+    let enabled = rule.status.as_str() == ExpirationStatus::ENABLED;
+    Ok(Rule { id: rule.id.clone(), prefix, days, unfinished_days, enabled })
 }
 
 /// `PutBucketLifecycleConfiguration`.
@@ -65,7 +70,9 @@ pub(super) fn get(files: &ObjectFiles, bucket: &str) -> S3Result<S3Response<GetB
         return Err(s3_error!(NoSuchLifecycleConfiguration));
     }
     let shown = |rule: Rule| LifecycleRule {
-        abort_incomplete_multipart_upload: None,
+        abort_incomplete_multipart_upload: rule
+            .unfinished_days
+            .map(|days| AbortIncompleteMultipartUpload { days_after_initiation: Some(days) }),
         expiration: Some(LifecycleExpiration { days: Some(rule.days), ..Default::default() }),
         filter: Some(LifecycleRuleFilter { prefix: Some(rule.prefix), ..Default::default() }),
         id: rule.id,

@@ -1,6 +1,6 @@
 //! Objects in memory: for tests that need a store's meaning and not its socket.
 
-use super::{BlobEntry, BlobError, BlobHead, Blobs, LIST_LIMIT, PresignPut, PresignedPut};
+use super::{BlobEntry, BlobError, BlobHead, Blobs, LIST_LIMIT, PresignPut, PresignedPut, UploadExpiry};
 use bytes::Bytes;
 use docmill_model::Sha256Hex;
 use std::collections::BTreeMap;
@@ -118,5 +118,13 @@ impl Blobs for MemoryBlobs {
             headers: BTreeMap::from([("content-length".to_owned(), put.size_bytes.to_string())]),
             expires_at: OffsetDateTime::now_utc() + put.expires,
         })
+    }
+
+    async fn upload_expiry(&self) -> Result<Option<UploadExpiry>, BlobError> {
+        Err(BlobError::Unsupported)
+    }
+
+    async fn set_upload_expiry(&self, _: UploadExpiry) -> Result<bool, BlobError> {
+        Err(BlobError::Unsupported)
     }
 }

@@ -3,7 +3,7 @@
 //! Every request has time limits and is tried again by the client; bodies that break off are fetched again here.
 //! Checksums are SHA-256, sent with the PUT and verified by the store.
 
-use super::{BlobEntry, BlobError, BlobHead, Blobs, LIST_LIMIT, PresignPut, PresignedPut};
+use super::{BlobEntry, BlobError, BlobHead, Blobs, LIST_LIMIT, PresignPut, PresignedPut, UploadExpiry, expiry};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -56,9 +56,9 @@ pub struct S3Config {
 /// Objects in an S3 bucket.
 #[derive(Clone)]
 pub struct S3Blobs {
-    client: Client,
+    pub(super) client: Client,
     signer: Client,
-    bucket: String,
+    pub(super) bucket: String,
 }
 
 impl S3Blobs {
@@ -282,6 +282,14 @@ impl Blobs for S3Blobs {
             expires_at: OffsetDateTime::from(start) + put.expires,
         })
     }
+
+    async fn upload_expiry(&self) -> Result<Option<UploadExpiry>, BlobError> {
+        expiry::read(self).await
+    }
+
+    async fn set_upload_expiry(&self, wanted: UploadExpiry) -> Result<bool, BlobError> {
+        expiry::write(self, wanted).await
+    }
 }
 
 /// A whole-object checksum; that of a multipart upload (`…-3`) says nothing about the whole.
@@ -302,13 +310,13 @@ fn percent_encoded(key: &str) -> String {
     out
 }
 
-type Sent<E> = SdkError<E, aws_sdk_s3::config::http::HttpResponse>;
+pub(super) type Sent<E> = SdkError<E, aws_sdk_s3::config::http::HttpResponse>;
 
-fn status<E>(error: &Sent<E>) -> Option<u16> {
+pub(super) fn status<E>(error: &Sent<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-fn classify<E: ProvideErrorMetadata>(error: &Sent<E>) -> BlobError {
+pub(super) fn classify<E: ProvideErrorMetadata>(error: &Sent<E>) -> BlobError {
     let code = error.code().unwrap_or_default();
     let what = match (error, status(error)) {
         (_, Some(status)) if code.is_empty() => format!("HTTP {status}"),

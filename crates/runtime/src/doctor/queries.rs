@@ -109,6 +109,14 @@ pub(super) const ALL: &[Invariant] = &[
               FROM document_versions WHERE upload_state = 'pending' AND upload_expires_at < now() - interval '60 seconds' LIMIT 101",
     },
     Invariant {
+        name: "schedule_fires",
+        sentence: "A schedule that is due has fired, unless it is paused or its last firing is still at work.",
+        sql: "SELECT 'schedule ' || s.pipeline || '/' || s.name, 'due ' || extract(epoch FROM now() - s.next_at)::integer || ' s ago'
+              FROM schedules s WHERE s.next_at < now() - interval '10 minutes' AND s.paused_at IS NULL AND NOT EXISTS (
+                SELECT 1 FROM replays r WHERE r.tenant_id = s.tenant_id AND r.pipeline = s.pipeline AND r.schedule = s.name
+                  AND (r.state IN ('running', 'paused') OR r.finished_at > now() - interval '10 minutes')) LIMIT 101",
+    },
+    Invariant {
         name: "document_is_moving",
         sentence: "A document that is processing has a run that is running.",
         sql: "SELECT 'document ' || d.id, 'processing without a run' FROM documents d

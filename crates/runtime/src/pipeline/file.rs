@@ -2,6 +2,7 @@
 
 use super::{Pipeline, PipelineStage, graph};
 use crate::registry::Registry;
+use crate::schedule::{Schedule, Wanted};
 use docmill_model::retention::Rules;
 use docmill_model::{Code, Failure};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
@@ -9,6 +10,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Longest pipeline file.
 const FILE_LIMIT_BYTES: usize = 256 * 1024;
@@ -23,6 +25,8 @@ struct PipelineFile {
     description: String,
     #[serde(default)]
     retention: Rules,
+    #[serde(default)]
+    schedules: BTreeMap<String, Spanned<Wanted>>,
     stages: Entries,
 }
 
@@ -119,8 +123,19 @@ pub fn parse(file: &str, text: &str, registry: &Registry, schema: SchemaSource<'
     }
     let stages = graph::order(stages)
         .map_err(|problem| place(places.get(&problem.stage).copied().unwrap_or((1, 1)), problem.message))?;
+    let mut schedules = BTreeMap::new();
+    for (name, wanted) in parsed.schedules {
+        let at = position(&wanted);
+        if !is_name(&name) {
+            let message = format!("schedule `{name}` is a lower-case letter and up to 62 letters, digits, `-` or `_`");
+            return Err(place(at, message));
+        }
+        let schedule = Schedule::check(wanted.value, &stages)
+            .map_err(|problem| place(locate(text, at, &problem), format!("schedule `{name}`: {problem}")))?;
+        schedules.insert(name, schedule);
+    }
     let pipeline = Pipeline::assemble(parsed.name.value, parsed.description, stages, schemas);
-    Ok(Pipeline { retention: parsed.retention, ..pipeline })
+    Ok(Pipeline { retention: parsed.retention, schedules: Arc::new(schedules), ..pipeline })
 }
 
 fn position<T>(spanned: &Spanned<T>) -> (u64, u64) {

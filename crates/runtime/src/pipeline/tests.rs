@@ -158,6 +158,37 @@ fn mistakes_are_refused_where_they_stand() {
 }
 
 #[test]
+fn schedules_are_policy_and_mistakes_in_them_are_refused_where_they_stand() {
+    let plain = read(FILE).expect("valid");
+    let text = format!(
+        "{FILE}\nschedules:\n  nightly: {{cron: \"30 2 * * mon-fri\", stage: chunk, recompute: true, max_cost_usd: 2.5}}\n"
+    );
+    let scheduled = read(&text).expect("valid");
+    assert_eq!(scheduled.version, plain.version, "no part of the version");
+    let nightly = &scheduled.schedules["nightly"];
+    assert_eq!((nightly.cron.as_str(), nightly.wanted.max_documents), ("30 2 * * mon-fri", 1000));
+    let validator = jsonschema::validator_for(&registry().schema()).expect("a JSON Schema");
+    assert!(validator.is_valid(&serde_saphyr::from_str::<Value>(&text).expect("YAML")));
+    for (entry, part) in [
+        ("nightly: {cron: \"30 2 * *\"}", "`cron`: five fields are expected"),
+        ("nightly: {cron: \"0 0 31 4 *\"}", "this day never comes"),
+        ("nightly: {cron: \"0 0 * * *\", stage: lunch}", "`stage`: the pipeline has no stage lunch"),
+        ("nightly: {cron: \"0 0 * * *\", recompute: true}", "`recompute` needs `stage`"),
+        ("nightly: {cron: \"0 0 * * *\", status: good}", "`status`"),
+        ("nightly: {cron: \"0 0 * * *\", max_documents: 0}", "`max_documents` is 1 to 100000"),
+        ("nightly: {cron: \"0 0 * * *\", max_cost_usd: -1}", "`max_cost_usd`"),
+        ("nightly: {cron: \"0 0 * * *\", per_minute: 0}", "`per_minute`"),
+        ("nightly: {cron: \"0 0 * * *\", older_than_days: 40000}", "`older_than_days`"),
+        ("nightly: {cron: \"0 0 * * *\", every: 7d}", "every"),
+        ("nightly: {stage: ingest}", "cron"),
+        ("Night: {cron: \"0 0 * * *\"}", "schedule `Night`"),
+    ] {
+        let message = refusal(&format!("name: x\nstages: {{ingest: {{}}}}\nschedules:\n  {entry}\n"));
+        assert!(message.starts_with("p.yaml:4:") && message.contains(part), "{entry}\n  gave {message}");
+    }
+}
+
+#[test]
 fn a_schema_that_is_missing_is_refused_at_the_settings() {
     let missing = parse("p.yaml", FILE, &registry(), &|name| Err(format!("schema `{name}` is missing")));
     let message = missing.expect_err("refused").message;

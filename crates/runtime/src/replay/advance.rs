@@ -1,6 +1,7 @@
 //! Driving a replay: a bounded batch of new runs in each round of the reconciler.
 
-use super::select::{Candidate, candidates};
+use super::plan::unreadable;
+use super::select::{self, Candidate};
 use crate::dead;
 use crate::engine::Core;
 use crate::pipeline::Pipeline;
@@ -9,13 +10,15 @@ use crate::runs::{Cause, Repeat, StartRun, start_repeat};
 use docmill_model::{Code, DocumentId, Failure, RunId, TenantId, VersionId};
 use docmill_platform::database::DbError;
 use std::collections::BTreeMap;
+use std::slice;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// Runs of one replay that are under way at once.
 const IN_FLIGHT_LIMIT: i64 = 200;
-/// Below uploads.
+/// Below uploads; what a schedule asks for is below what an operator does.
 const PRIORITY: i16 = -10;
+const SCHEDULED_PRIORITY: i16 = -20;
 
 /// Drives every running replay one batch forward.
 pub(crate) async fn advance_all(core: &Arc<Core>) -> Result<(), Failure> {
@@ -31,19 +34,27 @@ pub(crate) async fn advance_all(core: &Arc<Core>) -> Result<(), Failure> {
 }
 
 async fn advance(core: &Arc<Core>, tenant: TenantId, id: Uuid) -> Result<(), Failure> {
-    let Some((filter, batch)) = candidates(&core.database, tenant, id, IN_FLIGHT_LIMIT).await? else { return Ok(()) };
+    let Some(batch) = select::next(&core.database, tenant, id, IN_FLIGHT_LIMIT).await? else { return Ok(()) };
+    let recompute: Vec<String> = batch.filter.stage.clone().filter(|_| batch.filter.recompute).into_iter().collect();
     let mut by_version = BTreeMap::new();
-    for candidate in &batch {
+    for candidate in &batch.documents {
         if !by_version.contains_key(&candidate.pipeline_version) {
             let old = core.pipelines.resolve(&core.database, &candidate.pipeline_version).await?;
             by_version.insert(candidate.pipeline_version.clone(), core.pipelines.get(&old.name).unwrap_or(old));
         }
     }
-    for candidate in batch {
+    for candidate in batch.documents {
         let pipeline = by_version[&candidate.pipeline_version].clone();
-        let recompute: Vec<String> = filter.stage.clone().filter(|_| filter.recompute).into_iter().collect();
+        let (registry, recompute, is_scheduled) = (core.registry.clone(), recompute.clone(), batch.is_scheduled);
         let started = core.database.write(tenant, move |connection| {
-            Box::pin(async move { repeat(connection, id, &candidate, &pipeline, &recompute).await })
+            Box::pin(async move {
+                let group = slice::from_ref(&candidate);
+                let forced = recompute.first().map(String::as_str);
+                if !unreadable(connection, tenant, &registry, &pipeline, forced, group).await?.is_empty() {
+                    return skip(connection, id, &candidate).await;
+                }
+                repeat(connection, id, &candidate, &pipeline, &recompute, is_scheduled).await
+            })
         });
         match started.await {
             Ok(()) => {}
@@ -55,12 +66,28 @@ async fn advance(core: &Arc<Core>, tenant: TenantId, id: Uuid) -> Result<(), Fai
     Ok(())
 }
 
+/// Notes that a document gets no run: what it was made of is kept no longer.
+async fn skip(connection: &mut sqlx::PgConnection, replay: Uuid, candidate: &Candidate) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO replay_skips (tenant_id, replay_id, document_id, code)
+         SELECT current_tenant(), $1, id, $3 FROM documents WHERE tenant_id = current_tenant() AND id = $2
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(replay)
+    .bind(candidate.document_id)
+    .bind(Code::FileRemoved.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 async fn repeat(
     connection: &mut sqlx::PgConnection,
     replay: Uuid,
     candidate: &Candidate,
     pipeline: &Pipeline,
     recompute: &[String],
+    is_scheduled: bool,
 ) -> Result<(), DbError> {
     dead::idle(connection, DocumentId(candidate.document_id)).await?;
     // Under the document's lock: another reconciler may have been faster.
@@ -78,9 +105,9 @@ async fn repeat(
         document_id: DocumentId(candidate.document_id),
         version_id: VersionId(candidate.version_id),
         pipeline,
-        cause: Cause::Replay,
+        cause: if is_scheduled { Cause::Schedule } else { Cause::Replay },
         parent_run: Some(RunId(candidate.run_id)),
-        priority: PRIORITY,
+        priority: if is_scheduled { SCHEDULED_PRIORITY } else { PRIORITY },
         traceparent: None,
     };
     start_repeat(connection, run, Repeat { replay_id: Some(replay), recompute }).await.map(|_| ())

@@ -9,10 +9,10 @@ use crate::cache;
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::registry::Registry;
 use docmill_model::manifest::Manifest;
-use docmill_model::{Failure, Sha256Hex, TenantId};
+use docmill_model::{Code, Failure, Sha256Hex, TenantId};
 use docmill_platform::database::{Database, DbError};
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -25,6 +25,10 @@ const PAGE: i64 = 500;
 pub struct ReplayPlan {
     /// Documents that get a run.
     pub documents: i64,
+    /// Documents that match and get none, by code: `FILE_REMOVED` where retention let go of what would have to be read.
+    pub skipped: BTreeMap<String, i64>,
+    /// Documents that match beyond what the budget allows: a later firing of the schedule comes to them.
+    pub beyond_budget: i64,
     /// The pipelines those runs follow: name and version.
     pub pipelines: BTreeMap<String, String>,
     /// Per stage, in pipeline order.
@@ -73,7 +77,6 @@ pub async fn plan(
         let page = page.await?;
         let Some(last) = page.last() else { break };
         after = last.document_id;
-        plan.documents += page.len() as i64;
         let mut by_version: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
         for candidate in page {
             by_version.entry(candidate.pipeline_version.clone()).or_default().push(candidate);
@@ -86,18 +89,22 @@ pub async fn plan(
             let (registry, pipeline) = (registry.clone(), new.clone());
             let counted = database.read(tenant, move |connection| {
                 Box::pin(async move {
-                    Forecast {
-                        tenant,
-                        registry: &registry,
-                        pipeline: &pipeline,
-                        forced: forced.as_deref(),
-                        made: BTreeMap::new(),
-                    }
-                    .count(connection, &group)
-                    .await
+                    let forced = forced.as_deref();
+                    let unreadable = unreadable(connection, tenant, &registry, &pipeline, forced, &group).await?;
+                    let readable: Vec<Candidate> =
+                        group.into_iter().filter(|candidate| !unreadable.contains(&candidate.document_id)).collect();
+                    let forecast =
+                        Forecast { tenant, registry: &registry, pipeline: &pipeline, forced, made: BTreeMap::new() };
+                    let stages = forecast.count(connection, &readable).await?;
+                    Ok((readable.len() as i64, unreadable.len() as i64, stages))
                 })
             });
-            plan.add(counted.await?);
+            let (readable, unreadable, stages) = counted.await?;
+            plan.documents += readable;
+            if unreadable > 0 {
+                *plan.skipped.entry(Code::FileRemoved.as_str().to_owned()).or_default() += unreadable;
+            }
+            plan.add(stages);
         }
     }
     price(database, tenant, &mut plan).await?;
@@ -116,6 +123,35 @@ impl ReplayPlan {
             }
         }
     }
+}
+
+/// Documents of a group that a run could not read: their uploaded bytes are gone, and a stage that reads them would have
+/// to compute.
+pub(super) async fn unreadable(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    registry: &Registry,
+    pipeline: &Pipeline,
+    forced: Option<&str>,
+    group: &[Candidate],
+) -> Result<BTreeSet<Uuid>, DbError> {
+    let mut found = BTreeSet::new();
+    let is_root = |name: &str| pipeline.ancestors(name).is_empty();
+    for candidate in group.iter().filter(|candidate| candidate.raw_removed) {
+        for stage in pipeline.stages.iter().filter(|stage| !stage.on_settled && is_root(&stage.name)) {
+            let erased = registry.get(&stage.name).filter(|erased| erased.cacheable());
+            let Some(erased) = erased.filter(|_| forced != Some(stage.name.as_str())) else {
+                found.insert(candidate.document_id);
+                continue;
+            };
+            let source = cache::source(connection, candidate.version_id).await?;
+            let key = cache::key(tenant, pipeline, stage, &**erased, &[], &source);
+            if cache::lookup(connection, std::slice::from_ref(&key)).await?.is_empty() {
+                found.insert(candidate.document_id);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What the jobs of a group of documents will find.

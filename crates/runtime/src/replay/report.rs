@@ -9,8 +9,12 @@ use uuid::Uuid;
 /// A replay under way or ended.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ReplayReport {
-    /// `running`, `paused`, `done` or `cancelled`.
+    /// `running`, `paused`, `done`, `cancelled`, or `stopped` when its budget was used up.
     pub state: String,
+    /// Why it was stopped.
+    pub code: Option<String>,
+    /// The schedule that asked for it, as `pipeline/name`.
+    pub schedule: Option<String>,
     /// Documents of the plan.
     pub documents: i64,
     /// Runs by state.
@@ -20,6 +24,8 @@ pub struct ReplayReport {
     /// Documents of the plan that have no run; of an ended replay they never get one: they were deleted, processed
     /// otherwise meanwhile, or the replay was cancelled first.
     pub without_run: i64,
+    /// Documents that were left alone, by code: `FILE_REMOVED` where retention let go of what would have to be read.
+    pub skipped: BTreeMap<String, i64>,
     /// Units done so far, by stage.
     pub stages: Vec<StageReport>,
 }
@@ -48,13 +54,14 @@ pub async fn report(database: &Database, tenant: TenantId, id: Uuid) -> Result<R
 }
 
 async fn report_in(connection: &mut PgConnection, id: Uuid) -> Result<ReplayReport, DbError> {
-    let row: Option<(String, i64)> = sqlx::query_as(
-        "SELECT state, (plan ->> 'documents')::bigint FROM replays WHERE tenant_id = current_tenant() AND id = $1",
+    let row: Option<(String, Option<String>, Option<String>, i64)> = sqlx::query_as(
+        "SELECT state, code, pipeline || '/' || schedule, (plan ->> 'documents')::bigint FROM replays
+         WHERE tenant_id = current_tenant() AND id = $1",
     )
     .bind(id)
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((state, documents)) = row else {
+    let Some((state, code, schedule, documents)) = row else {
         return Err(DbError::Failed(Failure::new(Code::NotFound, "there is no such replay")));
     };
     let settled: Vec<(String, Option<String>, i64)> = sqlx::query_as(
@@ -72,6 +79,12 @@ async fn report_in(connection: &mut PgConnection, id: Uuid) -> Result<ReplayRepo
          WHERE r.tenant_id = current_tenant() AND r.replay_id = $1 GROUP BY j.stage ORDER BY min(j.id::text)",
     )
     .bind(id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let skipped: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT code, count(*) FROM replay_skips WHERE tenant_id = current_tenant() AND replay_id = $1 GROUP BY code",
+    )
+    .bind(id)
     .fetch_all(connection)
     .await?;
     let (mut runs, mut failures) = (BTreeMap::new(), BTreeMap::new());
@@ -82,5 +95,15 @@ async fn report_in(connection: &mut PgConnection, id: Uuid) -> Result<ReplayRepo
         *runs.entry(state).or_default() += count;
     }
     let without_run = documents - runs.values().sum::<i64>();
-    Ok(ReplayReport { state, documents, runs, failures, without_run: without_run.max(0), stages })
+    Ok(ReplayReport {
+        state,
+        code,
+        schedule,
+        documents,
+        runs,
+        failures,
+        without_run: without_run.max(0),
+        skipped: skipped.into_iter().collect(),
+        stages,
+    })
 }

@@ -1,6 +1,6 @@
 //! Which documents a replay is about: one query for the plan and for the batches, so that both mean the same.
 
-use super::ReplayFilter;
+use super::{ReplayFilter, budget};
 use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use serde_json::Value;
@@ -15,19 +15,24 @@ pub(super) struct Candidate {
     pub run_id: Uuid,
     pub version_id: Uuid,
     pub pipeline_version: String,
+    /// Retention let go of the uploaded bytes.
+    pub raw_removed: bool,
 }
 
 /// $1 stage, $2 document, $3 pipeline, $4 status, $5 code, $6 since, $7 before, $8 replay, $9 pipeline version, $10 until,
-/// $11 after this document, $12 limit: the last run of each document that does not belong to the replay, where it began
+/// $11 after this document, $12 as the end says: the last run of each document that does not belong to the replay, where it began
 /// before the replay, matches and has ended. What was processed otherwise since is not processed again.
-const CANDIDATES: &str = "
-WITH candidates AS (
-                SELECT d.id AS document_id, r.id AS run_id, r.version_id, r.pipeline_version FROM documents d
+macro_rules! candidates {
+    ($end:literal) => {
+        concat!("WITH candidates AS (
+                SELECT d.id AS document_id, r.id AS run_id, r.version_id, r.pipeline_version, r.created_at,
+                       v.raw_removed_at IS NOT NULL AS raw_removed FROM documents d
                 CROSS JOIN LATERAL (
                     SELECT * FROM runs r WHERE r.tenant_id = d.tenant_id AND r.document_id = d.id
                       AND ($8::uuid IS NULL OR r.replay_id IS DISTINCT FROM $8)
                     ORDER BY r.created_at DESC, r.id DESC LIMIT 1) AS r
                 JOIN pipeline_versions p ON p.version = r.pipeline_version
+                JOIN document_versions v ON v.tenant_id = r.tenant_id AND v.id = r.version_id
                 LEFT JOIN jobs j ON j.tenant_id = r.tenant_id AND j.run_id = r.id AND j.stage = $1 AND j.shard = 0
                 WHERE d.tenant_id = current_tenant() AND d.deleted_at IS NULL AND r.state <> 'running'
                   AND ($7::timestamptz IS NULL OR r.created_at < $7)
@@ -39,9 +44,19 @@ WITH candidates AS (
                   AND ($5::text IS NULL OR coalesce(j.code, r.code) = $5) AND ($6::timestamptz IS NULL OR r.created_at >= $6)
                   AND ($8::uuid IS NULL OR NOT EXISTS (
                         SELECT 1 FROM runs mine WHERE mine.tenant_id = d.tenant_id AND mine.document_id = d.id AND mine.replay_id = $8))
+                  AND ($8::uuid IS NULL OR NOT EXISTS (
+                        SELECT 1 FROM replay_skips s WHERE s.tenant_id = d.tenant_id AND s.replay_id = $8 AND s.document_id = d.id))
       AND ($9::text IS NULL OR starts_with(r.pipeline_version, $9)) AND ($10::timestamptz IS NULL OR r.created_at < $10)
-      AND d.id > $11)
-SELECT * FROM candidates ORDER BY document_id LIMIT $12";
+      AND d.id > $11) ", $end)
+    };
+}
+
+/// At most $12 of them.
+const PAGE: &str = candidates!("SELECT * FROM candidates ORDER BY document_id LIMIT $12");
+/// How many there are, and when the last run of the one after the first $12 began, the oldest counted first.
+const EXTENT: &str = candidates!(
+    "SELECT count(*), (SELECT created_at FROM candidates ORDER BY created_at OFFSET $12 LIMIT 1) FROM candidates"
+);
 
 /// One page of what a filter matches, in the order of document ids, after `after`.
 pub(super) async fn page(
@@ -51,7 +66,29 @@ pub(super) async fn page(
     after: Uuid,
     limit: i64,
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    sqlx::query_as(CANDIDATES)
+    bound(PAGE, filter, replay, after, limit).fetch_all(connection).await
+}
+
+/// How many documents a filter matches, and when the last run began of the one that comes after the `first` oldest.
+pub(super) async fn extent(
+    connection: &mut PgConnection,
+    filter: &ReplayFilter,
+    first: i64,
+) -> Result<(i64, Option<OffsetDateTime>), sqlx::Error> {
+    bound(EXTENT, filter, None, Uuid::nil(), first).fetch_one(connection).await
+}
+
+fn bound<'q, T>(
+    query: &'static str,
+    filter: &'q ReplayFilter,
+    replay: Option<(Uuid, OffsetDateTime)>,
+    after: Uuid,
+    number: i64,
+) -> sqlx::query::QueryAs<'q, sqlx::Postgres, T, sqlx::postgres::PgArguments>
+where
+    T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+{
+    sqlx::query_as(query)
         .bind(&filter.stage)
         .bind(filter.document_id.map(|id| id.0))
         .bind(&filter.pipeline)
@@ -63,39 +100,54 @@ pub(super) async fn page(
         .bind(&filter.pipeline_version)
         .bind(filter.until)
         .bind(after)
-        .bind(limit)
-        .fetch_all(connection)
-        .await
+        .bind(number)
+}
+
+/// Documents to start now.
+pub(super) struct Batch {
+    pub filter: ReplayFilter,
+    pub documents: Vec<Candidate>,
+    /// A schedule asked for them.
+    pub is_scheduled: bool,
 }
 
 /// The next documents of a running replay, as many as may be under way; ends it when there are none left. `None` when
 /// it is not running or has enough under way.
-pub(super) async fn candidates(
+pub(super) async fn next(
     database: &Database,
     tenant: TenantId,
     id: Uuid,
     in_flight_limit: i64,
-) -> Result<Option<(ReplayFilter, Vec<Candidate>)>, Failure> {
+) -> Result<Option<Batch>, Failure> {
     let found = database.write(tenant, move |connection| {
         Box::pin(async move {
             // Locked, so that two reconcilers do not start the same document twice.
-            let row: Option<(Value, OffsetDateTime)> = sqlx::query_as(
-                "SELECT filter, created_at FROM replays
+            let row: Option<(Value, Value, OffsetDateTime, bool)> = sqlx::query_as(
+                "SELECT filter, plan, created_at, schedule IS NOT NULL FROM replays
                  WHERE tenant_id = current_tenant() AND id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED",
             )
             .bind(id)
             .fetch_optional(&mut *connection)
             .await?;
-            let Some((filter, created_at)) = row else { return Ok(None) };
+            let Some((filter, plan, created_at, is_scheduled)) = row else { return Ok(None) };
             // A choice this build cannot read is left to one that can: to guess would be to replay everything.
             let filter: ReplayFilter = serde_json::from_value(filter).map_err(|_| {
                 Failure::new(Code::FieldInvalid, "the filter of a replay is of another version of docmill")
             })?;
-            let (under_way, this_minute) = pace(connection, id).await?;
-            let paced = filter.per_minute.map_or(i64::MAX, |limit| i64::from(limit) - this_minute);
-            let free = (in_flight_limit - under_way).min(paced).max(0);
+            let pace = pace(connection, id).await?;
+            let under_way = pace.under_way;
+            let paced = filter.per_minute.map_or(i64::MAX, |limit| i64::from(limit) - pace.this_minute);
+            let affordable = match budget::affordable(connection, id, &filter, &plan, created_at, &pace).await? {
+                Some(affordable) => affordable,
+                None => return Ok(None),
+            };
+            let allowed = filter.max_documents.map_or(i64::MAX, |limit| limit - pace.started);
+            let free = (in_flight_limit - under_way).min(paced).min(affordable).min(allowed).max(0);
             // One at least is looked for, to know whether any is left.
-            let mut batch = page(connection, &filter, Some((id, created_at)), Uuid::nil(), free.max(1)).await?;
+            let mut batch = match allowed {
+                1.. => page(connection, &filter, Some((id, created_at)), Uuid::nil(), free.max(1)).await?,
+                _ => Vec::new(),
+            };
             if batch.is_empty() && under_way == 0 && !is_open(connection, id).await? {
                 sqlx::query(
                     "UPDATE replays SET state = 'done', finished_at = now() WHERE tenant_id = current_tenant() AND id = $1",
@@ -106,7 +158,7 @@ pub(super) async fn candidates(
                 return Ok(None);
             }
             batch.truncate(free as usize);
-            Ok(Some((filter, batch)))
+            Ok(Some(Batch { filter, documents: batch, is_scheduled }))
         })
     });
     found.await.map_err(DbError::into_failure)
@@ -124,10 +176,19 @@ async fn is_open(connection: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::
     .await
 }
 
-/// Runs under way, and runs started in the last minute.
-async fn pace(connection: &mut PgConnection, id: Uuid) -> Result<(i64, i64), sqlx::Error> {
+/// Runs of a replay.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub(super) struct Pace {
+    pub started: i64,
+    pub under_way: i64,
+    /// Started in the last minute.
+    pub this_minute: i64,
+}
+
+async fn pace(connection: &mut PgConnection, id: Uuid) -> Result<Pace, sqlx::Error> {
     sqlx::query_as(
-        "SELECT count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE created_at > now() - interval '1 minute')
+        "SELECT count(*) AS started, count(*) FILTER (WHERE state = 'running') AS under_way,
+                count(*) FILTER (WHERE created_at > now() - interval '1 minute') AS this_minute
          FROM runs WHERE tenant_id = current_tenant() AND replay_id = $1",
     )
     .bind(id)

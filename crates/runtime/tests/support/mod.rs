@@ -251,6 +251,12 @@ impl Running {
         }
     }
 
+    /// Waits until a loop met an armed point that panics, then ends the others as SIGKILL does.
+    pub async fn died(mut self) {
+        let ended = tokio::time::timeout(PATIENCE, self.tasks.join_next()).await.unwrap();
+        assert!(ended.unwrap().unwrap_err().is_panic());
+    }
+
     /// As SIGKILL: nothing is handed back.
     pub fn kill(self) {
         drop(self.tasks);

@@ -54,7 +54,7 @@ impl From<Selection> for ReplayFilter {
             since: selection.since,
             until: selection.until,
             recompute: selection.recompute,
-            per_minute: None,
+            ..ReplayFilter::default()
         }
     }
 }
@@ -86,6 +86,10 @@ pub struct PlanReplay {
 pub struct PlanView {
     /// Documents that get a run.
     pub documents: i64,
+    /// Documents that match and get none, by code: `FILE_REMOVED` where retention let go of what would have to be read.
+    pub skipped: BTreeMap<String, i64>,
+    /// Documents that match beyond what the budget of a schedule allows: a later firing comes to them.
+    pub beyond_budget: i64,
     /// Pipelines those runs follow: name and version.
     pub pipelines: BTreeMap<String, String>,
     /// Per stage, in pipeline order.
@@ -122,6 +126,8 @@ impl From<ReplayPlan> for PlanView {
         });
         Self {
             documents: plan.documents,
+            skipped: plan.skipped,
+            beyond_budget: plan.beyond_budget,
             pipelines: plan.pipelines,
             stages: stages.collect(),
             work_secs: plan.work_secs,
@@ -144,8 +150,12 @@ pub struct StartedReplay {
 pub struct ReplayView {
     /// Identifier.
     pub id: Uuid,
-    /// `running`, `paused`, `done` or `cancelled`.
+    /// `running`, `paused`, `done`, `cancelled`, or `stopped` when its budget was used up.
     pub state: String,
+    /// Why it was stopped.
+    pub code: Option<String>,
+    /// The schedule that asked for it, as `pipeline/name`.
+    pub schedule: Option<String>,
     /// Documents of the plan.
     pub documents: i64,
     /// Runs by state.
@@ -155,6 +165,8 @@ pub struct ReplayView {
     /// Documents of the plan that have no run; of an ended replay they never get one: they were deleted, processed
     /// otherwise meanwhile, or the replay was cancelled first.
     pub without_run: i64,
+    /// Documents that were left alone, by code: `FILE_REMOVED` where retention let go of what would have to be read.
+    pub skipped: BTreeMap<String, i64>,
     /// Units done so far, by stage.
     pub stages: Vec<StageReportView>,
 }
@@ -186,10 +198,13 @@ impl ReplayView {
         Self {
             id,
             state: report.state,
+            code: report.code,
+            schedule: report.schedule,
             documents: report.documents,
             runs: report.runs,
             failures: report.failures,
             without_run: report.without_run,
+            skipped: report.skipped,
             stages: stages.collect(),
         }
     }
@@ -200,8 +215,12 @@ impl ReplayView {
 pub struct ReplayRow {
     /// Identifier.
     pub id: Uuid,
-    /// `running`, `paused`, `done` or `cancelled`.
+    /// `running`, `paused`, `done`, `cancelled`, or `stopped` when its budget was used up.
     pub state: String,
+    /// Why it was stopped.
+    pub code: Option<String>,
+    /// The schedule that asked for it, as `pipeline/name`.
+    pub schedule: Option<String>,
     /// Documents of the plan.
     pub documents: Option<i64>,
     /// What was selected.
