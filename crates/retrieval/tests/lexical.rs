@@ -84,12 +84,26 @@ async fn what_was_removed_is_gone_from_the_files_once_the_index_rests() {
     let index = tantivy::Index::open_in_dir(index).unwrap();
     let metas = index.searchable_segment_metas().unwrap();
     assert_eq!(metas.iter().map(|meta| (meta.num_docs(), meta.num_deleted_docs())).collect::<Vec<_>>(), [(20, 0)]);
+    // Nor are the files there of the segment that was rewritten, here or by a merge in the background.
+    let segments: std::collections::BTreeSet<String> = files(&scratch.path)
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str()?.split_once('.'))
+        .filter(|(stem, _)| stem.len() == 32)
+        .map(|(stem, _)| stem.to_owned())
+        .collect();
+    assert_eq!(segments, metas.iter().map(|meta| meta.id().uuid_string()).collect());
     assert_eq!(scratch.indexes.writer(tenant).await.unwrap().unwrap().seq().await.unwrap(), Some(2));
     assert_eq!(ids(&scratch.indexes, tenant, "lighthouse").await.len(), 10);
     assert!(ids(&scratch.indexes, tenant, "zeppelin").await.is_empty());
     let others = std::collections::HashSet::from([TenantId::fresh()]);
     scratch.indexes.retain(&others).await;
     assert!(!walkdir(&scratch.path).iter().any(|path| path.join("meta.json").is_file()), "the tenant is gone");
+}
+
+/// Every file below.
+fn files(folder: &std::path::Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 /// Every folder below.

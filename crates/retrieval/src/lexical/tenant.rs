@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tantivy::collector::{Count, TopDocs};
 use tantivy::columnar::Column;
 use tantivy::indexer::LogMergePolicy;
@@ -20,6 +21,9 @@ use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDo
 
 /// Memory one open writer may buffer before it flushes a segment, bytes.
 const WRITER_BYTES: usize = 32 << 20;
+/// Looks for segments to rewrite: one that a background merge is taking is waited for.
+const PURGE_ROUNDS: usize = 40;
+const PURGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is done to an index, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,21 +124,25 @@ impl TenantIndex {
 
     /// Rewrites segments that hold removed chunks, so that nothing of those stays on disk.
     pub fn purge(&self) -> tantivy::Result<()> {
-        let metas = self.index.searchable_segment_metas()?;
-        let stale: Vec<_> = metas.iter().filter(|meta| meta.has_deletes()).map(|meta| meta.id()).collect();
-        if stale.is_empty() {
-            return Ok(());
-        }
         let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let writer = self.writer(&mut guard)?;
-        for segment in stale {
-            // One that a background merge took meanwhile is rewritten already.
-            if let Err(error) = writer.merge(&[segment]).wait() {
-                tracing::debug!(error = %error, "a segment was merged by itself");
+        for _ in 0..PURGE_ROUNDS {
+            let metas = self.index.searchable_segment_metas()?;
+            let stale: Vec<_> = metas.iter().filter(|meta| meta.has_deletes()).map(|meta| meta.id()).collect();
+            if stale.is_empty() {
+                break;
+            }
+            for segment in stale {
+                if let Err(error) = writer.merge(&[segment]).wait() {
+                    tracing::debug!(error = %error, "a segment is merged by itself");
+                    std::thread::sleep(PURGE_PAUSE);
+                }
             }
         }
+        // The searcher holds the files of the segments it was opened on, also of those a background merge has replaced.
+        self.reader.reload()?;
         writer.garbage_collect_files().wait()?;
-        self.reader.reload()
+        Ok(())
     }
 
     /// Gives the writer's memory, threads and lock back; the next change opens it again.
