@@ -105,6 +105,7 @@ async fn nothing_of_a_deleted_document_stays() {
     let words = api.lexical_folder.path();
     eventually("the words are indexed", PATIENCE, || async { api.found(&tenant.key, "Beeblebrox").await.len() == 1 })
         .await;
+    assert!(api.is_in_files(tenant.id, WORD).await);
     say(&api, &tenant, &answer_id, &published).await;
     let places = api.world.places_of(WORD, &[words]).await;
     for place in [
@@ -118,7 +119,6 @@ async fn nothing_of_a_deleted_document_stays() {
         "table summaries",
         "object ",
         "file ",
-        &words.display().to_string(),
     ] {
         assert!(places.iter().any(|found| found.contains(place)), "the scan sees {place}: {places:?}");
     }
@@ -138,6 +138,10 @@ async fn nothing_of_a_deleted_document_stays() {
     for what in ["", "/events", "/jobs", "/versions", "/text", "/summary", "/extraction", "/chunks"] {
         assert_eq!(api.get(&tenant.key, &format!("{path}{what}")).await.status, 404, "{what}");
     }
+    eventually("the word is gone from the files of the lexical index", PATIENCE, || async {
+        !api.is_in_files(tenant.id, WORD).await
+    })
+    .await;
     eventually("the word is gone from every store", PATIENCE, || async {
         api.world.places_of(WORD, &[words]).await.is_empty()
     })

@@ -193,6 +193,16 @@ impl Api {
         put.await.unwrap();
     }
 
+    /// Whether the files of the tenant's lexical index hold a word, also one of removed chunks: they are compressed, so
+    /// its dictionary is asked. A word that it does not hold weighs as much as one that nobody ever wrote.
+    pub async fn is_in_files(&self, tenant: TenantId, word: &str) -> bool {
+        let weight = async |word: &str| {
+            let words = self.lexical.weigh(tenant, word.to_owned()).await.unwrap();
+            words.first().map(|word| word.weight)
+        };
+        weight(word).await != weight("qwxzvbnmk").await
+    }
+
     /// Ids of the documents that a search of words finds; none while the index is being built.
     pub async fn found(&self, key: &str, words: &str) -> Vec<String> {
         let body = serde_json::json!({"query": words, "mode": "lexical"});
