@@ -71,8 +71,10 @@ pub enum Command {
     #[command(after_help = "Example: docmill show 0198… --summary --extraction")]
     Show(ShowArgs),
     /// Find passages.
-    #[command(after_help = "Example: docmill search gearbox temperature -k 5")]
-    Search(QueryArgs),
+    #[command(
+        after_help = "Examples: docmill search gearbox temperature -k 5\n          docmill search gearbox --section 800 --copies"
+    )]
+    Search(crate::client::SearchArgs),
     /// Ask a question and get an answer with citations.
     #[command(after_help = "Example: docmill ask \"When is the pier closed?\"")]
     Ask(QueryArgs),

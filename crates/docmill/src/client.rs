@@ -13,6 +13,8 @@ pub mod upload;
 pub mod usage;
 mod watch;
 
+pub use query::SearchArgs;
+
 use crate::cli::{Cli, Command};
 use crate::exit::Ending;
 use crate::operator;

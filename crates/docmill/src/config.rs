@@ -31,6 +31,7 @@ pub struct Config {
     pub engine: EngineSettings,
     pub embedding: EmbeddingSettings,
     pub parsing: ParsingSettings,
+    pub search: SearchSettings,
     pub api: ApiSettings,
     pub llm: LlmSettings,
     pub log: LogSettings,
@@ -137,6 +138,13 @@ fn window() -> usize {
 
 fn dimensions() -> usize {
     384
+}
+
+/// Searching.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchSettings {
+    pub cache_mib: u32,
 }
 
 /// Parsing and OCR.

@@ -26,6 +26,7 @@ use results::Results;
 use run::Stand;
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// `eval …`
 #[derive(Subcommand)]
@@ -110,7 +111,8 @@ async fn stand(cli: &Cli, model: Option<&str>) -> Result<Stand, Failure> {
             database: assembly.database.clone(),
             embedder: embedder.ok_or_else(unknown)?.clone(),
             directory: assembly.data_dir.join("evaluation"),
-            search: SearchConfig::default(),
+            // A busy machine makes an evaluation slow, not wrong.
+            search: SearchConfig { half_timeout: Duration::from_secs(120), ..SearchConfig::default() },
         },
         artifacts: assembly.artifacts.clone(),
         generator: crate::models::generator(&assembly),

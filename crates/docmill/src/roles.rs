@@ -216,8 +216,9 @@ fn serve_http(
             follower.run(following).await;
             Ok(())
         });
-        let search =
-            Search::new(assembly.database.clone(), assembly.embedders.clone(), lexical, SearchConfig::default());
+        let cache_bytes = (config.search.cache_mib as usize) << 20;
+        let settings = SearchConfig { cache_bytes, ..SearchConfig::default() };
+        let search = Search::new(assembly.database.clone(), assembly.embedders.clone(), lexical, settings);
         docmill_api::router(api_state(config, assembly, search, readiness, metrics)?)
     } else {
         let readiness = Readiness { broker, index: None };

@@ -21,6 +21,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../../migrations/0004_embedding_spaces_stand_beside_each_other.sql"),
     ),
     ("0005_schedules", include_str!("../../../migrations/0005_schedules.sql")),
+    ("0006_searches_know_what_changed", include_str!("../../../migrations/0006_searches_know_what_changed.sql")),
 ];
 
 /// Serialises concurrent migrations of one database.

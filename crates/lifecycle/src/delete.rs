@@ -171,6 +171,7 @@ pub async fn collection(
         return Err(Failure::new(Code::NotFound, "no such collection").into());
     }
     let receipt = remove::open(connection, Cause::Collection, name, Some(principal), false).await?;
+    feed::corpus_changed(connection).await?;
     Ok((receipt, documents))
 }
 

@@ -1,4 +1,4 @@
-//! The feed of the lexical index: the one place that takes its numbers.
+//! The feed of the lexical index, and the count of what changed for searches: the one place that takes their numbers.
 //!
 //! They come from a counter row of the tenant, held until the commit, so that the feed is gapless and in the order of
 //! commits: a follower never skips an entry that commits late. Whoever appends does it last in the transaction.
@@ -27,8 +27,8 @@ pub async fn append(connection: &mut PgConnection, op: Op, generations: &[Uuid])
     }
     let count = generations.len() as i64;
     let head: i64 = sqlx::query_scalar(
-        "INSERT INTO index_heads (tenant_id, seq) VALUES (current_tenant(), $1)
-         ON CONFLICT (tenant_id) DO UPDATE SET seq = index_heads.seq + $1 RETURNING seq",
+        "INSERT INTO index_heads (tenant_id, seq, corpus) VALUES (current_tenant(), $1, 1)
+         ON CONFLICT (tenant_id) DO UPDATE SET seq = index_heads.seq + $1, corpus = index_heads.corpus + 1 RETURNING seq",
     )
     .bind(count)
     .fetch_one(&mut *connection)
@@ -46,4 +46,19 @@ pub async fn append(connection: &mut PgConnection, op: Op, generations: &[Uuid])
     .execute(connection)
     .await?;
     Ok(Some(head))
+}
+
+/// Counts a change of what is visible that adds nothing to the feed: what was found before may not be what is found now.
+/// Last in the transaction, as [`append`], which counts by itself.
+///
+/// # Errors
+/// The driver's error.
+pub async fn corpus_changed(connection: &mut PgConnection) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO index_heads (tenant_id, corpus) VALUES (current_tenant(), 1)
+         ON CONFLICT (tenant_id) DO UPDATE SET corpus = index_heads.corpus + 1",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

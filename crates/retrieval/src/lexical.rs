@@ -274,6 +274,12 @@ impl LexicalIndexes {
         Ok(Some(self.keep(tenant, Arc::new(index))))
     }
 
+    /// The feed number that searches of the tenant have reached here; `None` while its index is not open.
+    #[must_use]
+    pub fn reached(&self, tenant: TenantId) -> Option<i64> {
+        self.locked().open.get(&tenant)?.index.reached()
+    }
+
     /// Keeps an index open, or hands out the one that another thread opened first.
     fn keep(&self, tenant: TenantId, index: Arc<TenantIndex>) -> Arc<TenantIndex> {
         let mut state = self.locked();

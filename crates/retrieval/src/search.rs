@@ -4,7 +4,13 @@
 //! generation of a document whose labels the caller meets, and passes the filters, all judged in one snapshot. When
 //! one half fails, the other answers and the response says so.
 
+mod around;
+mod cache;
+mod copies;
+mod diversity;
+mod fresh;
 pub mod fusion;
+pub mod options;
 mod present;
 mod rows;
 pub mod scope;
@@ -13,12 +19,14 @@ mod spaces;
 pub mod wire;
 
 pub use fusion::FusionConfig;
-pub use wire::{Context, Expand, Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
+pub use options::{Expand, Freshness};
+pub use wire::{Context, Copy, Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
 
 use crate::Caller;
 use crate::dense::{Dense, DenseConfig};
 use crate::lexical::analysis::{analyse, detect_language};
 use crate::lexical::{LexicalHit, LexicalIndexes, LexicalScope, WeightedWord};
+use cache::{Recall, ResultCache};
 use docmill_model::{Code, DocumentId, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::{Embedder, Embedders, Space};
@@ -44,13 +52,16 @@ pub struct SearchConfig {
     pub fusion: FusionConfig,
     /// The dense half.
     pub dense: DenseConfig,
+    /// Bytes of results to remember; 0 for none.
+    pub cache_bytes: usize,
 }
 
 impl Default for SearchConfig {
     fn default() -> Self {
         let (fusion, dense) = (FusionConfig::default(), DenseConfig::default());
         let half_timeout = Duration::from_secs(5);
-        Self { candidates: 100, max_candidates: 20_000, max_gate: 2_000, half_timeout, fusion, dense }
+        let cache_bytes = 32 << 20;
+        Self { candidates: 100, max_candidates: 20_000, max_gate: 2_000, half_timeout, fusion, dense, cache_bytes }
     }
 }
 
@@ -70,6 +81,7 @@ pub struct Search {
     pinned: Option<Space>,
     lexical: Arc<LexicalIndexes>,
     dense: Arc<Dense>,
+    cache: Arc<ResultCache>,
     config: Arc<SearchConfig>,
 }
 
@@ -83,8 +95,9 @@ impl Search {
         config: SearchConfig,
     ) -> Self {
         let (dense, known) = (Arc::new(Dense::new(config.dense)), Arc::default());
+        let cache = Arc::new(ResultCache::new(config.cache_bytes));
         let embedders = embedders.into();
-        Self { database, embedders, known, pinned: None, lexical, dense, config: Arc::new(config) }
+        Self { database, embedders, known, pinned: None, lexical, dense, cache, config: Arc::new(config) }
     }
 
     /// Compares in this space only, whichever is active, and takes the first model's vectors to lie there: for
@@ -142,6 +155,11 @@ impl Search {
         request.check()?;
         let started = Instant::now();
         let scope = SearchScope::new(caller, &request.filters);
+        let recall = Recall { cache: &self.cache, database: &self.database, lexical: &self.lexical };
+        let ticket = match recall.look(caller, request, &scope).await? {
+            cache::Looked::Found(hits) => return Ok(SearchResponse::since(started, hits, None, true)),
+            cache::Looked::Missing(ticket) => ticket,
+        };
         let gate = if scope.is_narrowed() { self.gate(caller.tenant_id, &scope, request.mode).await? } else { None };
         let mut reach = Reach { depth: self.config.depth(request.k), gate, is_gate_known: scope.is_narrowed() };
         let mut space = self.space(caller.tenant_id, request).await?;
@@ -149,7 +167,7 @@ impl Search {
             self.lexical_half(caller.tenant_id, request, &reach),
             self.query_vector(request, space.as_ref())
         );
-        let (mut hits, degraded) = loop {
+        let (mut hits, degraded, seen) = loop {
             let degraded = match (&words, &vector) {
                 (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
                 (Some(Ok(_)), Some(Err(_))) => Some("dense".to_owned()),
@@ -175,7 +193,7 @@ impl Search {
                 }
             };
             if !found.is_short {
-                break (found.hits, degraded);
+                break (found.hits, degraded, found.seen);
             }
             self.widen(caller.tenant_id, &scope, request.mode, &mut reach).await?;
             words = self.lexical_half(caller.tenant_id, request, &reach).await;
@@ -183,9 +201,10 @@ impl Search {
         if !request.explain {
             hits.iter_mut().for_each(|hit| hit.explanation = None);
         }
-        let took = started.elapsed();
-        metrics::histogram!("docmill_search_seconds").record(took.as_secs_f64());
-        Ok(SearchResponse { hits, took_ms: took.as_secs_f64() * 1e3, degraded })
+        if let Some(ticket) = ticket.filter(|ticket| degraded.is_none() && ticket.is_of(seen)) {
+            self.cache.put(ticket, &hits);
+        }
+        Ok(SearchResponse::since(started, hits, degraded, false))
     }
 
     /// Too few lexical candidates were for the caller, or told apart by their text, although the index has more: look
@@ -293,6 +312,7 @@ struct Found {
     hits: Vec<Hit>,
     /// True when fewer than `k` texts of the lexical half were visible and the index has more.
     is_short: bool,
+    seen: cache::Seen,
 }
 
 impl Plan {
@@ -311,11 +331,15 @@ impl Plan {
             lexical = rows::visible_candidates(connection, &self.scope, words, placed).await?;
             has_more = words.len() >= self.depth;
         }
-        let fused = fusion::fuse(&config.fusion, &lexical, &dense);
+        let mut fused = fusion::fuse(&config.fusion, &lexical, &dense);
         // Copies of a text are one candidate; the dense half has searched everything when it returns too few.
         let texts = fused.iter().filter(|fused| fused.explanation.bm25_rank.is_some()).count();
         let is_short = has_more && texts < k && (fused.len() < k || self.depth < config.max_candidates);
-        let hits = present::present(connection, fused, &self.request).await?;
-        Ok(Outcome::Found(Found { hits, is_short }))
+        if let Some(freshness) = &self.request.freshness {
+            fresh::apply(connection, &mut fused, freshness).await?;
+        }
+        let seen = cache::seen(connection).await?;
+        let hits = present::present(connection, fused, &self.request, &self.scope).await?;
+        Ok(Outcome::Found(Found { hits, is_short, seen }))
     }
 }

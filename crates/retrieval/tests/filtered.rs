@@ -131,7 +131,7 @@ async fn near_duplicates_come_last_and_hits_show_what_stands_around_them() {
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
     for mode in MODES {
-        let expand = Some(Expand { neighbours: 2 });
+        let expand = Some(Expand::Neighbours(2));
         let request =
             SearchRequest { mode, k: 2, expand, ..SearchRequest::new("harbour dues ferry vessel pier night") };
         let found = node.search.search(&world.caller(tenant), &request).await.unwrap().hits;

@@ -106,7 +106,8 @@ impl Stage for Index {
             .bind(job.run_id.0)
             .execute(&mut *connection)
             .await?;
-        Ok(retire(connection, &old).await?)
+        retire(connection, &old).await?;
+        Ok(feed::corpus_changed(connection).await?)
     }
 }
 

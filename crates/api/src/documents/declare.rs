@@ -134,6 +134,7 @@ impl Declaration<'_> {
         if changed.rows_affected() == 1 {
             let data = json!({"version_id": found.version_id, "labels": self.request.labels});
             audit::record(connection, self.principal, "document.describe", &found.id.to_string(), data).await?;
+            feed::corpus_changed(connection).await?;
         }
         feed::append(connection, Op::Add, &stale).await?;
         Ok(())

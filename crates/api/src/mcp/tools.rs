@@ -30,6 +30,9 @@ pub(super) enum Tool {
 
 const ALL: [Tool; 5] = [Tool::Search, Tool::Answer, Tool::GetDocument, Tool::GetPage, Tool::ListCollections];
 
+/// Arguments of `search` that go into the request as they are; the first has to be there.
+const SEARCH_ARGUMENTS: [&str; 5] = ["query", "k", "diversity", "copies", "expand"];
+
 /// What clients are told.
 pub(super) fn all() -> Vec<Description> {
     let one = |tool: &Tool| {
@@ -78,7 +81,12 @@ impl Tool {
         let collection = text("Only this collection");
         let (properties, required) = match self {
             Tool::Search => (
-                json!({"query": text("What to look for"), "k": count(50, "Passages wanted; 10 when absent"), "collection": collection}),
+                json!({"query": text("What to look for"), "k": count(50, "Passages wanted; 10 when absent"), "collection": collection,
+                       "diversity": {"type": "number", "minimum": 0, "maximum": 1, "description": "How much passages should differ from each other; 0 when absent"},
+                       "copies": {"type": "boolean", "description": "True to learn where else the same text stands"},
+                       "expand": {"type": "object", "description": "What to give around each passage: passages before and after, or the section up to so many tokens",
+                                  "properties": {"neighbours": count(3, "Passages on each side"), "parent": {"type": "integer", "minimum": 50, "maximum": 4000, "description": "Tokens of the section"}},
+                                  "minProperties": 1, "maxProperties": 1, "additionalProperties": false}}),
                 json!(["query"]),
             ),
             Tool::Answer => (
@@ -106,7 +114,7 @@ impl Tool {
         }
         let filters = arguments.get("collection").map(|name| json!({"collection": name})).unwrap_or(json!({}));
         match self {
-            Tool::Search => Ok(post("/v1/search", self.body(&arguments, &["query", "k"], filters)?)),
+            Tool::Search => Ok(post("/v1/search", self.body(&arguments, &SEARCH_ARGUMENTS, filters)?)),
             Tool::Answer => Ok(post("/v1/answers", self.body(&arguments, &["question", "max_sentences"], filters)?)),
             Tool::GetDocument => Ok(get(format!("/v1/documents/{}", document(&arguments)?))),
             Tool::GetPage => {
@@ -221,6 +229,12 @@ mod tests {
         let search = call("search", json!({"query": "rent", "k": 3, "collection": "leases"})).unwrap();
         assert_eq!((search.method, search.path.as_str()), (Method::POST, "/v1/search"));
         assert_eq!(search.body.unwrap(), json!({"query": "rent", "k": 3, "filters": {"collection": "leases"}}));
+        let spread = json!({"query": "rent", "diversity": 0.5, "copies": true, "expand": {"parent": 800}});
+        let body = call("search", spread).unwrap().body.unwrap();
+        assert_eq!(
+            (&body["diversity"], &body["copies"], &body["expand"]),
+            (&json!(0.5), &json!(true), &json!({"parent": 800}))
+        );
         let page = call("get_page", json!({"document_id": id, "page": 2})).unwrap();
         assert_eq!((page.method, page.path), (Method::GET, format!("/v1/documents/{id}/text?page=2")));
         assert_eq!(call("list_collections", json!({})).unwrap().path, "/v1/collections");

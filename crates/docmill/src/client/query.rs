@@ -27,12 +27,40 @@ pub struct QueryArgs {
     /// Only documents with this metadata, KEY=VALUE; may be repeated.
     #[arg(long = "metadata", value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
-    /// Show ranks and scores (search).
-    #[arg(long)]
-    pub explain: bool,
     /// Compare in this embedding space instead of the one that answers.
     #[arg(long)]
     pub space: Option<String>,
+}
+
+/// Arguments of `search`.
+#[derive(Args)]
+pub struct SearchArgs {
+    #[command(flatten)]
+    pub query: QueryArgs,
+    /// Show ranks and scores.
+    #[arg(long)]
+    pub explain: bool,
+    /// How much hits should differ from each other, 0 to 1.
+    #[arg(long, value_name = "0..1", default_value_t = 0.0)]
+    pub diversity: f64,
+    /// Show where else the text of a hit stands.
+    #[arg(long)]
+    pub copies: bool,
+    /// Show so many passages before and after each hit, 1 to 3.
+    #[arg(long, value_name = "COUNT", conflicts_with = "section")]
+    pub neighbours: Option<u32>,
+    /// Show the section around each hit, up to so many tokens, 50 to 4000.
+    #[arg(long, value_name = "TOKENS")]
+    pub section: Option<u32>,
+    /// Prefer newer documents: days after which half of that preference is lost.
+    #[arg(long, value_name = "DAYS")]
+    pub half_life: Option<f64>,
+    /// Share of the score that age can take, up to 0.5; 0.2 when absent.
+    #[arg(long, value_name = "SHARE", requires = "half_life")]
+    pub age_weight: Option<f64>,
+    /// Metadata field with the date of a document; the time of its upload when absent.
+    #[arg(long, value_name = "FIELD", requires = "half_life")]
+    pub date_field: Option<String>,
 }
 
 fn filters(args: &QueryArgs) -> Result<Value, Failure> {
@@ -44,12 +72,8 @@ fn filters(args: &QueryArgs) -> Result<Value, Failure> {
 }
 
 /// `docmill search`.
-pub async fn search(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending> {
-    let mut body =
-        json!({"query": args.words.join(" "), "k": args.k, "filters": filters(args)?, "explain": args.explain});
-    if let Some(space) = &args.space {
-        body["space"] = json!(space);
-    }
+pub async fn search(cli: &Cli, args: &SearchArgs, api: &Api) -> Result<(), Ending> {
+    let body = body(args)?;
     let found = api.post("/v1/search", &body).await?;
     if cli.json {
         output::json(&found);
@@ -57,14 +81,53 @@ pub async fn search(cli: &Cli, args: &QueryArgs, api: &Api) -> Result<(), Ending
     }
     for (rank, hit) in found["hits"].as_array().into_iter().flatten().enumerate() {
         output::line(format!("{}. {}{}", rank + 1, plain(&field(hit, "/document")), place(hit, "/page_start")));
+        around(&hit["context"]["before"]);
         let text: String = field(hit, "/text").split_whitespace().collect::<Vec<_>>().join(" ");
         let short: String = text.chars().take(240).collect();
         output::line(format!("   {}", plain(&short)));
+        around(&hit["context"]["after"]);
+        for copy in hit["copies"].as_array().into_iter().flatten() {
+            let how = if copy["is_equal"] == true { "also in" } else { "nearly so in" };
+            output::line(format!("   {how} {}{}", plain(&field(copy, "/document")), place(copy, "/page_start")));
+        }
         if args.explain {
             output::line(format!("   {}", hit["explanation"]));
         }
     }
     Ok(())
+}
+
+/// The request: only what was asked for.
+fn body(args: &SearchArgs) -> Result<Value, Failure> {
+    let query = &args.query;
+    let mut body = json!({"query": query.words.join(" "), "k": query.k, "filters": filters(query)?,
+                          "explain": args.explain, "diversity": args.diversity, "copies": args.copies});
+    if let Some(space) = &query.space {
+        body["space"] = json!(space);
+    }
+    if let Some(count) = args.neighbours {
+        body["expand"] = json!({"neighbours": count});
+    }
+    if let Some(tokens) = args.section {
+        body["expand"] = json!({"parent": tokens});
+    }
+    if let Some(days) = args.half_life {
+        body["freshness"] = json!({"half_life_days": days});
+        if let Some(weight) = args.age_weight {
+            body["freshness"]["weight"] = json!(weight);
+        }
+        if let Some(name) = &args.date_field {
+            body["freshness"]["field"] = json!(name);
+        }
+    }
+    Ok(body)
+}
+
+/// Passages beside a hit, each on a line of its own.
+fn around(passages: &Value) {
+    for passage in passages.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        output::line(format!("   | {}", one_line(passage)));
+    }
 }
 
 /// `docmill ask`.

@@ -51,6 +51,7 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("DOCMILL_TESSDATA", "parsing.tessdata", Text),
     ("DOCMILL_PARSING_SLOTS", "parsing.slots", Number),
     ("DOCMILL_LANDLOCK_REQUIRED", "parsing.landlock_required", Switch),
+    ("DOCMILL_SEARCH_CACHE_MIB", "search.cache_mib", Number),
     ("DOCMILL_RATE_PER_SEC", "api.rate_per_sec", Number),
     ("DOCMILL_RATE_BURST", "api.burst", Number),
     ("DOCMILL_CORS_ORIGINS", "api.cors_origins", List),

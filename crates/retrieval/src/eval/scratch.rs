@@ -87,8 +87,8 @@ impl Scratch {
         let entry_ids = loader.entry_ids;
         follower::build_index(&database, &lexical, tenant).await?;
         lexical.release_writer(tenant).await;
-        let search = Search::new(database.clone(), bench.embedder.clone(), lexical, bench.search.clone());
-        let search = search.pinned(space);
+        let settings = SearchConfig { cache_bytes: 0, ..bench.search.clone() };
+        let search = Search::new(database.clone(), bench.embedder.clone(), lexical, settings).pinned(space);
         Ok(Self { database, tenant, index, search, entry_ids, _lock: lock })
     }
 

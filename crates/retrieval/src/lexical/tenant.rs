@@ -9,7 +9,7 @@ use super::{LexicalHit, LexicalScope, WeightedWord};
 use docmill_model::{ChunkId, GenerationId};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tantivy::collector::{Count, TopDocs};
@@ -40,8 +40,11 @@ pub(super) struct TenantIndex {
     reader: IndexReader,
     writer: Mutex<Option<IndexWriter>>,
     languages: Mutex<(u64, Vec<String>)>,
-    is_committed: AtomicBool,
+    /// The feed number of the last commit, [`NOTHING`] before.
+    reached: AtomicI64,
 }
+
+const NOTHING: i64 = i64::MIN;
 
 impl TenantIndex {
     /// Opens what is in `directory`; `None` when there is no index.
@@ -69,8 +72,8 @@ impl TenantIndex {
 
     fn over(index: Index, fields: Fields) -> tantivy::Result<Self> {
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        let is_committed = AtomicBool::new(seq_of(&index)?.is_some());
-        Ok(Self { index, fields, reader, writer: Mutex::new(None), languages: Mutex::default(), is_committed })
+        let reached = AtomicI64::new(seq_of(&index)?.unwrap_or(NOTHING));
+        Ok(Self { index, fields, reader, writer: Mutex::new(None), languages: Mutex::default(), reached })
     }
 
     /// The feed number of the last commit; `None` when nothing was committed yet.
@@ -118,7 +121,7 @@ impl TenantIndex {
         prepared.set_payload(&format!("seq={seq}"));
         prepared.commit()?;
         self.reader.reload()?;
-        self.is_committed.store(true, Ordering::Release);
+        self.reached.store(seq, Ordering::Release);
         Ok(())
     }
 
@@ -168,7 +171,12 @@ impl TenantIndex {
 
     /// True once something was committed: before, an index that is being built holds nothing.
     pub fn is_committed(&self) -> bool {
-        self.is_committed.load(Ordering::Acquire)
+        self.reached().is_some()
+    }
+
+    /// The feed number that searches have reached; `None` when nothing was committed yet.
+    pub fn reached(&self) -> Option<i64> {
+        Some(self.reached.load(Ordering::Acquire)).filter(|&seq| seq != NOTHING)
     }
 
     /// The best `limit` chunks for `text` within `scope`. Ties go by chunk id.

@@ -54,6 +54,8 @@ pub struct LexicalCandidate {
 pub struct Fused {
     /// The chunk.
     pub chunk_id: ChunkId,
+    /// What orders it: the fused score, less what its age took.
+    pub score: f64,
     /// How its score came about.
     pub explanation: Explanation,
 }
@@ -78,6 +80,7 @@ pub fn fuse(config: &FusionConfig, lexical: &[LexicalCandidate], dense: &[DenseH
             dense_rank: None,
             dense_cosine: candidate.cosine,
             fused: words + meaning,
+            freshness: None,
         };
         fused.insert(candidate.chunk_id, explanation);
     }
@@ -92,10 +95,16 @@ pub fn fuse(config: &FusionConfig, lexical: &[LexicalCandidate], dense: &[DenseH
             entry.fused += config.meaning(candidate.language.as_deref(), candidate.cosine);
         }
     }
-    let mut out: Vec<Fused> =
-        fused.into_iter().map(|(chunk_id, explanation)| Fused { chunk_id, explanation }).collect();
-    out.sort_by(|a, b| b.explanation.fused.total_cmp(&a.explanation.fused).then(a.chunk_id.cmp(&b.chunk_id)));
+    let one =
+        |(chunk_id, explanation): (ChunkId, Explanation)| Fused { chunk_id, score: explanation.fused, explanation };
+    let mut out: Vec<Fused> = fused.into_iter().map(one).collect();
+    sort(&mut out);
     out
+}
+
+/// Best first; ties go by chunk id.
+pub(super) fn sort(fused: &mut [Fused]) {
+    fused.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.chunk_id.cmp(&b.chunk_id)));
 }
 
 impl FusionConfig {

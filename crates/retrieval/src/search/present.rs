@@ -1,30 +1,44 @@
-//! From the fused ranking to hits: read, near-duplicates after the others, cut to `k`, and with what stands around each
-//! where that was asked for.
+//! From the fused ranking to hits: read, near-duplicates after the others, spread where that was asked for, cut to `k`, and
+//! with copies and surroundings where those were asked for.
 
 use super::fusion::Fused;
-use super::wire::{Context, Hit, SearchRequest};
-use super::{rows, similar};
+use super::scope::SearchScope;
+use super::wire::{Copy, Hit, SearchRequest};
+use super::{around, copies, diversity, rows, similar};
+use docmill_model::ChunkId;
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Candidates read beyond `k`, for near-duplicates to give their places to.
 const SPARE: usize = 20;
+/// Candidates read for each hit that are spread, and at least.
+const SPREAD: (usize, usize) = (3, 50);
 
-/// The hits of `fused`, best first, at most `k` of the request. The ranking comes from this very snapshot.
+/// The hits of `fused`, best first, at most `k` of the request. The ranking comes from this very snapshot, and from `scope`.
 pub(super) async fn present(
     connection: &mut PgConnection,
     mut fused: Vec<Fused>,
     request: &SearchRequest,
+    scope: &SearchScope,
 ) -> Result<Vec<Hit>, sqlx::Error> {
     let k = request.k as usize;
-    fused.truncate(k + SPARE);
-    let hits = hydrate(connection, fused).await?;
-    let mut shown = similar::distinct_first(hits.iter().map(|hit| hit.text.as_str()), k).into_iter().peekable();
+    let is_spread = request.diversity > 0.0;
+    fused.truncate(if is_spread { (k * SPREAD.0).max(SPREAD.1) } else { k + SPARE });
+    let mut candidates = hydrate(connection, fused).await?;
+    if is_spread {
+        candidates = spread(candidates, request.diversity);
+    }
+    let choice = similar::distinct_first(candidates.iter().map(|hit| hit.text.as_str()), k);
+    let near = if request.copies { near(&candidates, &choice.left_out) } else { HashMap::new() };
+    let mut shown = choice.shown.into_iter().peekable();
     let is_shown = |(place, hit)| shown.next_if_eq(&place).map(|_| hit);
-    let mut hits: Vec<Hit> = hits.into_iter().enumerate().filter_map(is_shown).collect();
+    let mut hits: Vec<Hit> = candidates.into_iter().enumerate().filter_map(is_shown).collect();
+    if request.copies {
+        copies::tell(connection, scope, &mut hits, near).await?;
+    }
     if let Some(expand) = request.expand {
-        surround(connection, &mut hits, expand.neighbours).await?;
+        around::surround(connection, &mut hits, expand).await?;
     }
     Ok(hits)
 }
@@ -32,26 +46,32 @@ pub(super) async fn present(
 async fn hydrate(connection: &mut PgConnection, fused: Vec<Fused>) -> Result<Vec<Hit>, sqlx::Error> {
     let ids: Vec<Uuid> = fused.iter().map(|fused| fused.chunk_id.0).collect();
     let mut hits = rows::hits(connection, &ids).await?;
-    let explanations: HashMap<_, _> = fused.into_iter().map(|fused| (fused.chunk_id, fused.explanation)).collect();
+    let mut scored: HashMap<_, _> = fused.into_iter().map(|fused| (fused.chunk_id, fused)).collect();
     for hit in &mut hits {
-        let explanation = explanations.get(&hit.chunk_id).cloned().unwrap_or_default();
-        hit.score = explanation.fused;
-        hit.explanation = Some(explanation);
+        if let Some(fused) = scored.remove(&hit.chunk_id) {
+            hit.score = fused.score;
+            hit.explanation = Some(fused.explanation);
+        }
     }
     Ok(hits)
 }
 
-/// Gives every hit the passages of its version before and after it.
-async fn surround(connection: &mut PgConnection, hits: &mut [Hit], neighbours: u32) -> Result<(), sqlx::Error> {
-    let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).collect();
-    let mut around: HashMap<Uuid, Context> = HashMap::new();
-    for neighbour in rows::neighbours(connection, &ids, neighbours).await? {
-        let context = around.entry(neighbour.of).or_default();
-        let side = if neighbour.is_before { &mut context.before } else { &mut context.after };
-        side.push(neighbour.text);
+/// `hits` in the order of their marginal relevance.
+fn spread(hits: Vec<Hit>, diversity: f64) -> Vec<Hit> {
+    let mut candidates = Vec::with_capacity(hits.len());
+    for Hit { score, text, language, .. } in &hits {
+        candidates.push(diversity::Candidate { score: *score, text, language: language.as_deref() });
     }
-    for hit in hits {
-        hit.context = Some(around.remove(&hit.chunk_id.0).unwrap_or_default());
+    let order = diversity::order(&candidates, diversity);
+    let mut hits: Vec<Option<Hit>> = hits.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|place| hits[place].take()).collect()
+}
+
+/// The near-duplicates that are left out, by the chunk they repeat.
+fn near(candidates: &[Hit], left_out: &[(usize, usize)]) -> HashMap<ChunkId, Vec<Copy>> {
+    let mut near: HashMap<ChunkId, Vec<Copy>> = HashMap::new();
+    for &(copy, original) in left_out {
+        near.entry(candidates[original].chunk_id).or_default().push(copies::near(&candidates[copy]));
     }
-    Ok(())
+    near
 }

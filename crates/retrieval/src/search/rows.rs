@@ -139,37 +139,6 @@ fn hit(row: &sqlx::postgres::PgRow) -> Result<Hit, sqlx::Error> {
         score: 0.0,
         explanation: None,
         context: None,
+        copies: None,
     })
-}
-
-/// A passage beside one that was found.
-pub(super) struct Neighbour {
-    /// The chunk it stands beside.
-    pub of: Uuid,
-    pub is_before: bool,
-    pub text: String,
-}
-
-/// The passages at most `reach` before and after each of `ids` in the same version, in the order of the text.
-pub(super) async fn neighbours(
-    connection: &mut PgConnection,
-    ids: &[Uuid],
-    reach: u32,
-) -> Result<Vec<Neighbour>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT c.id, n.ordinal < c.ordinal AS is_before, n.text
-         FROM chunks c
-         JOIN chunks n ON n.tenant_id = c.tenant_id AND n.generation_id = c.generation_id AND n.id <> c.id
-              AND n.ordinal BETWEEN c.ordinal - $2 AND c.ordinal + $2
-         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($1)
-         ORDER BY c.id, n.ordinal",
-    )
-    .bind(ids)
-    .bind(reach as i32)
-    .fetch_all(connection)
-    .await?;
-    let neighbour = |row: &sqlx::postgres::PgRow| {
-        Ok(Neighbour { of: row.try_get("id")?, is_before: row.try_get("is_before")?, text: row.try_get("text")? })
-    };
-    rows.iter().map(neighbour).collect()
 }

@@ -11,26 +11,34 @@ const SHINGLE: usize = 5;
 /// Share of all shingles that two passages have in common, from which they are one.
 const MIN_JACCARD: f64 = 0.9;
 
-/// Which of `texts`, best first, are shown when `k` are: near-duplicates of an earlier one come last. In their order.
-pub(super) fn distinct_first<'t>(texts: impl Iterator<Item = &'t str>, k: usize) -> Vec<usize> {
-    let mut kept: Vec<Signature> = Vec::new();
-    let (mut distinct, mut copies) = (Vec::new(), Vec::new());
+/// Which of the texts, best first, are shown.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Choice {
+    /// Their places, in order.
+    pub shown: Vec<usize>,
+    /// Places of near-duplicates that are not shown, each with the place of what it repeats.
+    pub left_out: Vec<(usize, usize)>,
+}
+
+/// Chooses `k` of `texts`: near-duplicates of an earlier one come last.
+pub(super) fn distinct_first<'t>(texts: impl Iterator<Item = &'t str>, k: usize) -> Choice {
+    let mut kept: Vec<(usize, Signature)> = Vec::new();
+    let mut copies = Vec::new();
     for (place, text) in texts.enumerate() {
-        if distinct.len() == k {
+        if kept.len() == k {
             break;
         }
         let signature = Signature::of(text);
-        if kept.iter().any(|earlier| earlier.is_like(&signature)) {
-            copies.push(place);
-        } else {
-            kept.push(signature);
-            distinct.push(place);
+        match kept.iter().find(|(_, earlier)| earlier.is_like(&signature)) {
+            Some((original, _)) => copies.push((place, *original)),
+            None => kept.push((place, signature)),
         }
     }
-    let missing = k.saturating_sub(distinct.len());
-    distinct.extend(copies.into_iter().take(missing));
-    distinct.sort_unstable();
-    distinct
+    let missing = k.saturating_sub(kept.len()).min(copies.len());
+    let left_out = copies.split_off(missing);
+    let mut shown: Vec<usize> = kept.iter().map(|(place, _)| *place).chain(copies.iter().map(|copy| copy.0)).collect();
+    shown.sort_unstable();
+    Choice { shown, left_out }
 }
 
 /// What a passage is compared by.
@@ -86,7 +94,7 @@ mod tests {
                           whatsoever, unless the parties have agreed upon something different in writing beforehand.";
 
     fn shown(texts: &[&str], k: usize) -> Vec<usize> {
-        distinct_first(texts.iter().copied(), k)
+        distinct_first(texts.iter().copied(), k).shown
     }
 
     #[test]
@@ -95,6 +103,8 @@ mod tests {
         assert_eq!(shown(&[CLAUSE, &edited, "Fees are due monthly."], 2), [0, 2]);
         assert_eq!(shown(&[CLAUSE, &edited, "Fees are due monthly.", &edited], 3), [0, 1, 2], "nothing else is left");
         assert_eq!(shown(&[CLAUSE, &edited], 5), [0, 1]);
+        let choice = distinct_first([CLAUSE, "Fees are due monthly.", &edited, "Rent is due."].into_iter(), 3);
+        assert_eq!(choice, Choice { shown: vec![0, 1, 3], left_out: vec![(2, 0)] });
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The shapes a search takes and gives; exactly what the API puts on the wire.
 
+pub use super::options::{Expand, Freshness};
 use crate::Filters;
 use docmill_model::{ChunkId, Code, DocumentId, Failure, VersionId};
+use std::time::Instant;
 
 /// Longest query, in characters.
 pub const MAX_QUERY_CHARS: usize = 4_000;
 /// Most hits of one search.
 pub const MAX_K: u32 = 100;
-/// Most passages given before and after a hit.
-pub const MAX_NEIGHBOURS: u32 = 3;
 
 /// Which halves look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -47,45 +47,59 @@ pub struct SearchRequest {
     /// The embedding space to compare in, by name; the active one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<String>,
-}
-
-/// What is given of a hit's surroundings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Expand {
-    /// Passages before and after it, 1–3 each.
-    pub neighbours: u32,
+    /// How much hits should differ from each other, 0–1: 0 ranks by score alone, 1 by difference alone after the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub diversity: f64,
+    /// True to get with every hit where else its text, or nearly its text, stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copies: bool,
+    /// How much newer documents are preferred; not at all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<Freshness>,
 }
 
 fn default_k() -> u32 {
     10
 }
 
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
+}
+
 impl SearchRequest {
     /// A hybrid search for `query` with defaults.
     #[must_use]
     pub fn new(query: impl Into<String>) -> Self {
-        let (k, mode, filters) = (default_k(), SearchMode::Hybrid, Filters::default());
-        Self { query: query.into(), k, mode, filters, explain: false, expand: None, space: None }
+        Self {
+            query: query.into(),
+            k: default_k(),
+            mode: SearchMode::Hybrid,
+            filters: Filters::default(),
+            explain: false,
+            expand: None,
+            diversity: 0.0,
+            copies: false,
+            freshness: None,
+            space: None,
+        }
     }
 
     /// Checks every bound.
     ///
     /// # Errors
-    /// `QUERY_EMPTY` without a letter or digit, `QUERY_LIMIT` over 4,000 characters, `FIELD_INVALID` for `k`, `expand` and
-    /// filters.
+    /// `QUERY_EMPTY` without a letter or digit, `QUERY_LIMIT` over 4,000 characters, `FIELD_INVALID` for `k`, `expand`,
+    /// `diversity`, `freshness` and filters.
     pub fn check(&self) -> Result<(), Failure> {
         check_query(&self.query)?;
         if self.k < 1 || self.k > MAX_K {
             let message = format!("k must be between 1 and {MAX_K}");
             return Err(Failure::limit(Code::FieldInvalid, message, u64::from(MAX_K), u64::from(self.k)));
         }
-        let neighbours = self.expand.map_or(1, |expand| expand.neighbours);
-        if !(1..=MAX_NEIGHBOURS).contains(&neighbours) {
-            let message = format!("expand.neighbours must be between 1 and {MAX_NEIGHBOURS}");
-            let (limit, measured) = (u64::from(MAX_NEIGHBOURS), u64::from(neighbours));
-            return Err(Failure::limit(Code::FieldInvalid, message, limit, measured));
+        if !(0.0..=1.0).contains(&self.diversity) {
+            return Err(Failure::new(Code::FieldInvalid, "diversity must be between 0 and 1"));
         }
+        self.expand.as_ref().map_or(Ok(()), Expand::check)?;
+        self.freshness.as_ref().map_or(Ok(()), Freshness::check)?;
         self.filters.check()
     }
 }
@@ -115,6 +129,18 @@ pub struct SearchResponse {
     /// `dense`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<String>,
+    /// True when this was found by an earlier search, since which nothing visible has changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
+}
+
+impl SearchResponse {
+    /// What a search begun at `started` came to.
+    pub(super) fn since(started: Instant, hits: Vec<Hit>, degraded: Option<String>, cached: bool) -> Self {
+        let took = started.elapsed();
+        metrics::histogram!("docmill_search_seconds").record(took.as_secs_f64());
+        Self { hits, took_ms: took.as_secs_f64() * 1e3, degraded, cached }
+    }
 }
 
 /// One passage.
@@ -160,6 +186,34 @@ pub struct Hit {
     /// What stands around it; present when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
+    /// Where else the text stands, at most 20 places; present when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Vec<Copy>>,
+}
+
+/// A passage that was left out of the hits because one says the same.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[schema(as = HitCopy)]
+pub struct Copy {
+    /// The chunk.
+    pub chunk_id: ChunkId,
+    /// Its document.
+    pub document_id: DocumentId,
+    /// The version that answers.
+    pub version_id: VersionId,
+    /// File name of the document.
+    pub document: String,
+    /// Collection of the document.
+    pub collection: String,
+    /// First page from 1, for paged formats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_start: Option<u32>,
+    /// First character in the canonical text.
+    pub char_start: u32,
+    /// One past the last character.
+    pub char_end: u32,
+    /// True for the same text under the same headings, false for one that says nearly the same.
+    pub is_equal: bool,
 }
 
 /// The passages around a hit in the version that answers, in the order of the text.
@@ -188,6 +242,9 @@ pub struct Explanation {
     pub dense_cosine: Option<f64>,
     /// The fused score.
     pub fused: f64,
+    /// What the age of the document left of the score, 0–1, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<f64>,
 }
 
 #[cfg(test)]
@@ -209,10 +266,6 @@ mod tests {
     fn k_is_bounded() {
         for (k, ok) in [(0, false), (1, true), (100, true), (101, false)] {
             assert_eq!(SearchRequest { k, ..SearchRequest::new("a") }.check().is_ok(), ok, "k = {k}");
-        }
-        for (neighbours, ok) in [(0, false), (1, true), (3, true), (4, false)] {
-            let request = SearchRequest { expand: Some(Expand { neighbours }), ..SearchRequest::new("a") };
-            assert_eq!(request.check().is_ok(), ok, "{neighbours} neighbours");
         }
     }
 

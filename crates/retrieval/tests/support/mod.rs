@@ -11,8 +11,9 @@ pub use node::Node;
 
 use docmill_model::{Code, DocumentId, Failure, GenerationId, PrincipalId, TenantId, VersionId};
 use docmill_platform::embedder::Embedder;
+use docmill_platform::feed::{self, Op};
 use docmill_retrieval::Caller;
-use rows::{insert_chunks, insert_document, insert_generation, operation};
+use rows::{insert_chunks, insert_document, insert_generation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -132,7 +133,7 @@ impl World {
                     }
                     insert_generation(connection, &written, &doc, &parsed.sha256).await?;
                     insert_chunks(connection, &written, &doc, &spans, &vectors).await?;
-                    operation(connection, "add", written.generation).await?;
+                    feed::append(connection, Op::Add, &[written.generation.0]).await?;
                     Ok(())
                 })
             })
@@ -163,10 +164,8 @@ impl World {
                         .bind(written.generation.0)
                         .execute(&mut *connection)
                         .await?;
-                    for generation in old {
-                        operation(connection, "remove", GenerationId(generation)).await?;
-                    }
-                    Ok(())
+                    feed::append(connection, Op::Remove, &old).await?;
+                    feed::corpus_changed(connection).await
                 })
             })
             .await
@@ -181,8 +180,8 @@ impl World {
                         .bind(written.document.0)
                         .execute(&mut *connection)
                         .await?;
-                    operation(connection, "remove", written.generation).await?;
-                    Ok(())
+                    feed::append(connection, Op::Remove, &[written.generation.0]).await?;
+                    feed::corpus_changed(connection).await
                 })
             })
             .await

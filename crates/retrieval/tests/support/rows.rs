@@ -2,7 +2,7 @@
 
 use super::{Doc, Written};
 use docmill_model::id::derived_uuid;
-use docmill_model::{GenerationId, Sha256Hex, Span};
+use docmill_model::{Sha256Hex, Span};
 use pgvector::Vector;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -109,21 +109,5 @@ pub async fn insert_chunks(
         .execute(&mut *connection)
         .await?;
     }
-    Ok(())
-}
-
-pub async fn operation(connection: &mut PgConnection, op: &str, generation: GenerationId) -> Result<(), sqlx::Error> {
-    let seq: i64 = sqlx::query_scalar(
-        "INSERT INTO index_heads (tenant_id, seq) VALUES (current_tenant(), 1)
-         ON CONFLICT (tenant_id) DO UPDATE SET seq = index_heads.seq + 1 RETURNING seq",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    sqlx::query("INSERT INTO index_ops (tenant_id, seq, op, generation_id) VALUES (current_tenant(), $1, $2, $3)")
-        .bind(seq)
-        .bind(op)
-        .bind(generation.0)
-        .execute(connection)
-        .await?;
     Ok(())
 }
