@@ -148,8 +148,7 @@ impl Prober {
     pub async fn end(mut self) -> Proof {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
-        let proof = lock(&self.state).proof.clone();
-        proof
+        lock(&self.state).proof.clone()
     }
 }
 
