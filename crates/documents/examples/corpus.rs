@@ -4,7 +4,7 @@
 //!
 //! FOLDER may hold a `manifest.tsv` (path, format, …, mime); otherwise all files below it are read. Instead of a folder
 //! a file may be named that lists one path a line. `DOCMILL_PDFIUM` names libpdfium.so. `--rows` writes a JSON line per
-//! file with its text and tables, to be compared with references; `--unchecked` leaves out what only checks the result,
+//! file with its text, tables and hidden words, to be compared with references; `--unchecked` leaves out what only checks the result,
 //! for measuring time. A result that violates the model's invariants is printed and makes the whole run fail.
 
 use bytes::Bytes;
@@ -91,8 +91,10 @@ async fn run(folder: PathBuf, only: Option<String>, slots: usize, rows: Option<S
             {
                 let content = parsed.as_ref().map(|p| content(&p.document)).unwrap_or_default();
                 let tables = parsed.as_ref().map(|p| tables(&p.document)).unwrap_or_default();
+                let hidden = parsed.as_ref().map(|p| hidden(&p.document)).unwrap_or_default();
                 let line = serde_json::json!({
-                    "path": item.path, "mime": item.mime, "report": report, "content": content, "tables": tables
+                    "path": item.path, "mime": item.mime, "report": report, "content": content, "tables": tables,
+                    "hidden": hidden
                 });
                 let _ = writeln!(file, "{line}");
             }
@@ -114,6 +116,14 @@ fn content(document: &ParsedDocument) -> String {
     let text = CanonicalText::from_canonical(document.text.clone());
     let blocks = document.blocks.iter().filter(|b| b.role != BlockKind::Furniture);
     blocks.filter_map(|b| text.slice(b.span)).collect::<Vec<_>>().join("\n\n")
+}
+
+/// What readers would not see, with its page.
+fn hidden(document: &ParsedDocument) -> Vec<(Option<u32>, String)> {
+    let text = CanonicalText::from_canonical(document.text.clone());
+    let page = |at: u32| document.pages.iter().find(|p| p.span.end > at).map(|p| p.number);
+    let spans = document.hidden.iter();
+    spans.map(|h| (page(h.start), text.slice(*h).unwrap_or_default().to_owned())).collect()
 }
 
 /// The tables as rows of cell texts; a cell that covers several places stands at the first.

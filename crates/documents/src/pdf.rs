@@ -5,7 +5,9 @@
 
 mod expansion;
 mod forms;
+mod ground;
 mod hidden;
+mod layers;
 mod plain;
 mod read;
 mod words;
@@ -76,6 +78,7 @@ pub(crate) fn parse(
     if count > options.limits.pages {
         return Err(Failure::limit(Code::PageLimit, "the PDF has too many pages", options.limits.pages, count));
     }
+    let layers_off = layers::some_off(bytes);
     let mut drafts: Vec<PageDraft> = Vec::new();
     let mut queue = ocr::Queue::new(options);
     for index in 0..pages.len() {
@@ -86,7 +89,7 @@ pub(crate) fn parse(
         }
         let draft = match pages.get(index) {
             Ok(page) => {
-                let (mut draft, layer) = read::page(&page, number, options);
+                let (mut draft, layer) = read::page(&page, number, options, layers_off);
                 if options.ocr == OcrMode::Force || (options.ocr == OcrMode::Auto && layer == Layer::Poor) {
                     let draw = |dpi| read::gray(&page, dpi, options.limits.pixels);
                     queue.add(drafts.len(), &mut draft, layer, ocr, draw);

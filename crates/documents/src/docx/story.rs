@@ -5,6 +5,8 @@
 
 mod changes;
 
+pub(super) use changes::is_paper;
+
 use super::fields::{Field, link_target};
 use super::notes::Notes;
 use super::numbering::Numbering;
@@ -72,8 +74,10 @@ enum Open {
     ParagraphProperties,
     Run {
         hidden_from: Option<usize>,
-        /// Where text in the colour of paper begins, as long as nothing says that it stands on a darker ground.
+        /// Where text in the colour of paper begins, which is seen where the run is shaded.
         pale_from: Option<usize>,
+        /// It has a ground of its own.
+        shaded: bool,
     },
     Text,
     Instruction,
@@ -84,6 +88,10 @@ enum Open {
     Table,
     Row,
     Cell,
+    /// A drawn shape, which may hold a text box.
+    Shape,
+    ShapeProperties,
+    ShapeFill,
 }
 
 #[derive(Default)]
@@ -107,6 +115,10 @@ pub(super) struct Story<'a> {
     paragraphs: Vec<Paragraph>,
     tables: Vec<TableState>,
     fields: Vec<Field>,
+    /// The open shapes: whether each is filled in the colour of paper.
+    shapes: Vec<bool>,
+    /// The pages have a ground that is not the paper's.
+    coloured_pages: bool,
     collected: Option<Vec<Piece>>,
     paragraph_count: usize,
     table_count: usize,
@@ -130,6 +142,8 @@ impl<'a> Story<'a> {
             paragraphs: Vec::new(),
             tables: Vec::new(),
             fields: Vec::new(),
+            shapes: Vec::new(),
+            coloured_pages: false,
             collected: None,
             paragraph_count: 0,
             table_count: 0,
@@ -200,7 +214,7 @@ impl<'a> Story<'a> {
                 return Open::Paragraph;
             }
             "pPr" => return Open::ParagraphProperties,
-            "r" => return Open::Run { hidden_from: None, pale_from: None },
+            "r" => return Open::Run { hidden_from: None, pale_from: None, shaded: false },
             "t" => return Open::Text,
             "instrText" => return Open::Instruction,
             "tbl" => {
@@ -224,6 +238,12 @@ impl<'a> Story<'a> {
                 let target = tag.attr("instr").and_then(|instruction| link_target(&instruction));
                 return self.open_link(target);
             }
+            "wsp" => {
+                self.shapes.push(false);
+                return Open::Shape;
+            }
+            "spPr" => return Open::ShapeProperties,
+            "solidFill" if matches!(self.open.last(), Some(Open::ShapeProperties)) => return Open::ShapeFill,
             name => self.property_or_sign(name, tag),
         }
         Open::Plain
@@ -232,14 +252,15 @@ impl<'a> Story<'a> {
     fn end(&mut self, open: Open) {
         match open {
             Open::Paragraph => self.end_paragraph(),
-            Open::Run { hidden_from, pale_from } => {
-                if let Some(mark) = hidden_from.or(pale_from) {
+            Open::Run { hidden_from, pale_from, shaded } => {
+                if let Some(mark) = hidden_from.or(pale_from.filter(|_| !shaded)) {
                     self.paragraph(|p| p.inline.hide(mark));
                 }
             }
             Open::Link { mark, target } => self.paragraph(|p| p.inline.link(mark, &target)),
             Open::Cell => self.table(TableState::end_cell),
             Open::Table => self.end_table(),
+            Open::Shape => drop(self.shapes.pop()),
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 //! Word writes built-in style names in English whatever its language; other programs localise them, so that the
 //! words for heading in the larger languages are known here.
 
+use super::story::is_paper;
 use super::xml::{Token, walk};
 use crate::limits::Limits;
 use docmill_model::Failure;
@@ -43,6 +44,7 @@ struct Style {
     outline: Option<u32>,
     numbering: Option<(u32, u32)>,
     hidden: bool,
+    shaded: bool,
 }
 
 /// All styles by id.
@@ -82,6 +84,8 @@ impl Styles {
                         "outlineLvl" => style.outline = tag.number(),
                         "ilvl" => level = tag.number().unwrap_or(0),
                         "numId" => style.numbering = tag.number().map(|number| (number, 0)),
+                        "shd" => style.shaded |= !is_paper(tag),
+                        "highlight" => style.shaded |= tag.attr("val").is_some_and(|colour| colour != "none"),
                         "vanish" if path.get(path.len().saturating_sub(2)).is_some_and(|p| p == "style") => {
                             style.hidden = tag.is_on()
                         }
@@ -117,6 +121,11 @@ impl Styles {
     /// True when the style hides its text.
     pub fn is_hidden(&self, id: &str) -> bool {
         self.lineage(Some(id)).any(|style| style.hidden)
+    }
+
+    /// True when the style gives its text a ground of its own.
+    pub fn is_shaded(&self, id: &str) -> bool {
+        self.lineage(Some(id)).any(|style| style.shaded)
     }
 
     fn lineage<'a>(&'a self, id: Option<&'a str>) -> impl Iterator<Item = &'a Style> + 'a {

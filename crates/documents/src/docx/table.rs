@@ -23,8 +23,10 @@ pub(super) struct TableState {
     column: u32,
     rows_seen: u32,
     header: bool,
-    /// Its cells have grounds of their own.
+    /// Its cells have grounds of their own, by its style or its properties.
     pub shaded: bool,
+    /// The ground that the open cell says it has: coloured, or that of paper.
+    pub cell_ground: Option<bool>,
     /// The open cell: its shape and its words so far.
     open: Option<(CellShape, Inline)>,
 }
@@ -48,8 +50,14 @@ impl TableState {
         self.column = self.column.saturating_add(columns).min(COLUMNS);
     }
 
+    /// Whether the open cell has a coloured ground; None when nothing says what it has.
+    pub fn is_coloured(&self) -> Option<bool> {
+        self.cell_ground.or(self.shaded.then_some(true))
+    }
+
     /// A cell begins.
     pub fn begin_cell(&mut self) {
+        self.cell_ground = None;
         self.open = Some((CellShape { columns: 1, continues: false }, Inline::default()));
     }
 

@@ -95,6 +95,13 @@ fn hostile_packages_have_codes() {
     assert_eq!(code(&[("word/document.xml", &big)]), Err(Code::ExpansionLimit));
 }
 
+/// A text box whose shape has these properties.
+fn text_box(properties: &str, run: &str) -> String {
+    format!(
+        "<w:p><w:r><w:drawing><wps:wsp><wps:spPr>{properties}</wps:spPr><wps:txbx><w:txbxContent><w:p>{run}</w:p></w:txbxContent></wps:txbx></wps:wsp></w:drawing></w:r></w:p>"
+    )
+}
+
 #[test]
 fn text_that_cannot_be_seen_is_hidden() {
     let run = |properties: &str, words: &str| {
@@ -113,9 +120,46 @@ fn text_that_cannot_be_seen_is_hidden() {
         format!("<w:p><w:pPr>{dark}</w:pPr>{}</w:p>", run(white, "banner")),
         format!("<w:tbl><w:tr><w:tc><w:tcPr>{dark}</w:tcPr><w:p>{}</w:p></w:tc></w:tr></w:tbl>", run(white, "head")),
         format!("<w:tbl><w:tr><w:tc><w:p>{}</w:p></w:tc></w:tr></w:tbl>", run(white, "cell")),
+        format!(
+            "<w:tbl><w:tblPr><w:tblStyle w:val='Fancy'/></w:tblPr><w:tr><w:tc><w:p>{}</w:p></w:tc><w:tc><w:tcPr><w:shd w:fill='FFFFFF'/></w:tcPr><w:p>{}</w:p></w:tc></w:tr></w:tbl>",
+            run(white, "styled"),
+            run(white, "blank")
+        ),
+        format!(
+            "<w:tbl><w:tr><w:tc><w:tcPr>{dark}</w:tcPr><w:p>{}</w:p></w:tc><w:tc><w:p>{}</w:p></w:tc></w:tr></w:tbl>",
+            run(white, "beside"),
+            run(white, "unshaded")
+        ),
+        format!(
+            "<w:p>{}</w:p>",
+            run(&format!("{white}<w:shd w:val='solid' w:color='000000' w:fill='auto'/>"), "solid")
+        ),
+        text_box("<a:solidFill><a:srgbClr val='FFFFFF'/></a:solidFill>", &run(white, "boxed")),
+        text_box("<a:solidFill><a:schemeClr val='bg1'/></a:solidFill>", &run(white, "themed")),
+        text_box("<a:solidFill><a:srgbClr val='1F3864'/></a:solidFill>", &run(white, "title")),
+        text_box(
+            "<a:solidFill><a:srgbClr val='FFFFFF'><a:alpha val='0'/></a:srgbClr></a:solidFill>",
+            &run(white, "through"),
+        ),
+        text_box("<a:noFill/><a:ln><a:solidFill><a:srgbClr val='FFFFFF'/></a:solidFill></a:ln>", &run(white, "cover")),
+        format!("<w:p><w:pPr><w:pStyle w:val='Banner'/></w:pPr>{}</w:p>", run(white, "ribbon")),
     ];
-    let document = read(&[("word/document.xml", &body(&content.concat()))]);
+    let relations =
+        r#"<Relationships xmlns="x"><Relationship Id="r1" Type="t/styles" Target="styles.xml"/></Relationships>"#;
+    let styles = format!(
+        "<w:styles xmlns:w='w'><w:style w:type='paragraph' w:styleId='Banner'><w:pPr>{dark}</w:pPr></w:style></w:styles>"
+    );
+    let document = read(&[
+        ("word/document.xml", &body(&content.concat())),
+        ("word/_rels/document.xml.rels", relations),
+        ("word/styles.xml", &styles),
+    ]);
     let text = CanonicalText::from_canonical(document.text.clone());
     let hidden: String = document.hidden.iter().filter_map(|&span| text.slice(span)).collect::<Vec<_>>().join(" ");
-    assert_eq!(hidden.split_whitespace().collect::<Vec<_>>(), ["white", "tiny", "cell"], "{}", document.text);
+    assert_eq!(
+        hidden.split_whitespace().collect::<Vec<_>>(),
+        ["white", "tiny", "cell", "blank", "unshaded", "boxed", "themed"],
+        "{}",
+        document.text
+    );
 }

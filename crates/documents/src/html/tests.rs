@@ -71,6 +71,17 @@ fn hidden_text_is_kept_flagged_and_never_content() {
 }
 
 #[test]
+fn what_only_screen_readers_skip_is_seen() {
+    let document = read(
+        "<p>One <span aria-hidden=true>two</span> <span style='opacity:0'>three</span> \
+         <span style='color:#fff;background:#ffffff'>four</span> <span style='font-size:0'>five</span></p>",
+    );
+    let hidden: Vec<String> = document.hidden.iter().map(|&span| at(&document, span)).collect();
+    assert_eq!(hidden, ["three", "four", "five"]);
+    assert_eq!(document.blocks[0].role, BlockKind::Paragraph);
+}
+
+#[test]
 fn menus_and_comments_are_furniture() {
     let prose =
         "This sentence is long enough to count as the running text of an article, with commas, and more words. "

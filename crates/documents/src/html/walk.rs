@@ -193,13 +193,12 @@ fn role_of(name: &str, outer: BlockKind) -> BlockKind {
     }
 }
 
-/// True where the markup itself hides an element from readers.
+/// True where the markup itself hides an element from readers. `aria-hidden` speaks to screen readers only: what it
+/// marks is seen.
 pub(super) fn visibility_hidden(dom: &Dom, at: usize) -> bool {
     let Some(element) = dom.element(at) else { return false };
     if matches!(element.name(), "html" | "body") {
         return false;
     }
-    element.attr("style").is_some_and(style::hides)
-        || element.attr("hidden").is_some()
-        || element.attr("aria-hidden").is_some_and(|v| v.trim().eq_ignore_ascii_case("true"))
+    element.attr("style").is_some_and(style::hides) || element.attr("hidden").is_some()
 }

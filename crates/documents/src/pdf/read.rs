@@ -19,8 +19,10 @@ const PRECISION: f32 = 64.0;
 const FEW_WORDS: usize = 8;
 /// Share of unreadable characters above which a text layer is broken.
 const BROKEN: f32 = 0.25;
+/// Share of a page that the image of a scan covers.
+pub(super) const SCAN: f32 = 0.4;
 /// Objects of a page that are looked at.
-const OBJECTS: usize = 5_000;
+pub(super) const OBJECTS: usize = 5_000;
 
 /// From user space to page units (origin top left, rotation applied).
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +62,9 @@ impl Placement {
     }
 }
 
-/// Reads one page, and says whether its text must be recognised from its image.
-pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions) -> (PageDraft, Layer) {
+/// Reads one page, and says whether its text must be recognised from its image. `layers_off` says that the document
+/// has optional layers that are not drawn.
+pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions, layers_off: bool) -> (PageDraft, Layer) {
     let rotation = match page.rotation() {
         Ok(PdfPageRenderRotation::Degrees90) => 90,
         Ok(PdfPageRenderRotation::Degrees180) => 180,
@@ -83,11 +86,11 @@ pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions) -> (Page
         } else {
             None
         };
-    let scan = image_share.is_some_and(|share| share > 0.4);
+    let scan = image_share.is_some_and(|share| share > SCAN);
     // An invisible layer over a scan is the result of somebody's OCR, not a hiding place.
     let ocr_layer = scan && layer.invisible * 5 > draft.words.len() * 4;
     forms::read(page, &placement, &mut draft);
-    hidden::mark(page, &mut draft, ocr_layer);
+    hidden::mark(page, &placement, &mut draft, &hidden::Known { ocr_layer, layers_off });
     links(page, &placement, &mut draft);
     let anything = image_share.is_some();
     let missing = draft.words.len() < FEW_WORDS && (scan || (draft.words.is_empty() && anything));
@@ -104,7 +107,7 @@ pub(super) fn page(page: &PdfPage, number: u32, options: &ParseOptions) -> (Page
 }
 
 /// The share of the page that its largest image covers; `None` when nothing is drawn on the page.
-fn image_share(page: &PdfPage) -> Option<f32> {
+pub(super) fn image_share(page: &PdfPage) -> Option<f32> {
     let area = (page.width().value * page.height().value).max(1.0);
     let mut largest = None;
     for object in page.objects().iter().take(OBJECTS) {

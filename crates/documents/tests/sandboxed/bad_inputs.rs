@@ -71,6 +71,57 @@ async fn hidden_text_is_flagged() {
     assert_eq!(document.violations(), Vec::<String>::new());
 }
 
+/// What of this PDF is hidden.
+async fn hidden(bytes: Vec<u8>) -> Vec<String> {
+    let document = parser().parse(request(bytes, "a.pdf")).await.expect("parses").document;
+    assert_eq!(document.violations(), Vec::<String>::new());
+    let text = docmill_model::CanonicalText::from_canonical(document.text.clone());
+    document.hidden.iter().filter_map(|&span| text.slice(span)).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn text_like_its_ground_or_under_something_is_hidden() {
+    let content = concat!(
+        "0 0 0.4 rg 60 690 300 30 re f BT 0 0.02 0.42 rg /F1 12 Tf 72 700 Td (darkblue) Tj ET ",
+        "0 0 0.4 rg 60 640 300 30 re f BT 1 0.8 0 rg /F1 12 Tf 72 650 Td (yellow) Tj ET ",
+        "1 1 1 rg 60 590 300 30 re f BT 1 1 1 rg /F1 12 Tf 72 600 Td (paper) Tj ET ",
+        "BT 0 0 0 rg /F1 12 Tf 72 550 Td (covered) Tj ET 1 0 0 rg 60 540 300 30 re f ",
+        "BT 0 0 0 rg /F1 12 Tf 72 500 Td (pictured) Tj ET q 300 0 0 30 60 490 cm /I Do Q ",
+        "BT 0 0 0 rg /F1 12 Tf 72 450 Td (outlined) Tj ET 60 440 300 30 re S ",
+        "BT 0 0 0 rg /F1 12 Tf 72 400 Td (marked) Tj ET q /G gs 1 1 0 rg 60 390 300 30 re f Q ",
+        "0.9 0.9 0.9 rg 60 340 300 30 re f BT 0 0 0 rg /F1 12 Tf 72 350 Td (shaded) Tj ET ",
+        "BT 0 0 0 rg /F1 12 Tf 500 300 Td (beside) Tj ET 0 0 1 rg 60 290 300 30 re f"
+    );
+    // A checkered picture: without evenness, only drawing the page without its text tells.
+    let picture = stream(
+        "/Type/XObject/Subtype/Image/Width 8/Height 2/BitsPerComponent 8/ColorSpace/DeviceGray",
+        "0a0a0a0aa0a0a0a0",
+    );
+    let resources = "/XObject<</I 6 0 R>>/ExtGState<</G<</BM/Multiply>>>>";
+    assert_eq!(hidden(page(resources, content, &[picture])).await, ["darkblue", "paper", "covered", "pictured"]);
+}
+
+#[tokio::test]
+async fn a_text_layer_under_the_image_of_its_page_is_not_hidden() {
+    let words = "BT 0 0 0 rg /F1 12 Tf 72 700 Td (Words that somebody recognised on this page once) Tj ET ";
+    let picture = stream("/Type/XObject/Subtype/Image/Width 2/Height 1/BitsPerComponent 8/ColorSpace/DeviceGray", "az");
+    let content = format!("{words}q 612 0 0 792 0 0 cm /I Do Q");
+    assert_eq!(hidden(page("/XObject<</I 6 0 R>>", &content, &[picture])).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn text_of_a_layer_that_is_off_is_hidden() {
+    let content = concat!(
+        "BT /F1 12 Tf 72 700 Td (Shown) Tj ET /OC /Off BDC BT /F1 12 Tf 72 650 Td (switched off) Tj ET EMC ",
+        "/OC /On BDC BT /F1 12 Tf 72 600 Td (layered) Tj ET EMC"
+    );
+    let layers = ["<</Type/OCG/Name(off)>>".to_owned(), "<</Type/OCG/Name(on)>>".to_owned()];
+    let bytes = page("/Properties<</Off 6 0 R/On 7 0 R>>", content, &layers);
+    let catalog = "/Type/Catalog/OCProperties<</OCGs[6 0 R 7 0 R]/D<</OFF[6 0 R]>>>>";
+    let bytes = String::from_utf8_lossy(&bytes).replace("/Type/Catalog", catalog).into_bytes();
+    assert_eq!(hidden(bytes).await, ["switched", "off"]);
+}
+
 #[tokio::test]
 async fn pages_can_be_drawn_with_a_citation_marked() {
     let bytes = page("", "BT /F1 12 Tf 72 700 Td (Hello there) Tj ET", &[]);

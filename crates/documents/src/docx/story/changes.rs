@@ -20,6 +20,13 @@ fn is_pale(colour: Option<&str>) -> bool {
     (0..3).all(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).is_ok_and(|shade| shade >= PALE))
 }
 
+/// True for shading that leaves the ground in the colour of paper: a pale fill, or none, and no pattern over it.
+pub(in super::super) fn is_paper(shading: &Tag) -> bool {
+    let fill = shading.attr("fill").filter(|fill| fill != "auto");
+    let plain = shading.attr("val").is_none_or(|pattern| pattern == "clear" || pattern == "nil");
+    plain && fill.is_none_or(|fill| is_pale(Some(&fill)))
+}
+
 impl Story<'_> {
     /// Elements that change something and hold no text of their own.
     pub(super) fn property_or_sign(&mut self, name: &str, tag: &Tag) {
@@ -29,17 +36,32 @@ impl Story<'_> {
             "noBreakHyphen" => self.push("-"),
             "sym" => self.symbol(tag),
             "vanish" | "specVanish" if tag.is_on() => self.hide_run(),
+            "rStyle" if tag.attr("val").is_some_and(|style| self.resources.styles.is_shaded(&style)) => {
+                self.shade(true)
+            }
             "rStyle" if tag.attr("val").is_some_and(|style| self.resources.styles.is_hidden(&style)) => self.hide_run(),
             "sz" if tag.number().is_some_and(|half_points| half_points < TINY_HALF_POINTS) => self.hide_run(),
             "color" if is_pale(tag.attr("val").as_deref()) => self.pale_run(),
-            "highlight" if tag.attr("val").is_some_and(|colour| colour != "none" && colour != "white") => self.shade(),
-            "shd" if !is_pale(tag.attr("fill").as_deref().filter(|fill| *fill != "auto").or(Some("FFFFFF"))) => {
-                self.shade()
+            "highlight" if tag.attr("val").is_some_and(|colour| colour != "none" && colour != "white") => {
+                self.shade(true)
             }
+            "shd" => self.shade(!is_paper(tag)),
+            "background" => self.coloured_pages = !is_pale(tag.attr("color").as_deref()),
+            "srgbClr" | "schemeClr" if matches!(self.open.last(), Some(Open::ShapeFill)) => {
+                let value = tag.attr("val");
+                let paper = is_pale(value.as_deref()) || matches!(value.as_deref(), Some("bg1" | "lt1"));
+                self.shapes.last_mut().into_iter().for_each(|shape| *shape = paper);
+            }
+            // A shape that shines through has the ground of whatever lies behind it; other changes make another colour.
+            "alpha" | "lumMod" | "shade" => self.change_fill(),
             "tblStyle" if tag.attr("val").is_some_and(|style| !PLAIN_TABLES.contains(&style.as_str())) => {
                 self.table(|table| table.shaded = true)
             }
-            "pStyle" => self.paragraph(|p| p.style = tag.attr("val")),
+            "pStyle" => {
+                let style = tag.attr("val");
+                let shaded = style.as_deref().is_some_and(|style| self.resources.styles.is_shaded(style));
+                self.paragraph(|p| (p.style, p.shaded) = (style, p.shaded || shaded));
+            }
             "outlineLvl" => self.paragraph(|p| p.outline = tag.number()),
             "numPr" => self.paragraph(|p| p.numbering = Some((None, None))),
             "numId" => self.paragraph(|p| p.numbering = p.numbering.map(|(_, level)| (tag.number(), level))),
@@ -91,9 +113,13 @@ impl Story<'_> {
         }
     }
 
-    /// The run is written in the colour of paper. In a text box or a table with colours of its own that tells nothing.
+    /// The run is written in the colour of paper. In a table with colours of its own that tells nothing, nor in a text
+    /// box, behind which anything may lie, unless its fill is that of paper.
     fn pale_run(&mut self) {
-        let coloured = self.paragraphs.len() != 1 || self.tables.iter().any(|table| table.shaded);
+        let boxes = self.paragraphs.len().saturating_sub(1);
+        let boxed = boxes > 0 && (self.shapes.len() != boxes || self.shapes.last() != Some(&true));
+        let tables = self.tables.iter().rev().find_map(TableState::is_coloured).unwrap_or(false);
+        let coloured = boxed || tables || (self.coloured_pages && boxes == 0);
         let mark = self.paragraphs.last().filter(|p| !coloured && !p.shaded).map(|p| p.inline.mark());
         if !self.inside_properties()
             && let Some(Open::Run { pale_from, .. }) = self.open.iter_mut().rev().find(|o| !matches!(o, Open::Plain))
@@ -102,12 +128,22 @@ impl Story<'_> {
         }
     }
 
-    /// The innermost run, paragraph or table has a ground that is not the paper's.
-    fn shade(&mut self) {
+    /// The innermost run, paragraph, cell or table has a ground of its own, which is `coloured` or that of paper.
+    fn shade(&mut self, coloured: bool) {
         match self.open.iter_mut().rev().find(|o| !matches!(o, Open::Plain)) {
-            Some(Open::Run { pale_from, .. }) => *pale_from = None,
-            Some(Open::ParagraphProperties) => self.paragraph(|p| p.shaded = true),
-            _ => self.table(|table| table.shaded = true),
+            Some(Open::Run { shaded, .. }) => *shaded |= coloured,
+            Some(Open::ParagraphProperties) => self.paragraph(|p| p.shaded |= coloured),
+            Some(Open::Cell) => self.table(|table| table.cell_ground = Some(coloured)),
+            _ => self.table(|table| table.shaded |= coloured),
+        }
+    }
+
+    fn change_fill(&mut self) {
+        // The innermost open element is the colour, within the fill.
+        if matches!(self.open.as_slice(), [.., Open::ShapeFill, Open::Plain])
+            && let Some(paper) = self.shapes.last_mut()
+        {
+            *paper = false;
         }
     }
 
