@@ -4,8 +4,9 @@
 //!
 //! FOLDER may hold a `manifest.tsv` (path, format, …, mime); otherwise all files below it are read. Instead of a folder
 //! a file may be named that lists one path a line. `DOCMILL_PDFIUM` names libpdfium.so. `--rows` writes a JSON line per
-//! file with its text, tables and hidden words, to be compared with references; `--unchecked` leaves out what only checks the result,
-//! for measuring time. A result that violates the model's invariants is printed and makes the whole run fail.
+//! file with its text, tables and hidden words, to be compared with references; `--unchecked` leaves out what only
+//! checks the result, for measuring time. A result that violates the model's invariants is printed and makes the whole
+//! run fail.
 
 use bytes::Bytes;
 use docmill_documents::{Inspection, ParseOptions, ParseRequest, Parser, ParserConfig, TesseractConfig};

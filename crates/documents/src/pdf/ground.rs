@@ -1,6 +1,6 @@
 //! What lies under and over the text of a page, by the order in which its objects are drawn.
 //!
-//! This only suspects: text in the colour of the box it stands on, text over a picture, text that a box or a picture
+//! This only suspects: text in the colour of the box it stands on, text that a box or a picture
 //! was drawn over. Whether a reader sees it is then judged by drawing the page. Text and boxes inside form objects are
 //! not looked at.
 
