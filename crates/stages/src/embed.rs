@@ -95,22 +95,8 @@ impl Stage for Embed {
     async fn run(&self, job: &JobContext, config: &EmbedConfig) -> Result<Manifest, StageError> {
         let list: ChunkList = job.load(kind::CHUNKS).await?;
         let passages = distinct(&list.chunks);
-        let spaces = standing(job).await?;
-        let (active, beside): (Vec<Space>, Vec<Space>) = spaces.into_iter().partition(|space| space.is_active);
-        let mut manifest = Manifest::default();
-        for space in active {
-            let Some(model) = self.embedders.of(&space) else {
-                tracing::warn!(space = space.name, "this worker has no model of the embedding space that answers");
-                return Err(StageError::Snooze(WITHOUT_MODEL));
-            };
-            manifest.facts.insert("space".to_owned(), space.id.into());
-            let filling = Filling { job, task: CHUNKS.to_owned(), space, model };
-            let missing = filling.fill(config.batch as usize, &passages).await?;
-            let looked_up = |result| metrics::counter!("docmill_vector_cache_total", "result" => result);
-            looked_up("hit").increment(list.chunks.len().saturating_sub(missing) as u64);
-            looked_up("miss").increment(missing as u64);
-        }
-        for space in beside {
+        let mut active = self.fill_active(job, config, &passages, None).await?;
+        for space in beside(job).await? {
             let Some(model) = self.embedders.of(&space) else { continue };
             let name = space.name.clone();
             let filling = Filling { job, task: format!("{CHUNKS}: {name}"), space, model };
@@ -122,6 +108,13 @@ impl Stage for Embed {
                 Err(error) => return Err(error),
             }
         }
+        // Another may answer by now, and the one before may be dropped, which takes no vectors.
+        active = self.fill_active(job, config, &passages, Some(active)).await?;
+        let looked_up = |result| metrics::counter!("docmill_vector_cache_total", "result" => result);
+        looked_up("hit").increment(list.chunks.len().saturating_sub(active.missing) as u64);
+        looked_up("miss").increment(active.missing as u64);
+        let mut manifest = Manifest::default();
+        manifest.facts.insert("space".to_owned(), active.space.id.into());
         manifest.facts.insert("texts".to_owned(), passages.len().into());
         Ok(manifest)
     }
@@ -153,11 +146,47 @@ impl Stage for Embed {
     }
 }
 
-/// The spaces that vectors are written into.
-async fn standing(job: &JobContext) -> Result<Vec<Space>, StageError> {
+/// The space that answered when it was filled.
+struct FilledActive {
+    space: Space,
+    /// Passages that had no vector there.
+    missing: usize,
+}
+
+impl Embed {
+    /// Fills the space that answers, again when another answers at the end; what was `filled` before counts.
+    async fn fill_active(
+        &self,
+        job: &JobContext,
+        config: &EmbedConfig,
+        passages: &[Passage],
+        mut filled: Option<FilledActive>,
+    ) -> Result<FilledActive, StageError> {
+        loop {
+            let read = job
+                .database
+                .read(job.tenant_id, |connection| Box::pin(async move { Ok(Space::active(connection).await?) }));
+            let space = read.await?;
+            match filled {
+                Some(filled) if filled.space.is_same(&space) => return Ok(filled),
+                _ => {}
+            }
+            let Some(model) = self.embedders.of(&space) else {
+                tracing::warn!(space = space.name, "this worker has no model of the embedding space that answers");
+                return Err(StageError::Snooze(WITHOUT_MODEL));
+            };
+            let filling = Filling { job, task: CHUNKS.to_owned(), space: space.clone(), model };
+            let missing = filling.fill(config.batch as usize, passages).await?;
+            filled = Some(FilledActive { space, missing });
+        }
+    }
+}
+
+/// The spaces beside the one that answers that vectors are written into.
+async fn beside(job: &JobContext) -> Result<Vec<Space>, StageError> {
     let read =
         job.database.read(job.tenant_id, |connection| Box::pin(async move { Ok(Space::all(connection).await?) }));
-    let is_written = |space: &Space| space.is_active || (space.is_standing() && !space.is_paused);
+    let is_written = |space: &Space| !space.is_active && space.is_standing() && !space.is_paused;
     Ok(read.await?.into_iter().filter(is_written).collect())
 }
 

@@ -141,7 +141,8 @@ impl Declaration<'_> {
     }
 
     /// Generations of a version whose name is another than the declared one: the lexical index holds the name, and has to
-    /// take it anew. Locks the document and the version.
+    /// take it anew. One whose chunks are still being written is not on the feed: it is announced when they are all there,
+    /// under the name of then. Locks the document, the version and the generations.
     async fn stale(&self, connection: &mut PgConnection, found: &Created) -> Result<Vec<uuid::Uuid>, DbError> {
         sqlx::query("SELECT 1 FROM documents WHERE tenant_id = current_tenant() AND id = $1 FOR UPDATE")
             .bind(found.id.0)
@@ -156,7 +157,10 @@ impl Declaration<'_> {
              JOIN document_versions v ON v.tenant_id = g.tenant_id AND v.id = g.version_id
              JOIN documents d ON d.tenant_id = g.tenant_id AND d.id = g.document_id
              WHERE g.tenant_id = current_tenant() AND g.version_id = $1 AND g.state <> 'retired'
-               AND coalesce(v.name, d.name) <> $2 ORDER BY g.id",
+               AND coalesce(v.name, d.name) <> $2
+               AND (SELECT op = 'add' FROM index_ops o WHERE o.tenant_id = g.tenant_id AND o.generation_id = g.id
+                    ORDER BY o.seq DESC LIMIT 1)
+             ORDER BY g.id FOR UPDATE OF g",
         )
         .bind(found.version_id.0)
         .bind(&self.request.name)

@@ -7,24 +7,34 @@
 use super::s3::{S3Blobs, classify, status};
 use super::{BlobError, UploadExpiry};
 use crate::layout::UPLOADS;
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{
     AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule,
-    LifecycleRuleFilter,
+    LifecycleRuleFilter, TransitionDefaultMinimumObjectSize,
 };
 
 /// How our rule is known again.
 const RULE: &str = "docmill-uploads";
 
+/// The rules of a bucket, and what goes with them.
+#[derive(Default)]
+struct Rules {
+    rules: Vec<LifecycleRule>,
+    /// Not ours to change, and reset by whoever leaves it out.
+    transition_size: Option<TransitionDefaultMinimumObjectSize>,
+}
+
 /// The rules of the bucket; `Unsupported` for a store that has none to offer.
-async fn rules(store: &S3Blobs) -> Result<Vec<LifecycleRule>, BlobError> {
+async fn rules(store: &S3Blobs) -> Result<Rules, BlobError> {
     match store.client.get_bucket_lifecycle_configuration().bucket(&store.bucket).send().await {
-        Ok(found) => Ok(found.rules().to_vec()),
+        Ok(found) => Ok(Rules {
+            transition_size: found.transition_default_minimum_object_size().cloned(),
+            rules: found.rules.unwrap_or_default(),
+        }),
         Err(error) if matches!(status(&error), Some(405 | 501)) => Err(BlobError::Unsupported),
-        Err(error) => match classify(&error) {
-            // NoSuchLifecycleConfiguration
-            BlobError::Missing => Ok(Vec::new()),
-            other => Err(other),
-        },
+        // A bare 404 may come from anything on the way: only this says that there is nothing to overwrite.
+        Err(error) if error.code() == Some("NoSuchLifecycleConfiguration") => Ok(Rules::default()),
+        Err(error) => Err(classify(&error)),
     }
 }
 
@@ -34,7 +44,7 @@ fn is_ours(rule: &LifecycleRule) -> bool {
 
 /// What the bucket's rule says; `None` when it has none or the rule is not in force.
 pub(super) async fn read(store: &S3Blobs) -> Result<Option<UploadExpiry>, BlobError> {
-    let rules = rules(store).await?;
+    let Rules { rules, .. } = rules(store).await?;
     Ok(rules.iter().find(|rule| is_ours(rule)).and_then(expiry))
 }
 
@@ -54,7 +64,7 @@ fn expiry(rule: &LifecycleRule) -> Option<UploadExpiry> {
 
 /// Puts the rule on the bucket beside those that are there; false when it is there already.
 pub(super) async fn write(store: &S3Blobs, wanted: UploadExpiry) -> Result<bool, BlobError> {
-    let mut rules = rules(store).await?;
+    let Rules { mut rules, transition_size } = rules(store).await?;
     if rules.iter().filter(|rule| is_ours(rule)).map(expiry).eq([Some(wanted)]) {
         return Ok(false);
     }
@@ -63,6 +73,7 @@ pub(super) async fn write(store: &S3Blobs, wanted: UploadExpiry) -> Result<bool,
     let refused = |_| BlobError::Refused("lifecycle rule".to_owned());
     let configuration = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().map_err(refused)?;
     let put = store.client.put_bucket_lifecycle_configuration().bucket(&store.bucket);
+    let put = put.set_transition_default_minimum_object_size(transition_size);
     match put.lifecycle_configuration(configuration).send().await {
         Ok(_) => Ok(true),
         Err(error) if matches!(status(&error), Some(405 | 501)) => Err(BlobError::Unsupported),

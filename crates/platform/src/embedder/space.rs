@@ -21,6 +21,8 @@ pub struct Space {
     pub dimensions: i32,
     /// The model that fills it; `None` until the first one does.
     pub fingerprint: Option<String>,
+    /// When it was created: what tells it from one that had its number and name before.
+    pub created_at: time::OffsetDateTime,
     /// `building`, `ready` or `dropping`.
     pub state: String,
     /// True for the one that answers.
@@ -33,7 +35,7 @@ pub struct Space {
 macro_rules! select_space {
     ($rest:literal) => {
         concat!(
-            "SELECT s.id, s.name, s.dimensions, s.fingerprint, s.state, s.is_paused,
+            "SELECT s.id, s.name, s.dimensions, s.fingerprint, s.created_at, s.state, s.is_paused,
                     EXISTS (SELECT 1 FROM active_spaces a WHERE a.space_id = s.id) AS is_active
              FROM embedding_spaces s ",
             $rest
@@ -72,10 +74,10 @@ impl Space {
         self.state != "dropping"
     }
 
-    /// True when both are the same vectors: an id is given out again, a fingerprint stays.
+    /// True when both are the same vectors: numbers and names are given out again.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        (self.id, &self.name, &self.fingerprint) == (other.id, &other.name, &other.fingerprint)
+        (self.id, self.created_at, &self.fingerprint) == (other.id, other.created_at, &other.fingerprint)
     }
 
     /// The column type its vectors are compared as, as in its index.

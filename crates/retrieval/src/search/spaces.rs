@@ -38,7 +38,11 @@ impl Search {
         if self.pinned.is_some() && request.mode != SearchMode::Lexical {
             return Ok(self.pinned.clone());
         }
-        match self.known.get().filter(|_| request.space.is_none() && request.mode != SearchMode::Lexical) {
+        // One without a model here is looked up every time: the snapshot of a search without a vector says nothing of it.
+        let is_useful = |known: &Space| {
+            request.space.is_none() && request.mode != SearchMode::Lexical && self.embedders.need(known).is_ok()
+        };
+        match self.known.get().filter(is_useful) {
             Some(known) => Ok(Some(known)),
             None => self.space_now(tenant, request).await,
         }

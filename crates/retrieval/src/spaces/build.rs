@@ -48,7 +48,7 @@ pub struct Builder {
     database: Database,
     embedders: Embedders,
     config: BuilderConfig,
-    /// How far the feed of a tenant was when a space (by its fingerprint) last lacked nothing: what came since is looked at
+    /// How far the feed of a tenant was when a space (by [`Site::key`]) last lacked nothing: what came since is looked at
     /// alone.
     seen: HashMap<(String, TenantId), i64>,
     /// Spaces whose texts this process has counted.
@@ -91,7 +91,7 @@ impl Builder {
                 () = tokio::time::sleep(self.config.pause) => {}
             }
         }
-        let released = sqlx::query("UPDATE embedding_spaces SET lease_until = NULL WHERE builder = $1");
+        let released = sqlx::query("UPDATE embedding_spaces SET lease_until = now() WHERE builder = $1");
         let _ = released.bind(&self.config.name).execute(self.database.engine()).await;
     }
 
@@ -104,6 +104,7 @@ impl Builder {
         for space in spaces.iter().filter(|space| !space.is_standing()) {
             empty(&self.database, space, stop).await?;
         }
+        self.forget_all_but(&spaces);
         // Where there is one space, nothing has a vector elsewhere.
         if spaces.len() < 2 || self.is_paused().await? {
             return Ok(());
@@ -121,6 +122,17 @@ impl Builder {
             }
         }
         Ok(())
+    }
+
+    /// Forgets what is gone: a space of the same number starts anew.
+    fn forget_all_but(&mut self, spaces: &[Space]) {
+        let stands = |key: &String| {
+            let mut keys = spaces.iter().filter_map(|space| Some(key_of(space, &*self.embedders.of(space)?)));
+            keys.any(|standing| standing == *key)
+        };
+        self.seen.retain(|(key, _), _| stands(key));
+        self.counted.retain(stands);
+        self.resting.retain(|key, _| stands(key));
     }
 
     /// Leaves a space alone for a while, and says why.
@@ -328,6 +340,10 @@ impl Builder {
 
 impl Site {
     fn key(&self) -> String {
-        format!("{} {}", self.space.id, self.model.fingerprint())
+        key_of(&self.space, &*self.model)
     }
+}
+
+fn key_of(space: &Space, model: &dyn Embedder) -> String {
+    format!("{} {} {}", space.id, space.created_at.unix_timestamp_nanos(), model.fingerprint())
 }

@@ -37,10 +37,10 @@ pub(super) async fn empty(database: &Database, space: &Space, stop: &Cancellatio
         }
     }
     let ended = sqlx::query(
-        "WITH gone AS (DELETE FROM embedding_spaces WHERE id = $1 AND state = 'dropping' RETURNING id)
+        "WITH gone AS (DELETE FROM embedding_spaces WHERE id = $1 AND state = 'dropping' AND created_at = $2 RETURNING id)
          UPDATE space_drops d SET finished_at = now() FROM gone WHERE d.space_id = gone.id AND d.finished_at IS NULL",
     );
-    match ended.bind(space.id).execute(engine).await {
+    match ended.bind(space.id).bind(space.created_at).execute(engine).await {
         Ok(_) => {
             tracing::info!(space = space.name, "the embedding space is gone");
             Ok(())
@@ -51,12 +51,15 @@ pub(super) async fn empty(database: &Database, space: &Space, stop: &Cancellatio
     }
 }
 
-/// Removes some vectors of a tenant and counts them on the receipt.
+/// Removes some vectors of a tenant and counts them on the receipt. The number may be another space's by now: only one that
+/// is being dropped loses anything.
 async fn remove(database: &Database, tenant: TenantId, space: i32) -> Result<i64, Failure> {
     let write = database.write(tenant, move |connection| {
         Box::pin(async move {
             let removed = sqlx::query(
-                "DELETE FROM vectors WHERE tenant_id = current_tenant() AND space_id = $1 AND embed_hash IN (
+                "WITH space AS (SELECT id FROM embedding_spaces WHERE id = $1 AND state = 'dropping' FOR KEY SHARE)
+                 DELETE FROM vectors v USING space
+                 WHERE v.tenant_id = current_tenant() AND v.space_id = space.id AND v.embed_hash IN (
                     SELECT embed_hash FROM vectors WHERE tenant_id = current_tenant() AND space_id = $1 LIMIT $2)",
             )
             .bind(space)

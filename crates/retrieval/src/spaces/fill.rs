@@ -1,7 +1,7 @@
 //! A batch of texts becomes rows of a space.
 
 use super::gaps::Gap;
-use docmill_model::Failure;
+use docmill_model::{Code, Failure};
 use docmill_platform::database::DbError;
 use docmill_platform::embedder::{Embedder, Space};
 use pgvector::Vector;
@@ -11,20 +11,24 @@ use sqlx::PgConnection;
 pub(super) struct Embedded {
     pub gaps: Vec<Gap>,
     pub vectors: Vec<Vector>,
-    /// Texts the model fails on.
+    /// Texts the model refuses.
     pub refused: i64,
 }
 
-/// The vectors of a batch; when the model fails on it, of each text that it does not fail on.
+/// The vectors of a batch; when the model refuses it, of each text that it does not refuse.
+///
+/// # Errors
+/// What the model fails with, when that is not about a text.
 pub(super) async fn embed(model: &dyn Embedder, batch: Vec<Gap>) -> Result<Embedded, Failure> {
     let texts: Vec<String> = batch.iter().map(|gap| gap.text.clone()).collect();
-    let failure = match model.embed(&texts).await {
+    match model.embed(&texts).await {
         Ok(vectors) => {
             let vectors = vectors.into_iter().map(Vector::from).collect();
             return Ok(Embedded { gaps: batch, vectors, refused: 0 });
         }
-        Err(failure) => failure,
-    };
+        Err(failure) if failure.code == Code::EmbeddingInvalid => {}
+        Err(failure) => return Err(failure),
+    }
     let mut embedded = Embedded { gaps: Vec::new(), vectors: Vec::new(), refused: 0 };
     for gap in batch {
         match model.embed(std::slice::from_ref(&gap.text)).await {
@@ -32,10 +36,11 @@ pub(super) async fn embed(model: &dyn Embedder, batch: Vec<Gap>) -> Result<Embed
                 embedded.vectors.extend(one.into_iter().map(Vector::from));
                 embedded.gaps.push(gap);
             }
-            Err(_) => embedded.refused += 1,
+            Err(failure) if failure.code == Code::EmbeddingInvalid => embedded.refused += 1,
+            Err(failure) => return Err(failure),
         }
     }
-    if embedded.gaps.is_empty() { Err(failure) } else { Ok(embedded) }
+    Ok(embedded)
 }
 
 /// Inserts vectors of chunks that still stand, and their ledger row; how many were new.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// Documents looked at in one transaction.
-const PAGE: i64 = 500;
+pub(super) const PAGE: i64 = 500;
 
 /// What a replay would do.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -53,10 +53,10 @@ macro_rules! candidates {
 
 /// At most $12 of them.
 const PAGE: &str = candidates!("SELECT * FROM candidates ORDER BY document_id LIMIT $12");
-/// How many there are, and when the last run of the one after the first $12 began, the oldest counted first.
-const EXTENT: &str = candidates!(
-    "SELECT count(*), (SELECT created_at FROM candidates ORDER BY created_at OFFSET $12 LIMIT 1) FROM candidates"
-);
+/// $12 rows of them from the oldest on, after the first $13.
+const OLDEST: &str = candidates!("SELECT * FROM candidates ORDER BY created_at, document_id OFFSET $13 LIMIT $12");
+/// How many there are.
+const COUNT: &str = candidates!("SELECT count(*) FROM candidates WHERE $12::bigint IS NOT NULL");
 
 /// One page of what a filter matches, in the order of document ids, after `after`.
 pub(super) async fn page(
@@ -69,13 +69,28 @@ pub(super) async fn page(
     bound(PAGE, filter, replay, after, limit).fetch_all(connection).await
 }
 
-/// How many documents a filter matches, and when the last run began of the one that comes after the `first` oldest.
-pub(super) async fn extent(
+/// A document with the moment its last run began.
+#[derive(sqlx::FromRow)]
+pub(super) struct Dated {
+    #[sqlx(flatten)]
+    pub candidate: Candidate,
+    pub created_at: OffsetDateTime,
+}
+
+/// One page of what a filter matches, those first whose last run is the oldest, after the first `skipped`.
+pub(super) async fn oldest(
     connection: &mut PgConnection,
     filter: &ReplayFilter,
-    first: i64,
-) -> Result<(i64, Option<OffsetDateTime>), sqlx::Error> {
-    bound(EXTENT, filter, None, Uuid::nil(), first).fetch_one(connection).await
+    skipped: i64,
+    limit: i64,
+) -> Result<Vec<Dated>, sqlx::Error> {
+    bound(OLDEST, filter, None, Uuid::nil(), limit).bind(skipped).fetch_all(connection).await
+}
+
+/// How many documents a filter matches.
+pub(super) async fn count(connection: &mut PgConnection, filter: &ReplayFilter) -> Result<i64, sqlx::Error> {
+    let (count,) = bound(COUNT, filter, None, Uuid::nil(), 0).fetch_one(connection).await?;
+    Ok(count)
 }
 
 fn bound<'q, T>(

@@ -138,7 +138,7 @@ pub async fn plan(
     let unknown = || Failure::new(Code::NotFound, "the pipeline has no schedule of this name");
     let schedule = pipeline.schedules.get(name).ok_or_else(unknown)?;
     let mut filter = schedule.filter(&pipeline.name, OffsetDateTime::now_utc());
-    let beyond = replay::within_budget(database, tenant, &mut filter).await?;
+    let beyond = replay::within_budget(database, registry, pipelines, tenant, &mut filter).await?;
     let mut plan = replay::plan(database, registry, pipelines, tenant, &filter).await?;
     plan.beyond_budget = beyond;
     Ok((filter, plan))
