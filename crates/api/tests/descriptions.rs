@@ -96,7 +96,7 @@ async fn a_new_name_of_unchanged_bytes_is_found_and_the_old_one_is_not() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
     let text = "The pier is closed on Mondays.";
-    let published = publish(&api, &tenant, "harbourmaster.txt", &[text]).await;
+    let published = publish(&api, &tenant, "pilot.txt", &[text]).await;
     let id: uuid::Uuid = published.document.parse().unwrap();
     let write = api.world.database.write(tenant.id, move |connection| {
         Box::pin(async move {
@@ -105,6 +105,13 @@ async fn a_new_name_of_unchanged_bytes_is_found_and_the_old_one_is_not() {
         })
     });
     write.await.unwrap();
+    let operations = async || {
+        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM index_ops");
+        count.fetch_one(api.world.database.engine()).await.unwrap()
+    };
+    let early = described("harbourmaster.txt", text.as_bytes(), &json!({"external_id": "pier"}));
+    api.post(&tenant.key, "/v1/documents", &early).await.ok();
+    assert_eq!(operations().await, 0, "whose chunks may still be written is announced when they are all there");
     api.announce(tenant.id, vec![published.generation]).await;
     let _following = api.follow();
     let patience = std::time::Duration::from_secs(20);
@@ -122,10 +129,6 @@ async fn a_new_name_of_unchanged_bytes_is_found_and_the_old_one_is_not() {
     assert!(api.found(&tenant.key, "harbourmaster").await.is_empty(), "the old one is not");
     assert_eq!(runs().await, before, "nothing was processed");
     // The same description again is no change.
-    let operations = async || {
-        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM index_ops");
-        count.fetch_one(api.world.database.engine()).await.unwrap()
-    };
     let announced = operations().await;
     api.post(&tenant.key, "/v1/documents", &renamed).await.ok();
     assert_eq!(operations().await, announced);

@@ -357,3 +357,66 @@ async fn a_text_the_model_fails_on_holds_up_no_other_but_the_switch() {
     assert_eq!((ready.space.state.as_str(), ready.code), ("ready", None));
     switch(&world, tenant, "second").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_that_is_built_again_after_a_drop_is_filled_again() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    for doc in docs(3) {
+        world.publish(tenant, &doc).await;
+    }
+    let second = Second::new(ALWAYS);
+    let mut builder = builder(&world, &second, "one");
+    for _ in 0..2 {
+        create(&world, tenant, &second).await;
+        builder.round(&CancellationToken::new()).await.unwrap();
+        let built = row(&world, tenant, "second").await.unwrap();
+        assert_eq!((built.space.state.as_str(), built.missing, built.embedded), ("ready", 0, 7));
+        assert_eq!(vectors(&world, tenant, "second").await.len(), 7);
+        let drop = world
+            .database
+            .write(tenant, |connection| Box::pin(async move { steer::drop_in(connection, "second").await }));
+        drop.await.unwrap();
+        builder.round(&CancellationToken::new()).await.unwrap();
+        assert!(row(&world, tenant, "second").await.is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_of_refused_texts_keeps_no_other_waiting() {
+    let world = world().await;
+    let (one, two) = (world.tenant().await, world.tenant().await);
+    for tenant in [one, two] {
+        world.publish(tenant, &Doc::new("bad.txt", &["A poison pill."])).await;
+    }
+    let (first, last) = (one.min(two), one.max(two));
+    let second = Second::new(ALWAYS);
+    create(&world, first, &second).await;
+    let mut builder = builder(&world, &second, "one");
+    builder.round(&CancellationToken::new()).await.unwrap();
+    for doc in docs(2) {
+        world.publish(last, &doc).await;
+    }
+    builder.round(&CancellationToken::new()).await.unwrap();
+    assert_eq!(vectors(&world, last, "second").await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_without_the_model_answers_again_when_the_former_space_does() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    world.publish(tenant, &docs(1)[0]).await;
+    let second = Second::new(ALWAYS);
+    create(&world, tenant, &second).await;
+    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
+    let only_first = Embedders::new(world.embedder.clone(), BTreeMap::new());
+    let search = Search::new(world.database.clone(), only_first, lexical, SearchConfig::default());
+    let question = "Lantern0 hangs over berth 0.";
+    assert!(best(&search, &world, tenant, question, None).await.is_ok());
+    switch(&world, tenant, "second").await.unwrap();
+    assert!(best(&search, &world, tenant, question, None).await.is_err());
+    switch(&world, tenant, "all-minilm-l6-v2").await.unwrap();
+    assert!(best(&search, &world, tenant, question, None).await.is_ok());
+}

@@ -283,3 +283,33 @@ async fn a_document_whose_file_is_gone_is_left_alone_unless_its_reading_is_remem
     bench.healthy().await;
     engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_whose_file_is_gone_take_no_room_in_a_budget() {
+    let (bench, tenant, documents) = prepared("stage: alpha, recompute: true, max_documents: 1", 3).await;
+    execute(
+        &bench,
+        tenant,
+        "UPDATE document_versions SET raw_removed_at = now() WHERE id IN (
+            SELECT version_id FROM runs ORDER BY created_at LIMIT 2)",
+    )
+    .await;
+    make_due(&bench, tenant).await;
+    let engine = bench.start(bench.config("one"));
+    let fired = ended(&bench, 1).await;
+    let runs = documents_of(&bench, fired[0].id).await;
+    assert_eq!(runs.iter().map(|(document, ..)| *document).collect::<Vec<_>>(), [documents[2].id.0]);
+    bench.healthy().await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_of_one_moment_are_worked_off_within_the_budget() {
+    let (bench, tenant, _) = prepared("stage: beta, recompute: true, max_documents: 2", 3).await;
+    execute(&bench, tenant, "UPDATE runs SET created_at = (SELECT min(created_at) FROM runs)").await;
+    make_due(&bench, tenant).await;
+    let engine = bench.start(bench.config("one"));
+    let fired = ended(&bench, 1).await;
+    assert_eq!(documents_of(&bench, fired[0].id).await.len(), 2);
+    engine.stop().await;
+}
