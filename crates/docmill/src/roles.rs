@@ -42,6 +42,8 @@ pub struct Roles {
 
 /// Pause between passes of retention and collection.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// Between two looks at results of searches that nobody asks for any more.
+const FORGET_EVERY: Duration = Duration::from_secs(30);
 /// Stages that embed texts or count tokens.
 const MODEL_STAGES: [&str; 3] = ["chunk", "embed", "summarize"];
 
@@ -219,6 +221,13 @@ fn serve_http(
         let cache_bytes = (config.search.cache_mib as usize) << 20;
         let settings = SearchConfig { cache_bytes, ..SearchConfig::default() };
         let search = Search::new(assembly.database.clone(), assembly.embedders.clone(), lexical, settings);
+        let (remembering, stopped) = (search.clone(), stop.clone());
+        tasks.spawn(async move {
+            while stopped.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
+                remembering.forget_idle();
+            }
+            Ok(())
+        });
         docmill_api::router(api_state(config, assembly, search, readiness, metrics)?)
     } else {
         let readiness = Readiness { broker, index: None };

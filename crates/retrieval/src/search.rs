@@ -107,6 +107,11 @@ impl Search {
         Self { pinned: Some(space), ..self }
     }
 
+    /// Lets go of results that nobody asked for in five minutes; to be called now and then.
+    pub fn forget_idle(&self) {
+        self.cache.forget_idle();
+    }
+
     /// Where this node's lexical indexes differ from the database; see [`crate::audit`].
     ///
     /// # Errors

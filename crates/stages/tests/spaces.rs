@@ -123,7 +123,7 @@ async fn a_generation_waits_for_its_vectors_in_the_space_that_took_over() {
     plant.switch(SECOND).await;
     plant.resume("index").await;
     eventually("its index job waits", PATIENCE, || async { plant.snoozes(run).await > 0 }).await;
-    assert_eq!(plant.found(SearchMode::Lexical, 1, None).await.unwrap(), false, "not visible without its vectors");
+    assert!(!plant.found(SearchMode::Lexical, 1, None).await.unwrap(), "not visible without its vectors");
     plant.model.fail(false);
     plant.settled().await;
     assert!(plant.found(SearchMode::Dense, 1, None).await.unwrap());

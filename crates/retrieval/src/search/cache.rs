@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+/// What a result takes besides its text: keys, places and the parts of a hit. Also an empty one does.
+const OVERHEAD_BYTES: usize = 512;
 /// How long a result stays that nobody asks for.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -98,9 +100,17 @@ impl ResultCache {
         shelves.use_again(ticket)
     }
 
+    /// Lets go of what nobody asked for lately, also where nobody asks for anything: it may be the words of something that
+    /// was deleted since.
+    pub(super) fn forget_idle(&self) {
+        let mut shelves = self.locked();
+        shelves.shrink(self.limit_bytes);
+        metrics::gauge!("docmill_search_cache_bytes").set(shelves.bytes as f64);
+    }
+
     /// Remembers `hits`, unless the tenant's state has gone on or they are too large.
     pub(super) fn put(&self, ticket: Ticket, hits: &[Hit]) {
-        let bytes = serde_json::to_vec(hits).map_or(usize::MAX, |json| json.len());
+        let bytes = serde_json::to_vec(hits).map_or(usize::MAX, |json| json.len() + OVERHEAD_BYTES);
         // One result may take a sixteenth: a few large ones never drive out all others.
         if bytes > self.limit_bytes / 16 {
             return;
@@ -280,7 +290,7 @@ mod tests {
         Ticket { tenant: TenantId(Uuid::from_u128(tenant)), key: Sha256Hex::of(name.as_bytes()), state }
     }
 
-    /// An empty result is two bytes of JSON.
+    /// An empty result is two bytes of JSON, and what every result takes.
     fn cache(limit_bytes: usize, tickets: &[Ticket]) -> ResultCache {
         let cache = ResultCache::new(limit_bytes);
         tickets.iter().for_each(|ticket| cache.put(ticket.clone(), &[]));
@@ -290,10 +300,10 @@ mod tests {
     #[test]
     fn a_result_is_found_in_its_own_state_only_and_a_newer_state_empties_the_shelf() {
         let (old, new, deeper) = (ticket(1, "a", 4, 7), ticket(1, "a", 5, 7), ticket(1, "a", 5, 8));
-        let cache = cache(1 << 10, &[old.clone(), ticket(1, "b", 4, 7), ticket(2, "a", 1, 1)]);
+        let cache = cache(16 << 10, &[old.clone(), ticket(1, "b", 4, 7), ticket(2, "a", 1, 1)]);
         assert!(cache.get(&old).is_some() && cache.get(&ticket(1, "c", 4, 7)).is_none());
         assert!(cache.get(&new).is_none() && cache.get(&old).is_none(), "the corpus has changed");
-        assert_eq!(cache.locked().bytes, 2, "what the other tenant has stays");
+        assert_eq!(cache.locked().bytes, 514, "what the other tenant has stays");
         cache.put(new.clone(), &[]);
         cache.put(old.clone(), &[]);
         assert!(cache.get(&old).is_none() && cache.get(&new).is_some(), "a late result is not taken");
@@ -307,12 +317,12 @@ mod tests {
     #[test]
     fn what_was_used_longest_ago_goes_first_and_the_bytes_are_kept() {
         let tickets: Vec<Ticket> = (0..16).map(|n| ticket(n % 3, &n.to_string(), 1, 1)).collect();
-        let cache = cache(32, &tickets);
+        let cache = cache(16 * 514, &tickets);
         assert!(cache.get(&tickets[0]).is_some());
         cache.put(ticket(0, "more", 1, 1), &[]);
         assert!(cache.get(&tickets[0]).is_some() && cache.get(&tickets[1]).is_none());
         let shelves = cache.locked();
-        assert_eq!((shelves.bytes, shelves.uses.len()), (32, 16));
+        assert_eq!((shelves.bytes, shelves.uses.len()), (16 * 514, 16));
     }
 
     #[test]
