@@ -152,6 +152,13 @@ impl Declaration<'_> {
             .bind(found.version_id.0)
             .execute(&mut *connection)
             .await?;
+        // A statement of its own: whether one is announced is read after whoever was announcing it has ended.
+        sqlx::query(
+            "SELECT 1 FROM generations WHERE tenant_id = current_tenant() AND version_id = $1 ORDER BY id FOR UPDATE",
+        )
+        .bind(found.version_id.0)
+        .execute(&mut *connection)
+        .await?;
         let stale = sqlx::query_scalar(
             "SELECT g.id FROM generations g
              JOIN document_versions v ON v.tenant_id = g.tenant_id AND v.id = g.version_id
