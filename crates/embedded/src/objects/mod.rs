@@ -34,6 +34,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How long running requests may take after a stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -73,7 +74,9 @@ pub async fn serve(
             .create_bucket(bucket)
             .map_err(|e| Failure::new(Code::ConfigInvalid, format!("cannot create bucket {bucket}: {e}")))?;
     }
-    let expiry = tokio::spawn(expire(files.clone()));
+    // Whatever holds the folder: it is free again when all of it has ended.
+    let holders = TaskTracker::new();
+    holders.spawn(expire(files.clone(), stop.clone()));
     let mut builder = S3ServiceBuilder::new(ObjectService::new(files, faults));
     builder.set_auth(SimpleAuth::from_single(config.access_key, config.secret_key));
     builder.set_access(StrictAccess);
@@ -103,19 +106,22 @@ pub async fn serve(
         });
         let connection =
             graceful.watch(server.serve_connection(TokioIo::new(Lingering::new(socket)), named).into_owned());
-        tokio::spawn(async move {
+        holders.spawn(async move {
             let _ = connection.await;
         });
     }
-    expiry.abort();
-    let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    let ended = async {
+        graceful.shutdown().await;
+        holders.close();
+        holders.wait().await;
+    };
+    let _ = tokio::time::timeout(GRACE, ended).await;
     Ok(())
 }
 
-async fn expire(files: ObjectFiles) {
+async fn expire(files: ObjectFiles, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(LIFECYCLE_PERIOD);
-    loop {
-        ticks.tick().await;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let files = files.clone();
         let swept =
             tokio::task::spawn_blocking(move || lifecycle::sweep(&files, time::OffsetDateTime::now_utc())).await;
