@@ -7,8 +7,8 @@ use super::query;
 use super::schema::{CHUNK_HIGH, CHUNK_LOW, Fields, LexicalChunk};
 use super::{LexicalHit, LexicalScope, WeightedWord};
 use docmill_model::{ChunkId, GenerationId};
-use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,9 +21,11 @@ use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDo
 
 /// Memory one open writer may buffer before it flushes a segment, bytes.
 const WRITER_BYTES: usize = 32 << 20;
-/// Looks for segments to rewrite: one that a background merge is taking is waited for.
+/// Looks for what removed chunks left: a background merge or a search that holds it is waited for.
 const PURGE_ROUNDS: usize = 40;
 const PURGE_PAUSE: Duration = Duration::from_millis(50);
+/// Length of a segment's id, with which the names of its files begin.
+const SEGMENT_CHARS: usize = 32;
 
 /// What is done to an index, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,20 +134,35 @@ impl TenantIndex {
         for _ in 0..PURGE_ROUNDS {
             let metas = self.index.searchable_segment_metas()?;
             let stale: Vec<_> = metas.iter().filter(|meta| meta.has_deletes()).map(|meta| meta.id()).collect();
-            if stale.is_empty() {
-                break;
-            }
+            drop(metas);
             for segment in stale {
                 if let Err(error) = writer.merge(&[segment]).wait() {
                     tracing::debug!(error = %error, "a segment is merged by itself");
-                    std::thread::sleep(PURGE_PAUSE);
                 }
             }
+            // The searcher holds the files of the segments it was opened on, also of those a background merge has replaced;
+            // so does a merge, for a moment after it has ended.
+            self.reader.reload()?;
+            writer.garbage_collect_files().wait()?;
+            if self.is_purged()? {
+                return Ok(());
+            }
+            std::thread::sleep(PURGE_PAUSE);
         }
-        // The searcher holds the files of the segments it was opened on, also of those a background merge has replaced.
-        self.reader.reload()?;
-        writer.garbage_collect_files().wait()?;
+        tracing::warn!("a lexical index keeps files of removed chunks until its next change");
         Ok(())
+    }
+
+    /// True when no segment holds a removed chunk, and no file is left of one that did.
+    fn is_purged(&self) -> tantivy::Result<bool> {
+        let metas = self.index.searchable_segment_metas()?;
+        let alive: HashSet<String> = metas.iter().map(|meta| meta.id().uuid_string()).collect();
+        let is_stray = |path: &PathBuf| {
+            let stem = path.file_name().and_then(|name| name.to_str()?.split_once('.')).map(|(stem, _)| stem);
+            stem.is_some_and(|stem| stem.len() == SEGMENT_CHARS && !alive.contains(stem))
+        };
+        let files = self.index.directory().list_managed_files();
+        Ok(!metas.iter().any(|meta| meta.has_deletes()) && !files.iter().any(is_stray))
     }
 
     /// Gives the writer's memory, threads and lock back; the next change opens it again.
