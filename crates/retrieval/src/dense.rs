@@ -119,19 +119,13 @@ async fn is_narrow(
     if !scope.is_narrowed() {
         return Ok(false);
     }
-    let matching: i64 = sqlx::query_scalar(
+    let matching: i64 = sqlx::query_scalar_with(
         "SELECT count(*) FROM (
             SELECT 1 FROM documents d JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation
-            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $8) LIMIT $7) AS few",
+            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $7) LIMIT $8) AS few",
+        scope.arguments()?,
     )
-    .bind(&scope.labels)
-    .bind(&scope.collection)
-    .bind(&scope.document_ids)
-    .bind(&scope.metadata)
-    .bind(scope.created_after)
-    .bind(scope.created_before)
     .bind(config.exact_rows + 1)
-    .bind(&scope.wanted_labels)
     .fetch_one(connection)
     .await?;
     Ok(matching <= config.exact_rows)
@@ -151,27 +145,23 @@ async fn exact(
     query: &Vector,
     limit: i64,
 ) -> Result<Vec<DenseHit>, sqlx::Error> {
-    let rows = sqlx::query(in_space(
-        space,
-        "WITH near AS MATERIALIZED (
+    let rows = sqlx::query_with(
+        in_space(
+            space,
+            "WITH near AS MATERIALIZED (
             SELECT DISTINCT ON (c.embed_hash)
-                   c.id, c.embed_hash, c.language, ((v.embedding::{column}) <=> $8::{column}) AS distance
+                   c.id, c.embed_hash, c.language, ((v.embedding::{column}) <=> $9::{column}) AS distance
             FROM documents d
             JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation
             JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = {space} AND v.embed_hash = c.embed_hash
-            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
+            WHERE d.tenant_id = current_tenant() AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)
             ORDER BY c.embed_hash, c.id)
-         SELECT id, embed_hash, language, distance FROM near ORDER BY distance, id LIMIT $7",
-    ))
-    .bind(&scope.labels)
-    .bind(&scope.collection)
-    .bind(&scope.document_ids)
-    .bind(&scope.metadata)
-    .bind(scope.created_after)
-    .bind(scope.created_before)
+         SELECT id, embed_hash, language, distance FROM near ORDER BY distance, id LIMIT $8",
+        ),
+        scope.arguments()?,
+    )
     .bind(limit)
     .bind(query)
-    .bind(&scope.wanted_labels)
     .fetch_all(connection)
     .await?;
     rows.iter().map(hit).collect()
@@ -188,28 +178,21 @@ async fn approximate(
     limit: i64,
 ) -> Result<Vec<DenseHit>, sqlx::Error> {
     plan_in_distance_order(connection, config).await?;
-    let rows = sqlx::query(in_space(
+    let rows = sqlx::query_with(in_space(
         space,
-        "SELECT c.id, c.embed_hash, c.language, ((v.embedding::{column}) <=> $8::{column}) AS distance
+        "SELECT c.id, c.embed_hash, c.language, ((v.embedding::{column}) <=> $9::{column}) AS distance
          FROM vectors v
          CROSS JOIN LATERAL (
             SELECT c.id, c.embed_hash, c.language
             FROM chunks c
             JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-            WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
+            WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)
             LIMIT 1) c
          WHERE v.tenant_id = current_tenant() AND v.space_id = {space}
-         ORDER BY (v.embedding::{column}) <=> $8::{column} LIMIT $7",
-    ))
-    .bind(&scope.labels)
-    .bind(&scope.collection)
-    .bind(&scope.document_ids)
-    .bind(&scope.metadata)
-    .bind(scope.created_after)
-    .bind(scope.created_before)
+         ORDER BY (v.embedding::{column}) <=> $9::{column} LIMIT $8",
+    ), scope.arguments()?)
     .bind(limit)
     .bind(query)
-    .bind(&scope.wanted_labels)
     .fetch_all(&mut *connection)
     .await?;
     plan_freely(connection).await?;

@@ -6,11 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 use docmill_model::manifest::Manifest;
-use docmill_model::{DocumentId, Sha256Hex, TenantId, VersionId};
+use docmill_model::{DocumentId, TenantId};
 use docmill_runtime::pipeline::{Pipeline, Pipelines};
 use docmill_runtime::runs::{Cause, StartRun, start_run};
 use docmill_runtime::{Engine, EngineConfig, JobContext, Policy, Registry, Stage, StageError};
-use docmill_testkit::{World, world};
+use docmill_testkit::{Accepted, World, world};
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool};
@@ -167,27 +167,13 @@ async fn open(world: &World) -> i64 {
 }
 
 async fn document(world: &World, tenant: TenantId, pipeline: Arc<Pipeline>) {
-    let (id, version) = (DocumentId::fresh(), VersionId::fresh());
+    let accepted = Accepted::unread(DocumentId::fresh(), &pipeline.version);
     let started = world.database.write(tenant, move |connection| {
         Box::pin(async move {
-            sqlx::query("INSERT INTO documents (tenant_id, id, name) VALUES (current_tenant(), $1, 'nothing.txt')")
-                .bind(id.0)
-                .execute(&mut *connection)
-                .await?;
-            sqlx::query(
-                "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256, pipeline_version,
-                     upload_state, upload_key, upload_expires_at, accepted_key, accepted_at)
-                 VALUES (current_tenant(), $1, $2, 1, 'text/plain', 1, $3, $4, 'accepted', 'u', now() + interval '1 hour', 'a', now())",
-            )
-            .bind(version.0)
-            .bind(id.0)
-            .bind(Sha256Hex::of(id.0.as_bytes()).to_string())
-            .bind(&pipeline.version)
-            .execute(&mut *connection)
-            .await?;
+            accepted.insert(connection).await?;
             let run = StartRun {
-                document_id: id,
-                version_id: version,
+                document_id: accepted.document,
+                version_id: accepted.version,
                 pipeline: &pipeline,
                 cause: Cause::Upload,
                 parent_run: None,

@@ -8,6 +8,7 @@
 //! Nothing here is for production, so failures panic with what to do.
 #![allow(clippy::panic)]
 
+mod accepted;
 pub mod prober;
 pub mod proxy;
 mod scan;
@@ -15,6 +16,7 @@ mod shared;
 mod store;
 mod world;
 
+pub use accepted::Accepted;
 pub use docmill_embedded::objects::{Fault, Faults};
 pub use shared::{Engines, Shared, corpora, engines, home, scratch_home, shared};
 pub use world::{World, connect as connect_nats, world};

@@ -25,20 +25,10 @@ FOLDS = 5
 
 def token_vectors(model, texts, batch=16):
     """Unit vectors of the tokens of each text, without the marks around it; half precision."""
-    encoded = model.tokenizer.encode_batch(texts)
-    order = sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids))
     vectors = [None] * len(texts)
-    for start in range(0, len(order), batch):
-        places = order[start : start + batch]
-        longest = max(len(encoded[place].ids) for place in places)
-        ids = np.zeros((len(places), longest), dtype=np.int64)
-        mask = np.zeros_like(ids)
+    for places, lengths, _, hidden in model.hidden(texts, batch):
         for row, place in enumerate(places):
-            tokens = encoded[place].ids
-            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
-        hidden = model.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        for row, place in enumerate(places):
-            states = hidden[row, 1 : len(encoded[place].ids) - 1]
+            states = hidden[row, 1 : lengths[row] - 1]
             vectors[place] = (states / np.linalg.norm(states, axis=1, keepdims=True)).astype(np.float16)
     return vectors
 

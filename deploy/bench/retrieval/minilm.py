@@ -84,21 +84,24 @@ class MiniLM:
 
     def embed(self, texts, batch=16):
         """Unit vectors in the order of `texts`; batches hold texts of similar length."""
-        encoded = self.tokenizer.encode_batch(list(texts))
-        order = sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids))
-        vectors = np.zeros((len(encoded), 384), dtype=np.float32)
-        for start in range(0, len(order), batch):
-            places = order[start : start + batch]
-            longest = max(len(encoded[place].ids) for place in places)
-            ids = np.zeros((len(places), longest), dtype=np.int64)
-            mask = np.zeros_like(ids)
-            for row, place in enumerate(places):
-                tokens = encoded[place].ids
-                ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
-            hidden = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        vectors = np.zeros((len(texts), 384), dtype=np.float32)
+        for places, _, mask, hidden in self.hidden(texts, batch):
             pooled = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdims=True)
             vectors[places] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         return vectors
+
+    def hidden(self, texts, batch=16):
+        """States of the last layer, a batch at a time: places in `texts`, their lengths in tokens, mask, states."""
+        encoded = self.tokenizer.encode_batch(list(texts))
+        order = sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids))
+        for start in range(0, len(order), batch):
+            places = order[start : start + batch]
+            lengths = [len(encoded[place].ids) for place in places]
+            ids = np.zeros((len(places), max(lengths)), dtype=np.int64)
+            mask = np.zeros_like(ids)
+            for row, place in enumerate(places):
+                ids[row, : lengths[row]], mask[row, : lengths[row]] = encoded[place].ids, 1
+            yield places, lengths, mask, self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
 
 if __name__ == "__main__":

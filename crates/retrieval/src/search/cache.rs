@@ -262,19 +262,13 @@ async fn are_visible(connection: &mut PgConnection, scope: &SearchScope, hits: &
     let mut ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).chain(copies).collect();
     ids.sort_unstable();
     ids.dedup();
-    let visible: i64 = sqlx::query_scalar(
+    let visible: i64 = sqlx::query_scalar_with(
         "SELECT count(*) FROM chunks c
          JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6, $8)",
+         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($8) AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)",
+        scope.arguments()?,
     )
-    .bind(&scope.labels)
-    .bind(&scope.collection)
-    .bind(&scope.document_ids)
-    .bind(&scope.metadata)
-    .bind(scope.created_after)
-    .bind(scope.created_before)
     .bind(&ids)
-    .bind(&scope.wanted_labels)
     .fetch_one(connection)
     .await?;
     Ok(visible == ids.len() as i64)

@@ -50,7 +50,7 @@ async fn equal(
     scope: &SearchScope,
     ids: &[Uuid],
 ) -> Result<HashMap<ChunkId, Vec<Copy>>, sqlx::Error> {
-    let rows = sqlx::query(
+    let rows = sqlx::query_with(
         "SELECT h.id AS of, e.*
          FROM chunks h
          CROSS JOIN LATERAL (
@@ -59,20 +59,14 @@ async fn equal(
             JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
             JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id
             WHERE c.tenant_id = h.tenant_id AND c.embed_hash = h.embed_hash AND c.id <> h.id
-              AND document_matches(d, $1, $2, $3, $4, $5, $6, $9)
-            ORDER BY c.id LIMIT $8) e
-         WHERE h.tenant_id = current_tenant() AND h.id = ANY ($7)
+              AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)
+            ORDER BY c.id LIMIT $9) e
+         WHERE h.tenant_id = current_tenant() AND h.id = ANY ($8)
          ORDER BY h.id, e.id",
+        scope.arguments()?,
     )
-    .bind(&scope.labels)
-    .bind(&scope.collection)
-    .bind(&scope.document_ids)
-    .bind(&scope.metadata)
-    .bind(scope.created_after)
-    .bind(scope.created_before)
     .bind(ids)
     .bind(MAX_COPIES as i64)
-    .bind(&scope.wanted_labels)
     .fetch_all(connection)
     .await?;
     let mut copies: HashMap<ChunkId, Vec<Copy>> = HashMap::new();

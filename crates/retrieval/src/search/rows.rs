@@ -18,19 +18,13 @@ pub(super) async fn visible_documents(
     scope: &SearchScope,
     limit: i64,
 ) -> Result<Vec<DocumentId>, sqlx::Error> {
-    let ids: Vec<Uuid> = sqlx::query_scalar(
+    let ids: Vec<Uuid> = sqlx::query_scalar_with(
         "SELECT d.id FROM documents d
          WHERE d.tenant_id = current_tenant() AND d.visible_generation IS NOT NULL
-           AND document_matches(d, $1, $2, $3, $4, $5, $6, $8) LIMIT $7",
+           AND document_matches(d, $1, $2, $3, $4, $5, $6, $7) LIMIT $8",
+        scope.arguments()?,
     )
-    .bind(&scope.labels)
-    .bind(&scope.collection)
-    .bind(&scope.document_ids)
-    .bind(&scope.metadata)
-    .bind(scope.created_after)
-    .bind(scope.created_before)
     .bind(limit)
-    .bind(&scope.wanted_labels)
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(DocumentId).collect())
@@ -61,25 +55,17 @@ pub(super) async fn visible_candidates(
              FROM chunks c
              JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
              LEFT JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = {space} AND v.embed_hash = c.embed_hash
-             WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6, $8)",
+             WHERE c.tenant_id = current_tenant() AND c.id = ANY ($8) AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)",
         ),
         None => AssertSqlSafe(
             "SELECT c.id, c.embed_hash, c.language, NULL::float8 AS cosine
              FROM chunks c
              JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-             WHERE c.tenant_id = current_tenant() AND c.id = ANY ($7) AND document_matches(d, $1, $2, $3, $4, $5, $6, $8)"
+             WHERE c.tenant_id = current_tenant() AND c.id = ANY ($8) AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)"
                 .to_owned(),
         ),
     };
-    let rows = sqlx::query(sql)
-        .bind(&scope.labels)
-        .bind(&scope.collection)
-        .bind(&scope.document_ids)
-        .bind(&scope.metadata)
-        .bind(scope.created_after)
-        .bind(scope.created_before)
-        .bind(&ids)
-        .bind(&scope.wanted_labels);
+    let rows = sqlx::query_with(sql, scope.arguments()?).bind(&ids);
     let rows = match query {
         Some((_, query)) => rows.bind(Vector::from(query.to_vec())),
         None => rows,

@@ -9,7 +9,7 @@ use docmill_runtime::failpoints::Failpoints;
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::runs::{Cause, StartRun, start_run};
 use docmill_runtime::{Engine, EngineConfig, Registry, doctor};
-use docmill_testkit::{World, eventually, world};
+use docmill_testkit::{Accepted, World, eventually, world};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -92,24 +92,11 @@ impl Bench {
 
     pub async fn document(&self, tenant: TenantId) -> Document {
         let pipeline = self.pipelines.get("toys").unwrap();
-        let (id, version) = (DocumentId::fresh(), VersionId::fresh());
+        let accepted = Accepted::unread(DocumentId::fresh(), &pipeline.version);
+        let (id, version) = (accepted.document, accepted.version);
         let run = self.world.database.write(tenant, move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO documents (tenant_id, id, name) VALUES (current_tenant(), $1, 'toy.txt')")
-                    .bind(id.0)
-                    .execute(&mut *connection)
-                    .await?;
-                sqlx::query(
-                    "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256, pipeline_version,
-                         upload_state, upload_key, upload_expires_at, accepted_key, accepted_at)
-                     VALUES (current_tenant(), $1, $2, 1, 'text/plain', 1, $3, $4, 'accepted', 'u', now() + interval '1 hour', 'a', now())",
-                )
-                .bind(version.0)
-                .bind(id.0)
-                .bind(docmill_model::Sha256Hex::of(id.0.as_bytes()).to_string())
-                .bind(&pipeline.version)
-                .execute(&mut *connection)
-                .await?;
+                accepted.insert(connection).await?;
                 let run = StartRun {
                     document_id: id,
                     version_id: version,

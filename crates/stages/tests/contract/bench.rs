@@ -11,7 +11,7 @@ use docmill_runtime::pipeline::{Pipeline, check};
 use docmill_runtime::registry::ErasedStage;
 use docmill_runtime::{JobContext, Registry, StageError};
 use docmill_stages::{StageDeps, registry};
-use docmill_testkit::{World, world};
+use docmill_testkit::{Accepted, World, world};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -147,8 +147,18 @@ impl Bench {
     ) -> Prepared {
         let (sha256, key) = (Sha256Hex::of(bytes), format!("{tenant}/accepted/{}", Sha256Hex::of(bytes)));
         self.world.blobs.put(&key, bytes::Bytes::copy_from_slice(bytes), &sha256).await.unwrap();
-        let (ids, name, content_type, accepted_key) = (*ids, name.to_owned(), content_type.to_owned(), key.clone());
-        let (pipeline, size) = (self.pipeline.clone(), bytes.len() as i64);
+        let (ids, name, accepted_key, pipeline) = (*ids, name.to_owned(), key.clone(), self.pipeline.clone());
+        let accepted = Accepted {
+            document: ids.document,
+            version: ids.version,
+            number,
+            name: name.clone(),
+            content_type: content_type.to_owned(),
+            size: bytes.len() as i64,
+            sha256: sha256.clone(),
+            key,
+            pipeline_version: pipeline.version.clone(),
+        };
         let written = self.world.database.write(tenant, move |connection| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO pipeline_versions (version, name, definition) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
@@ -164,22 +174,7 @@ impl Bench {
                 .bind(&name)
                 .execute(&mut *connection)
                 .await?;
-                sqlx::query(
-                    "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256, pipeline_version,
-                         upload_state, upload_key, upload_expires_at, accepted_key, accepted_at, name)
-                     VALUES (current_tenant(), $1, $2, $3, $4, $5, $6, $7, 'accepted', 'u', now(), $8, now(), $9)",
-                )
-                .bind(ids.version.0)
-                .bind(ids.document.0)
-                .bind(number)
-                .bind(&content_type)
-                .bind(size)
-                .bind(sha256.as_str())
-                .bind(&pipeline.version)
-                .bind(&key)
-                .bind(&name)
-                .execute(&mut *connection)
-                .await?;
+                accepted.insert(connection).await?;
                 sqlx::query(
                     "INSERT INTO runs (tenant_id, id, document_id, version_id, pipeline_version, cause)
                      VALUES (current_tenant(), $1, $2, $3, $4, 'upload')",

@@ -7,7 +7,7 @@ use docmill_runtime::replay::{self, ReplayFilter};
 use docmill_runtime::runs::{Cause, StartRun, start_run};
 use docmill_runtime::{Engine, EngineConfig, Registry};
 use docmill_stages::registry;
-use docmill_testkit::eventually;
+use docmill_testkit::{Accepted, eventually};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,27 +91,21 @@ async fn upload(bench: &Bench, tenant: TenantId, ids: Document, number: i32, pip
     let sha256 = Sha256Hex::of(text.as_bytes());
     let key = format!("{tenant}/accepted/{sha256}");
     bench.world.blobs.put(&key, bytes::Bytes::copy_from_slice(text.as_bytes()), &sha256).await.unwrap();
-    let (pipeline, size) = (pipeline.clone(), text.len() as i64);
+    let accepted = Accepted {
+        document: ids.document,
+        version: ids.version,
+        number,
+        name: "book.md".to_owned(),
+        content_type: "text/markdown".to_owned(),
+        size: text.len() as i64,
+        sha256,
+        key,
+        pipeline_version: pipeline.version.clone(),
+    };
+    let pipeline = pipeline.clone();
     let started = bench.world.database.write(tenant, move |connection| {
         Box::pin(async move {
-            sqlx::query("INSERT INTO documents (tenant_id, id, name) VALUES (current_tenant(), $1, 'book.md') ON CONFLICT DO NOTHING")
-                .bind(ids.document.0)
-                .execute(&mut *connection)
-                .await?;
-            sqlx::query(
-                "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256, pipeline_version,
-                     upload_state, upload_key, upload_expires_at, accepted_key, accepted_at, name)
-                 VALUES (current_tenant(), $1, $2, $3, 'text/markdown', $4, $5, $6, 'accepted', 'u', now(), $7, now(), 'book.md')",
-            )
-            .bind(ids.version.0)
-            .bind(ids.document.0)
-            .bind(number)
-            .bind(size)
-            .bind(sha256.as_str())
-            .bind(&pipeline.version)
-            .bind(&key)
-            .execute(&mut *connection)
-            .await?;
+            accepted.insert(connection).await?;
             let run = StartRun {
                 document_id: ids.document,
                 version_id: ids.version,

@@ -16,7 +16,7 @@ use docmill_runtime::runs::{Cause, StartRun, start_run};
 use docmill_runtime::{Engine, EngineConfig, Registry};
 use docmill_stages::{StageDeps, registry};
 use docmill_testkit::prober::Probe;
-use docmill_testkit::{World, eventually, world};
+use docmill_testkit::{Accepted, World, eventually, world};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -173,31 +173,23 @@ impl Plant {
         let (bytes, sha256) = (bytes::Bytes::copy_from_slice(text.as_bytes()), Sha256Hex::of(text.as_bytes()));
         let (key, size) = (format!("{tenant}/accepted/{sha256}"), bytes.len() as i64);
         self.world.blobs.put(&key, bytes, &sha256).await.unwrap();
+        let accepted = Accepted {
+            document,
+            version: VersionId::fresh(),
+            number: version,
+            name: format!("doc-{number}.txt"),
+            content_type: "text/plain".to_owned(),
+            size,
+            sha256,
+            key,
+            pipeline_version: pipeline.version.clone(),
+        };
         let write = self.world.database.write(tenant, move |connection| {
             Box::pin(async move {
-                let id = VersionId::fresh();
-                sqlx::query("INSERT INTO documents (tenant_id, id, name) VALUES (current_tenant(), $1, $2) ON CONFLICT DO NOTHING")
-                    .bind(document.0)
-                    .bind(format!("doc-{number}.txt"))
-                    .execute(&mut *connection)
-                    .await?;
-                sqlx::query(
-                    "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256, pipeline_version,
-                         upload_state, upload_key, upload_expires_at, accepted_key, accepted_at)
-                     VALUES (current_tenant(), $1, $2, $3, 'text/plain', $4, $5, $6, 'accepted', 'u', now(), $7, now())",
-                )
-                .bind(id.0)
-                .bind(document.0)
-                .bind(version)
-                .bind(size)
-                .bind(sha256.as_str())
-                .bind(&pipeline.version)
-                .bind(key)
-                .execute(&mut *connection)
-                .await?;
+                accepted.insert(connection).await?;
                 let run = StartRun {
                     document_id: document,
-                    version_id: id,
+                    version_id: accepted.version,
                     pipeline: &pipeline,
                     cause: Cause::Upload,
                     parent_run: None,
