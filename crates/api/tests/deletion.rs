@@ -302,6 +302,33 @@ async fn a_collection_goes_in_batches_and_what_comes_later_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cites_documents_of_two_batches_is_counted_once() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let write = api.world.database.write(tenant.id, |connection| {
+        Box::pin(async move {
+            for sql in [
+                "INSERT INTO documents (tenant_id, id, collection, name)
+                 SELECT current_tenant(), gen_random_uuid(), 'default', number::text FROM generate_series(1, 120) AS number",
+                "INSERT INTO answers (tenant_id, id, principal_id, question_sha256, snapshot, document_ids, engine)
+                 SELECT current_tenant(), gen_random_uuid(), gen_random_uuid(), 'x', '{}', array_agg(id), 'x' FROM documents",
+                "INSERT INTO answers (tenant_id, id, principal_id, question_sha256, snapshot, document_ids, engine)
+                 SELECT current_tenant(), gen_random_uuid(), gen_random_uuid(), 'x', '{}', ARRAY[id], 'x' FROM documents LIMIT 2",
+            ] {
+                sqlx::query(sql).execute(&mut *connection).await?;
+            }
+            Ok(())
+        })
+    });
+    write.await.unwrap();
+    let receipt = api.delete(&tenant.key, "/v1/collections/default").await.ok();
+    sweep::open_deletions(&stores(&api), &CancellationToken::new()).await.unwrap();
+    let receipt = api.get(&tenant.key, &format!("/v1/deletions/{}", receipt["id"].as_str().unwrap())).await.ok();
+    let removed = &receipt["removed"];
+    assert_eq!((&removed["documents"], &removed["answers"]), (&json!(120), &json!(3)), "{receipt}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_goes_with_all_it_has_and_a_receipt_stays() {
     let world = docmill_testkit::world().await;
     let operator = world.tenant().await;

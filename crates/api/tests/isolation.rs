@@ -164,12 +164,25 @@ async fn foreign_ids_in_filters_and_bodies_find_nothing() {
     assert_eq!(dead["jobs"], json!([]));
     let plan = json!({"select": {"document_id": published.document}});
     assert_eq!(api.post(&b.key, "/v1/operate/replays/plan", &plan).await.ok()["documents"], 0);
+    // A schedule is everybody's, how it stands is each tenant's own: what one does another neither sees nor feels.
+    let nightly = "/v1/operate/schedules/default/nightly";
+    api.post(&a.key, &format!("{nightly}/state"), &json!({"state": "paused"})).await.ok();
+    let run = api.post(&a.key, &format!("{nightly}/run"), &Value::Null).await.ok()["id"].clone();
+    let standing = api.get(&b.key, "/v1/operate/schedules").await.ok()["schedules"][0].clone();
+    assert_eq!((&standing["state"], &standing["last_replay"]), (&json!("waiting"), &Value::Null), "{standing}");
+    assert_eq!(api.post(&b.key, &format!("{nightly}/plan"), &Value::Null).await.ok()["documents"], 0);
+    assert_eq!(api.post(&b.key, &format!("{nightly}/run"), &Value::Null).await.error().0, 404);
+    let resumed = api.post(&b.key, &format!("{nightly}/state"), &json!({"state": "waiting"})).await;
+    assert_eq!(resumed.error(), (409, "CONFLICT".to_owned()), "it is not the other's pause that ends");
+    let theirs = api.get(&a.key, "/v1/operate/schedules").await.ok()["schedules"][0].clone();
+    assert_eq!((&theirs["state"], &theirs["last_replay"]), (&json!("paused"), &run), "{theirs}");
     for path in [
         "/v1/documents",
         "/v1/collections",
         "/v1/operate/jobs",
         "/v1/operate/dead",
         "/v1/operate/replays",
+        "/v1/operate/schedules",
         "/v1/operate/backlog",
     ] {
         let text = api.get(&b.key, path).await.ok().to_string();

@@ -114,7 +114,7 @@ pub enum Command {
     Dead(DeadCommand),
     /// Process documents again: first a plan, then the work with its progress, at the end a report.
     #[command(
-        after_help = "Examples: docmill replay --stage embed --recompute --pipeline default --dry-run\n          \
+        after_help = "Examples: docmill replay --stage extract --recompute --pipeline default --dry-run\n          \
                             docmill replay --status failed --code OCR_UNAVAILABLE --yes"
     )]
     Replay(ReplayArgs),

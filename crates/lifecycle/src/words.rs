@@ -6,9 +6,13 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 const MODEL_ANSWERS: &str = "DELETE FROM model_cache WHERE tenant_id = current_tenant() AND document_ids && $1";
-/// Also locks against a message that is being added to one of these answers.
-const ANSWERS: &str =
-    "SELECT id FROM answers WHERE tenant_id = current_tenant() AND document_ids && $1 ORDER BY id FOR UPDATE";
+/// Also locks against a message that is being added to one of these answers. Gives those that are withdrawn now: one that
+/// cites a document removed before was counted then.
+const ANSWERS: &str = "WITH resting AS MATERIALIZED (
+         SELECT id, document_ids FROM answers WHERE tenant_id = current_tenant() AND document_ids && $1 ORDER BY id FOR UPDATE)
+     SELECT id FROM resting WHERE NOT EXISTS (
+         SELECT 1 FROM unnest(document_ids) AS cited (id)
+         WHERE NOT EXISTS (SELECT 1 FROM documents d WHERE d.tenant_id = current_tenant() AND d.id = cited.id))";
 const COMMENTS: &str = "UPDATE answer_feedback f SET comment = NULL FROM answers a
      WHERE f.tenant_id = current_tenant() AND f.comment IS NOT NULL AND a.tenant_id = f.tenant_id AND a.id = f.answer_id
        AND a.document_ids && $1";

@@ -186,6 +186,12 @@ impl Registry {
         self.stages.iter().find(|stage| stage.name() == name)
     }
 
+    /// Whether the cache keeps what the stage of that name gives.
+    #[must_use]
+    pub fn remembers(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|stage| stage.cacheable())
+    }
+
     /// All names, in the order of the list.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {

@@ -73,7 +73,11 @@ pub(crate) struct Firing<'a> {
     pub slot: OffsetDateTime,
 }
 
-fn check(registry: &Registry, pipelines: &Pipelines, filter: &ReplayFilter) -> Result<(), Failure> {
+/// Why nothing is computed anew by force at a stage whose work is an effect.
+pub(crate) const RUNS_EVERY_TIME: &str =
+    "its results are not remembered, it runs every time; vectors of another model are made by `docmill spaces build`";
+
+pub(crate) fn check(registry: &Registry, pipelines: &Pipelines, filter: &ReplayFilter) -> Result<(), Failure> {
     let invalid = |message: String| Err(Failure::new(Code::FieldInvalid, message));
     if let Some(stage) = filter.stage.as_deref().filter(|stage| registry.get(stage).is_none()) {
         return invalid(format!("there is no stage `{stage}`; this build has {}", registry.names().join(", ")));
@@ -88,6 +92,9 @@ fn check(registry: &Registry, pipelines: &Pipelines, filter: &ReplayFilter) -> R
     }
     if filter.recompute && filter.stage.is_none() {
         return invalid("`recompute` needs `stage`".to_owned());
+    }
+    if let Some(stage) = filter.stage.as_deref().filter(|stage| filter.recompute && !registry.remembers(stage)) {
+        return invalid(format!("`recompute` does nothing for stage {stage}: {RUNS_EVERY_TIME}"));
     }
     if filter.per_minute == Some(0) {
         return invalid("`per_minute` is at least 1; pause the replay instead".to_owned());

@@ -16,7 +16,7 @@ pub use fire::{plan, run_in};
 pub use rows::{ScheduleState, list, set_paused_in};
 
 use crate::pipeline::PipelineStage;
-use crate::replay::ReplayFilter;
+use crate::replay::{RUNS_EVERY_TIME, ReplayFilter};
 use time::{Duration, OffsetDateTime};
 
 /// Documents of one firing when the file names no number.
@@ -77,17 +77,25 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Checks what a file says against the stages of its pipeline.
+    /// Checks what a file says against the stages of its pipeline; `is_remembered` tells whether the cache keeps what a
+    /// stage gives.
     ///
     /// # Errors
     /// One sentence with the key in backticks.
-    pub(crate) fn check(wanted: Wanted, stages: &[PipelineStage]) -> Result<Self, String> {
+    pub(crate) fn check(
+        wanted: Wanted,
+        stages: &[PipelineStage],
+        is_remembered: impl Fn(&str) -> bool,
+    ) -> Result<Self, String> {
         let cron = Cron::parse(&wanted.cron).map_err(|problem| format!("`cron`: {problem}"))?;
         if let Some(stage) = wanted.stage.as_deref().filter(|name| stages.iter().all(|stage| stage.name != *name)) {
             return Err(format!("`stage`: the pipeline has no stage {stage}"));
         }
         if wanted.recompute && wanted.stage.is_none() {
             return Err("`recompute` needs `stage`".to_owned());
+        }
+        if let Some(stage) = wanted.stage.as_deref().filter(|stage| wanted.recompute && !is_remembered(stage)) {
+            return Err(format!("`recompute` does nothing for stage {stage}: {RUNS_EVERY_TIME}"));
         }
         let known = ["done", "failed", "partial", "cancelled"];
         if let Some(status) = wanted.status.as_deref().filter(|status| !known.contains(status)) {

@@ -313,3 +313,70 @@ async fn documents_of_one_moment_are_worked_off_within_the_budget() {
     assert_eq!(documents_of(&bench, fired[0].id).await.len(), 2);
     engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firing_that_spends_exactly_its_budget_is_done() {
+    let (bench, tenant, _) = prepared("stage: beta, recompute: true, max_cost_usd: 0.5", 1).await;
+    let database = &bench.world.database;
+    control::pause(database, PauseKind::Stage, "beta").await.unwrap();
+    make_due(&bench, tenant).await;
+    let engine = bench.start(bench.config("one"));
+    eventually("its one run waits", PATIENCE, || async {
+        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM runs WHERE cause = 'schedule'")
+            .fetch_one(bench.world.database.engine())
+            .await
+            .unwrap()
+            == 1
+    })
+    .await;
+    execute(
+        &bench,
+        tenant,
+        "INSERT INTO ledger (tenant_id, feature, task, provider, model, job_id, cost_microusd)
+         SELECT current_tenant(), 'summarize', 'x', 'p', 'm', j.id, 500000 FROM jobs j JOIN runs r ON r.id = j.run_id
+         WHERE r.cause = 'schedule' AND j.stage = 'beta'",
+    )
+    .await;
+    control::resume(database, PauseKind::Stage, "beta").await.unwrap();
+    let fired = ended(&bench, 1).await;
+    assert_eq!((fired[0].state.as_str(), fired[0].code.as_deref()), ("done", None), "no document was left for money");
+    bench.healthy().await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_behind_reckons_from_what_was_served() {
+    let (bench, tenant, _) = prepared("stage: beta, recompute: true", 1).await;
+    let schedule = bench.pipelines.get("toys").unwrap().schedules["nightly"].clone();
+    // A node whose clock is ahead has served tomorrow's time.
+    let served = schedule.cron.after(OffsetDateTime::now_utc()).unwrap();
+    let serve = "UPDATE schedules SET last_slot = $1";
+    let write = bench.world.database.write(tenant, move |connection| {
+        Box::pin(async move { Ok(sqlx::query(serve).bind(served).execute(connection).await?) })
+    });
+    write.await.unwrap();
+    for paused in [true, false] {
+        let schedule = schedule.clone();
+        let set = bench.world.database.write(tenant, move |connection| {
+            Box::pin(async move { schedule::set_paused_in(connection, "toys", "nightly", &schedule, paused).await })
+        });
+        assert!(set.await.unwrap());
+        assert!(next_at(&bench).await > served, "a pause does not lead back");
+    }
+    execute(&bench, tenant, "UPDATE schedules SET cron = '1 1 * * *'").await;
+    let engine = bench.start(bench.config("one"));
+    eventually("the row is reckoned anew", PATIENCE, || async {
+        let cron: String =
+            sqlx::query_scalar("SELECT cron FROM schedules").fetch_one(bench.world.database.engine()).await.unwrap();
+        cron == "0 3 * * *"
+    })
+    .await;
+    assert!(next_at(&bench).await > served, "nor does another time in the file");
+    make_due(&bench, tenant).await;
+    ended(&bench, 1).await;
+    assert!(next_at(&bench).await > served, "nor a firing that was late");
+    let last: OffsetDateTime =
+        sqlx::query_scalar("SELECT last_slot FROM schedules").fetch_one(bench.world.database.engine()).await.unwrap();
+    assert_eq!(last, served);
+    engine.stop().await;
+}

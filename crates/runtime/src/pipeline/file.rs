@@ -130,7 +130,7 @@ pub fn parse(file: &str, text: &str, registry: &Registry, schema: SchemaSource<'
             let message = format!("schedule `{name}` is a lower-case letter and up to 62 letters, digits, `-` or `_`");
             return Err(place(at, message));
         }
-        let schedule = Schedule::check(wanted.value, &stages)
+        let schedule = Schedule::check(wanted.value, &stages, |stage| registry.remembers(stage))
             .map_err(|problem| place(locate(text, at, &problem), format!("schedule `{name}`: {problem}")))?;
         schedules.insert(name, schedule);
     }

@@ -6,7 +6,7 @@ use docmill_model::manifest::Manifest;
 use serde_json::json;
 
 macro_rules! stage {
-    ($name:ident, $text:literal, $config:ty) => {
+    ($name:ident, $text:literal, $config:ty, $remembered:literal) => {
         struct $name;
         #[async_trait::async_trait]
         impl Stage for $name {
@@ -14,6 +14,9 @@ macro_rules! stage {
             const VERSION: u32 = 1;
             type Config = $config;
             type Prepared = ();
+            fn cacheable(&self) -> bool {
+                $remembered
+            }
             async fn run(&self, _: &JobContext, _: &Self::Config) -> Result<Manifest, StageError> {
                 Ok(Manifest::default())
             }
@@ -59,10 +62,10 @@ struct Shaped {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-stage!(Ingest, "ingest", Nothing);
-stage!(Chunk, "chunk", Sized);
-stage!(Extract, "extract", Shaped);
-stage!(Notify, "notify", Nothing);
+stage!(Ingest, "ingest", Nothing, true);
+stage!(Chunk, "chunk", Sized, true);
+stage!(Extract, "extract", Shaped, true);
+stage!(Notify, "notify", Nothing, false);
 
 fn registry() -> Registry {
     Registry::builder().with(Ingest).with(Chunk).with(Extract).with(Notify).build()
@@ -186,6 +189,30 @@ fn schedules_are_policy_and_mistakes_in_them_are_refused_where_they_stand() {
         let message = refusal(&format!("name: x\nstages: {{ingest: {{}}}}\nschedules:\n  {entry}\n"));
         assert!(message.starts_with("p.yaml:4:") && message.contains(part), "{entry}\n  gave {message}");
     }
+}
+
+#[test]
+fn nothing_is_computed_anew_by_force_where_nothing_is_remembered() {
+    let text = |stage: &str| {
+        format!(
+            "name: x\nstages: {{ingest: {{}}, notify: {{when: settled}}}}\nschedules:\n  nightly: {{cron: \"0 0 * * *\", stage: {stage}, recompute: true}}\n"
+        )
+    };
+    assert!(read(&text("ingest")).is_ok());
+    let message = refusal(&text("notify"));
+    assert!(
+        message.starts_with("p.yaml:4:") && message.contains("`recompute` does nothing for stage notify"),
+        "{message}"
+    );
+
+    let pipelines = Pipelines::from_text("name: x\nstages: {ingest: {}}\n", &registry()).expect("valid");
+    let replayed = |stage: &str| {
+        let filter =
+            crate::replay::ReplayFilter { stage: Some(stage.to_owned()), recompute: true, ..Default::default() };
+        crate::replay::check(&registry(), &pipelines, &filter)
+    };
+    assert!(replayed("ingest").is_ok());
+    assert_eq!(replayed("notify").expect_err("refused").code, Code::FieldInvalid);
 }
 
 #[test]

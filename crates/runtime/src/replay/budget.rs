@@ -27,16 +27,15 @@ pub(crate) async fn within_budget(
     filter: &mut ReplayFilter,
 ) -> Result<i64, Failure> {
     let Some(limit) = filter.max_documents else { return Ok(0) };
-    let (mut looked_at, mut chosen, mut first) = (0, 0, None);
+    let (mut looked_at, mut chosen, mut first, mut after) = (0, 0, None, None);
     loop {
-        let (asked, skipped) = (filter.clone(), looked_at);
+        let asked = filter.clone();
         let read = database.read(tenant, move |connection| {
-            Box::pin(async move { Ok(select::oldest(connection, &asked, skipped, PAGE).await?) })
+            Box::pin(async move { Ok(select::oldest(connection, &asked, after, PAGE).await?) })
         });
         let page = read.await?;
-        if page.is_empty() {
-            return Ok(0);
-        }
+        let Some(last) = page.last() else { return Ok(0) };
+        after = Some((last.created_at, last.candidate.document_id));
         let lost = lost(database, registry, pipelines, tenant, filter, &page).await?;
         for Dated { candidate, created_at } in page {
             if lost.contains(&candidate.document_id) {
@@ -91,8 +90,7 @@ async fn matching(database: &Database, tenant: TenantId, filter: &ReplayFilter) 
     Ok(read.await?)
 }
 
-/// Runs that may be started before what they cost could pass the budget. `None` when it is used up: the replay is then
-/// `stopped`, and runs under way go on.
+/// Runs that may be started before what they cost could pass the budget. `None` when it is used up.
 pub(super) async fn affordable(
     connection: &mut PgConnection,
     id: Uuid,
@@ -104,14 +102,6 @@ pub(super) async fn affordable(
     let Some(limit) = filter.max_cost_microusd else { return Ok(Some(i64::MAX)) };
     let spent = spent(connection, id, created_at).await?;
     if spent >= limit {
-        sqlx::query(
-            "UPDATE replays SET state = 'stopped', code = $2, finished_at = now() WHERE tenant_id = current_tenant() AND id = $1",
-        )
-        .bind(id)
-        .bind(Code::BudgetExceeded.as_str())
-        .execute(connection)
-        .await?;
-        metrics::counter!("docmill_replays_stopped_total").increment(1);
         return Ok(None);
     }
     let plan: ReplayPlan = serde_json::from_value(plan.clone()).unwrap_or_default();
@@ -124,6 +114,19 @@ pub(super) async fn affordable(
         _ => ((limit - spent) / each).max(1),
     };
     Ok(Some(runs.saturating_sub(pace.under_way)))
+}
+
+/// Ends a replay whose budget is used up while documents are left; runs under way go on.
+pub(super) async fn stop(connection: &mut PgConnection, id: Uuid) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE replays SET state = 'stopped', code = $2, finished_at = now() WHERE tenant_id = current_tenant() AND id = $1",
+    )
+    .bind(id)
+    .bind(Code::BudgetExceeded.as_str())
+    .execute(connection)
+    .await?;
+    metrics::counter!("docmill_replays_stopped_total").increment(1);
+    Ok(())
 }
 
 /// Millionths of a dollar that the runs of a replay have cost.

@@ -53,8 +53,11 @@ macro_rules! candidates {
 
 /// At most $12 of them.
 const PAGE: &str = candidates!("SELECT * FROM candidates ORDER BY document_id LIMIT $12");
-/// $12 rows of them from the oldest on, after the first $13.
-const OLDEST: &str = candidates!("SELECT * FROM candidates ORDER BY created_at, document_id OFFSET $13 LIMIT $12");
+/// $12 rows of them from the oldest on, after the moment $13 and the document $14 where they are given.
+const OLDEST: &str = candidates!(
+    "SELECT * FROM candidates WHERE $13::timestamptz IS NULL OR (created_at, document_id) > ($13, $14)
+    ORDER BY created_at, document_id LIMIT $12"
+);
 /// How many there are.
 const COUNT: &str = candidates!("SELECT count(*) FROM candidates WHERE $12::bigint IS NOT NULL");
 
@@ -77,14 +80,15 @@ pub(super) struct Dated {
     pub created_at: OffsetDateTime,
 }
 
-/// One page of what a filter matches, those first whose last run is the oldest, after the first `skipped`.
+/// One page of what a filter matches, those first whose last run is the oldest, after the last of the page before.
 pub(super) async fn oldest(
     connection: &mut PgConnection,
     filter: &ReplayFilter,
-    skipped: i64,
+    after: Option<(OffsetDateTime, Uuid)>,
     limit: i64,
 ) -> Result<Vec<Dated>, sqlx::Error> {
-    bound(OLDEST, filter, None, Uuid::nil(), limit).bind(skipped).fetch_all(connection).await
+    let page = bound(OLDEST, filter, None, Uuid::nil(), limit);
+    page.bind(after.map(|(moment, _)| moment)).bind(after.map(|(_, id)| id)).fetch_all(connection).await
 }
 
 /// How many documents a filter matches.
@@ -152,17 +156,18 @@ pub(super) async fn next(
             let pace = pace(connection, id).await?;
             let under_way = pace.under_way;
             let paced = filter.per_minute.map_or(i64::MAX, |limit| i64::from(limit) - pace.this_minute);
-            let affordable = match budget::affordable(connection, id, &filter, &plan, created_at, &pace).await? {
-                Some(affordable) => affordable,
-                None => return Ok(None),
-            };
+            let affordable = budget::affordable(connection, id, &filter, &plan, created_at, &pace).await?;
             let allowed = filter.max_documents.map_or(i64::MAX, |limit| limit - pace.started);
-            let free = (in_flight_limit - under_way).min(paced).min(affordable).min(allowed).max(0);
+            let free = (in_flight_limit - under_way).min(paced).min(affordable.unwrap_or_default()).min(allowed).max(0);
             // One at least is looked for, to know whether any is left.
             let mut batch = match allowed {
                 1.. => page(connection, &filter, Some((id, created_at)), Uuid::nil(), free.max(1)).await?,
                 _ => Vec::new(),
             };
+            if affordable.is_none() && !batch.is_empty() {
+                budget::stop(connection, id).await?;
+                return Ok(None);
+            }
             if batch.is_empty() && under_way == 0 && !is_open(connection, id).await? {
                 sqlx::query(
                     "UPDATE replays SET state = 'done', finished_at = now() WHERE tenant_id = current_tenant() AND id = $1",

@@ -2,7 +2,7 @@
 //!
 //! The scheduler is a loop of its own: a plan over many documents takes a while, and nothing else waits for it.
 
-use super::rows::{align, columns};
+use super::rows::{align, columns, next};
 use crate::engine::Core;
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::reconciler::apart;
@@ -62,13 +62,14 @@ struct Due {
     pipeline: String,
     name: String,
     next_at: OffsetDateTime,
+    last_slot: Option<OffsetDateTime>,
 }
 
 /// What is due and has nothing at work.
 async fn due(core: &Arc<Core>) -> Result<Vec<Due>, DbError> {
     let [pipelines, names, crons] = columns(&core.pipelines.all());
     Ok(sqlx::query_as(
-        "SELECT s.tenant_id, s.pipeline, s.name, s.next_at FROM schedules s
+        "SELECT s.tenant_id, s.pipeline, s.name, s.next_at, s.last_slot FROM schedules s
          JOIN unnest($1::text[], $2::text[], $3::text[]) AS file (pipeline, name, cron)
            ON file.pipeline = s.pipeline AND file.name = s.name AND file.cron = s.cron
          WHERE s.next_at <= now() AND s.paused_at IS NULL AND NOT EXISTS (
@@ -88,16 +89,15 @@ async fn fire(core: &Arc<Core>, due: Due) -> Result<(), Failure> {
     let Some(pipeline) = core.pipelines.get(&due.pipeline) else { return Ok(()) };
     let tenant = TenantId(due.tenant_id);
     let (filter, plan) = plan(&core.database, &core.registry, &core.pipelines, tenant, &pipeline, &due.name).await?;
-    // Not before the slot: the clock of the database, which says what is due, may be ahead of this one.
-    let moment = OffsetDateTime::now_utc().max(due.next_at);
-    let next = pipeline.schedules.get(&due.name).and_then(|schedule| schedule.cron.after(moment));
+    let next =
+        pipeline.schedules.get(&due.name).and_then(|schedule| next(schedule, due.last_slot.max(Some(due.next_at))));
     let documents = plan.documents;
     let turn = due.clone();
     let served = core.database.write(tenant, move |connection| {
         Box::pin(async move {
             // Whoever turns the row serves the slot.
             let turned = sqlx::query(
-                "UPDATE schedules SET next_at = $4, last_slot = $3, last_replay = NULL
+                "UPDATE schedules SET next_at = $4, last_slot = greatest(last_slot, $3), last_replay = NULL
                  WHERE tenant_id = current_tenant() AND pipeline = $1 AND name = $2 AND next_at = $3 AND paused_at IS NULL",
             );
             let turned = turned.bind(&turn.pipeline).bind(&turn.name).bind(turn.next_at).bind(next);
@@ -171,7 +171,7 @@ async fn start(
     let firing = Firing { pipeline, schedule: name, slot };
     let id = replay::start_firing(connection, principal, filter, plan, Some(firing)).await?;
     sqlx::query(
-        "UPDATE schedules SET last_slot = $3, last_replay = $4
+        "UPDATE schedules SET last_slot = greatest(last_slot, $3), last_replay = $4
          WHERE tenant_id = current_tenant() AND pipeline = $1 AND name = $2",
     )
     .bind(pipeline)

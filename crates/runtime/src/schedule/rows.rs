@@ -84,6 +84,13 @@ pub async fn list(database: &Database, pipelines: &Pipelines, tenant: TenantId) 
     Ok(states)
 }
 
+/// The next time of a schedule. Not before what was served: the clock that said so may be ahead of this one, and a slot is
+/// served once.
+pub(super) fn next(schedule: &Schedule, served: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
+    let now = OffsetDateTime::now_utc();
+    schedule.cron.after(served.map_or(now, |served| served.max(now)))
+}
+
 /// Pauses a schedule of the current tenant or lets it go on; true when it moved. Times that passed while it was paused
 /// are not made up for.
 ///
@@ -101,7 +108,15 @@ pub async fn set_paused_in(
          SELECT current_tenant(), $1, $2, $3, $4, now() WHERE $5
          ON CONFLICT (tenant_id, pipeline, name) DO NOTHING",
     );
-    let next = schedule.cron.after(OffsetDateTime::now_utc());
+    let served: Option<OffsetDateTime> = sqlx::query_scalar(
+        "SELECT last_slot FROM schedules
+         WHERE tenant_id = current_tenant() AND pipeline = $1 AND name = $2 AND last_slot IS NOT NULL FOR UPDATE",
+    )
+    .bind(pipeline)
+    .bind(name)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let next = next(schedule, served);
     let made = moved.bind(pipeline).bind(name).bind(schedule.cron.as_str()).bind(next).bind(paused);
     if made.execute(&mut *connection).await?.rows_affected() == 1 {
         return Ok(true);
@@ -129,11 +144,8 @@ pub(super) fn columns(pipelines: &[Arc<Pipeline>]) -> [Vec<String>; 3] {
 /// Gives every tenant a row for each schedule of the files, reckons anew those whose time is another, and lays to rest
 /// those that no file has.
 pub(super) async fn align(database: &Database, pipelines: &Pipelines) -> Result<(), DbError> {
-    let now = OffsetDateTime::now_utc();
     let all = pipelines.all();
     let [names, schedules, crons] = columns(&all);
-    let next: Vec<Option<OffsetDateTime>> =
-        all.iter().flat_map(|pipeline| pipeline.schedules.values()).map(|schedule| schedule.cron.after(now)).collect();
     let engine = database.engine();
     sqlx::query(
         "UPDATE schedules s SET cron = '', next_at = NULL
@@ -145,18 +157,41 @@ pub(super) async fn align(database: &Database, pipelines: &Pipelines) -> Result<
     .bind(&schedules)
     .execute(engine)
     .await?;
-    sqlx::query(
-        "INSERT INTO schedules (tenant_id, pipeline, name, cron, next_at)
-         SELECT t.id, file.pipeline, file.name, file.cron, file.next_at
-         FROM tenants t CROSS JOIN unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS file (pipeline, name, cron, next_at)
-         ON CONFLICT (tenant_id, pipeline, name) DO UPDATE SET cron = excluded.cron, next_at = excluded.next_at
-         WHERE schedules.cron <> excluded.cron",
+    let other: Vec<Other> = sqlx::query_as(
+        "SELECT t.id AS tenant_id, file.pipeline, file.name, s.last_slot
+         FROM tenants t CROSS JOIN unnest($1::text[], $2::text[], $3::text[]) AS file (pipeline, name, cron)
+         LEFT JOIN schedules s ON s.tenant_id = t.id AND s.pipeline = file.pipeline AND s.name = file.name
+         WHERE s.cron IS DISTINCT FROM file.cron",
     )
     .bind(&names)
     .bind(&schedules)
     .bind(&crons)
-    .bind(&next)
-    .execute(engine)
+    .fetch_all(engine)
     .await?;
+    for row in other {
+        let schedule = pipelines.get(&row.pipeline).and_then(|pipeline| pipeline.schedules.get(&row.name).cloned());
+        let Some(schedule) = schedule else { continue };
+        sqlx::query(
+            "INSERT INTO schedules (tenant_id, pipeline, name, cron, next_at) SELECT id, $2, $3, $4, $5 FROM tenants WHERE id = $1
+             ON CONFLICT (tenant_id, pipeline, name) DO UPDATE SET cron = excluded.cron, next_at = excluded.next_at
+             WHERE schedules.cron <> excluded.cron",
+        )
+        .bind(row.tenant_id)
+        .bind(&row.pipeline)
+        .bind(&row.name)
+        .bind(schedule.cron.as_str())
+        .bind(next(&schedule, row.last_slot))
+        .execute(engine)
+        .await?;
+    }
     Ok(())
+}
+
+/// A tenant's schedule that has no row yet, or one that was reckoned from another time.
+#[derive(sqlx::FromRow)]
+struct Other {
+    tenant_id: Uuid,
+    pipeline: String,
+    name: String,
+    last_slot: Option<OffsetDateTime>,
 }
