@@ -5,6 +5,7 @@ mod support;
 
 use docmill_api::ApiConfig;
 use docmill_retrieval::spaces::{Builder, BuilderConfig};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use support::{Api, Tenant, config, publish};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,19 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
     let asked = json!({"question": "Where does the brass lamp hang?", "space": "third"});
     assert_eq!(api.post(key, "/v1/answers", &asked).await.error(), (422, "SPACE_UNKNOWN".to_owned()));
 
+    let long = "x".repeat(5_000);
+    assert_eq!(api.get(key, &format!("{spaces}/{long}")).await.error().0, 404);
+    for verb in ["state", "switch"] {
+        let body = if verb == "state" { json!({"state": "paused"}) } else { json!({}) };
+        assert_eq!(api.post(key, &format!("{spaces}/{long}/{verb}"), &body).await.error().0, 404, "{verb}");
+    }
+    assert_eq!(api.delete(key, &format!("{spaces}/{long}")).await.error().0, 404);
+    assert_eq!(api.post(key, spaces, &json!({"model": long})).await.error().0, 422);
+    for (path, asked) in [("search", "query"), ("answers", "question")] {
+        let body = json!({asked: "lamp", "space": long});
+        assert_eq!(api.post(key, &format!("/v1/{path}"), &body).await.error(), (422, "SPACE_UNKNOWN".to_owned()));
+    }
+
     assert_eq!(api.post(key, &format!("{second}/switch"), &json!({})).await.ok()["state"], "active");
     assert_eq!(
         api.post(key, &format!("{second}/switch"), &json!({})).await.ok()["state"],
@@ -109,4 +123,21 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
         assert!(audit.contains(action), "{action}: {audit}");
     }
     assert_eq!(api.get(key, "/v1/audit/verify").await.ok()["first_broken"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_with_an_index_of_another_length_is_not_given_out() {
+    let (api, operator) = installation().await;
+    // The owner has made an index of another length for the first number without one.
+    let mut owner =
+        <sqlx::PgConnection as sqlx::Connection>::connect(api.world.owner_url.expose_secret()).await.unwrap();
+    let made = sqlx::query("INSERT INTO space_indexes (space_id, dimensions) VALUES (100, 128)");
+    made.execute(&mut owner).await.unwrap();
+    let built = api.post(&operator.key, "/v1/operate/spaces", &json!({"model": "second"})).await.ok();
+    assert_eq!((&built["dimensions"], &built["is_indexed"]), (&json!(64), &json!(false)));
+    let id: i32 = sqlx::query_scalar("SELECT id FROM embedding_spaces WHERE name = 'second'")
+        .fetch_one(api.world.database.engine())
+        .await
+        .unwrap();
+    assert_eq!(id, 101);
 }

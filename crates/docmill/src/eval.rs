@@ -101,15 +101,16 @@ pub async fn run(cli: &Cli, command: &EvalCommand) -> Result<(), Ending> {
 async fn stand(cli: &Cli, model: Option<&str>) -> Result<Stand, Failure> {
     let config = operator::settings(cli).await?;
     let assembly = Assembly::build(&config, &Roles { api: true, ..Roles::default() }).await?;
-    let embedder = match model {
-        None => Some(assembly.embedders.first()),
-        Some(name) => assembly.embedders.named(name),
-    };
     let unknown = || Failure::new(Code::ConfigInvalid, "there is no such model in the settings (`embedding.models`)");
+    let embedder = match model {
+        // What is judged is what answers.
+        None => assembly.embedders.answering(&assembly.database).await?,
+        Some(name) => assembly.embedders.named(name).cloned().ok_or_else(unknown)?,
+    };
     Ok(Stand {
         bench: Bench {
             database: assembly.database.clone(),
-            embedder: embedder.ok_or_else(unknown)?.clone(),
+            embedder,
             directory: assembly.data_dir.join("evaluation"),
             // A busy machine makes an evaluation slow, not wrong.
             search: SearchConfig { half_timeout: Duration::from_secs(120), ..SearchConfig::default() },

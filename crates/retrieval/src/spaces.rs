@@ -10,6 +10,7 @@
 
 mod build;
 mod empty;
+mod facts;
 mod fill;
 mod gaps;
 mod plan;

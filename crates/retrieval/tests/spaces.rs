@@ -87,9 +87,9 @@ async fn create(world: &World, tenant: TenantId, second: &Arc<Second>) {
 }
 
 async fn switch(world: &World, tenant: TenantId, name: &'static str) -> Result<(String, String), Failure> {
-    let database = world.database.clone();
+    let (database, checked) = (world.database.clone(), steer::check_switch(&world.database, name).await?);
     let write = world.database.write(tenant, move |connection| {
-        Box::pin(async move { steer::switch_in(connection, &database, tenant, name).await })
+        Box::pin(async move { steer::switch_in(connection, &database, tenant, &checked).await })
     });
     let switched = write.await?;
     Ok((switched.from, switched.to))
@@ -419,4 +419,164 @@ async fn a_process_without_the_model_answers_again_when_the_former_space_does() 
     assert!(best(&search, &world, tenant, question, None).await.is_err());
     switch(&world, tenant, "all-minilm-l6-v2").await.unwrap();
     assert!(best(&search, &world, tenant, question, None).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_slower_than_a_lease_keeps_its_space() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    world.publish(tenant, &docs(1)[0]).await;
+    let second = Second::new(0);
+    create(&world, tenant, &second).await;
+    let mut holder = builder(&world, &second, "holder");
+    let round = tokio::spawn(async move { holder.round(&CancellationToken::new()).await });
+    eventually("the builder holds the space", || async { row(&world, tenant, "second").await.unwrap().is_driven })
+        .await;
+    // Three leases long.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let mut late = builder(&world, &second, "late");
+    let looked = tokio::time::timeout(Duration::from_millis(300), late.round(&CancellationToken::new())).await;
+    looked.expect("it does not take over").unwrap();
+    second.permits.add_permits(ALWAYS);
+    round.await.unwrap().unwrap();
+    assert_eq!((vectors(&world, tenant, "second").await.len(), second.texts()), (3, 3), "nothing is embedded twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_gives_every_tenant_a_slice_and_the_next_goes_on() {
+    let world = world().await;
+    let tenants = [world.tenant().await, world.tenant().await];
+    for tenant in tenants {
+        for doc in docs(4) {
+            world.publish(tenant, &doc).await;
+        }
+    }
+    let second = Second::new(ALWAYS);
+    create(&world, tenants[0], &second).await;
+    let config = BuilderConfig {
+        batch: 4,
+        slice: Duration::ZERO,
+        courtesy: Duration::ZERO,
+        rest: Duration::ZERO,
+        ..BuilderConfig::new("one")
+    };
+    let mut builder = Builder::new(world.database.clone(), embedders(&world, &second), config);
+    for (round, expected) in [4, 8, 9].into_iter().enumerate() {
+        builder.round(&CancellationToken::new()).await.unwrap();
+        for tenant in tenants {
+            assert_eq!(vectors(&world, tenant, "second").await.len(), expected, "after round {round}");
+        }
+    }
+    builder.round(&CancellationToken::new()).await.unwrap();
+    let ready = row(&world, tenants[0], "second").await.unwrap();
+    assert_eq!((ready.space.state.as_str(), ready.embedded, second.texts()), ("ready", 18, 18));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_space_is_no_longer_ready_when_documents_arrive() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let second = Second::new(ALWAYS);
+    world.publish(tenant, &docs(1)[0]).await;
+    create(&world, tenant, &second).await;
+    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    let pause = |is_paused: bool| {
+        world.database.write(tenant, move |connection| {
+            Box::pin(async move { steer::pause_in(connection, "second", is_paused).await })
+        })
+    };
+    pause(true).await.unwrap();
+    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    assert_eq!(row(&world, tenant, "second").await.unwrap().space.state, "ready", "nothing arrived");
+    world.publish(tenant, &docs(2)[1]).await;
+    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    let open = row(&world, tenant, "second").await.unwrap();
+    assert_eq!((open.space.state.as_str(), open.missing, second.texts()), ("building", 2, 3));
+    let (search, _folder) = search(&world, &second);
+    let asked = best(&search, &world, tenant, "Keel1 lies in dock 1.", Some("second")).await;
+    assert_eq!(asked.unwrap_err(), Code::SpaceIncomplete, "a search by its name would miss the new one");
+    pause(false).await.unwrap();
+    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    let ready = row(&world, tenant, "second").await.unwrap();
+    assert_eq!((ready.space.state.as_str(), ready.missing, second.texts()), ("ready", 0, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_between_the_check_and_the_switch_is_looked_at_again() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let second = Second::new(ALWAYS);
+    world.publish(tenant, &docs(1)[0]).await;
+    create(&world, tenant, &second).await;
+    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    let checked = steer::check_switch(&world.database, "second").await.unwrap();
+    world.publish(tenant, &docs(2)[1]).await;
+    let database = world.database.clone();
+    let write = world.database.write(tenant, move |connection| {
+        Box::pin(async move { steer::switch_in(connection, &database, tenant, &checked).await })
+    });
+    let refused = write.await.unwrap_err().into_failure();
+    assert_eq!((refused.code, refused.measured), (Code::SpaceIncomplete, Some(2)));
+    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    let models = embedders(&world, &second);
+    assert_eq!(models.answering(&world.database).await.unwrap().dimensions(), world.embedder.dimensions());
+    switch(&world, tenant, "second").await.unwrap();
+    assert_eq!(models.answering(&world.database).await.unwrap().dimensions(), 64, "what is judged is what answers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_too_long_or_a_path_of_the_api_is_refused() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let second = Second::new(ALWAYS);
+    for name in ["plan".to_owned(), String::new(), "x".repeat(65), "x".repeat(5_000)] {
+        let model = second.clone();
+        let write = world.database.write(tenant, move |connection| {
+            Box::pin(async move { steer::create_in(connection, &name, &*model).await })
+        });
+        assert_eq!(write.await.unwrap_err().into_failure().code, Code::FieldInvalid);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_is_built_anew_while_others_still_empty_the_one_of_its_number() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    for doc in docs(3) {
+        world.publish(tenant, &doc).await;
+    }
+    let second = Second::new(ALWAYS);
+    let stop = CancellationToken::new();
+    let beside: Vec<_> = ["one", "two", "three"]
+        .into_iter()
+        .map(|name| {
+            let config = BuilderConfig {
+                batch: 1,
+                courtesy: Duration::ZERO,
+                pause: Duration::from_millis(1),
+                ..BuilderConfig::new(name)
+            };
+            let builder = Builder::new(world.database.clone(), embedders(&world, &second), config);
+            tokio::spawn(builder.run(stop.clone()))
+        })
+        .collect();
+    for _ in 0..6 {
+        create(&world, tenant, &second).await;
+        eventually("it is ready", || async { row(&world, tenant, "second").await.unwrap().space.state == "ready" })
+            .await;
+        assert_eq!(vectors(&world, tenant, "second").await.len(), 7);
+        let drop = world
+            .database
+            .write(tenant, |connection| Box::pin(async move { steer::drop_in(connection, "second").await }));
+        drop.await.unwrap();
+        eventually("it is gone", || async { row(&world, tenant, "second").await.is_none() }).await;
+    }
+    let read = world.database.read(tenant, |connection| Box::pin(steer::drops(connection, 10)));
+    let receipts = read.await.unwrap();
+    let counts: Vec<i64> = receipts.iter().map(|receipt| receipt.vectors).collect();
+    assert_eq!(counts, [7; 6], "every receipt counts its own vectors");
+    stop.cancel();
+    for builder in beside {
+        builder.await.unwrap();
+    }
 }

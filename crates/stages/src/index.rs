@@ -4,14 +4,15 @@
 //! `add` operation on the feed of the lexical index; and waits until every live serving node has applied it. `commit`
 //! turns the document to the new generation by one row update and puts `remove` operations for what it replaces. Until
 //! then, and after any failure, the old generation keeps answering. A generation that was embedded just before another
-//! embedding space took over waits for its vectors there. An older version never replaces a newer one. SQL
+//! embedding space took over waits for its vectors there, and fails when that space's model refuses a text of it for ten
+//! minutes. An older version never replaces a newer one. SQL
 //! only: the lexical index itself is the serving nodes'.
 
 use crate::embed::embed_hash;
 use docmill_model::chunk::{Chunk, ChunkList};
 use docmill_model::id::derived_uuid;
 use docmill_model::manifest::{Manifest, kind};
-use docmill_model::{GenerationId, VersionId};
+use docmill_model::{Code, Failure, GenerationId, VersionId};
 use docmill_platform::database::DbError;
 use docmill_platform::feed::{self, Op};
 use docmill_runtime::{JobContext, Policy, Stage, StageError};
@@ -27,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Until the builder of the space that was switched to has filled in what a generation lacks.
 const WITHOUT_VECTORS: Duration = Duration::from_secs(1);
+
+/// Longest wait for them once the builder has said that the model fails on a text.
+const REFUSAL_PATIENCE_SECS: f64 = 600.0;
 
 /// Settings of the index stage; there are none yet.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -80,7 +84,11 @@ impl Stage for Index {
         _: &Manifest,
         new: GenerationId,
     ) -> Result<(), StageError> {
-        if lacks_vectors(connection, new).await? {
+        if let Some(space) = lacks_vectors(connection, new).await? {
+            if is_refused(connection, job, space).await? {
+                let message = "the model of the embedding space that took over fails on a text of this document";
+                return Err(Failure::new(Code::EmbeddingInvalid, message).into());
+            }
             return Err(StageError::Snooze(WITHOUT_VECTORS));
         }
         if !turn_to(connection, job, new).await? {
@@ -243,12 +251,12 @@ async fn is_applied(job: &JobContext, seq: i64) -> Result<bool, StageError> {
     Ok(applied.await?)
 }
 
-/// True when the generation was embedded for another space than the one that answers, and its builder has not caught up.
-/// The space that answers stays the same until this commit has ended.
-async fn lacks_vectors(connection: &mut PgConnection, generation: GenerationId) -> Result<bool, DbError> {
+/// The space that answers, when the generation was embedded for another one and its builder has not caught up. The space
+/// that answers stays the same until this commit has ended.
+async fn lacks_vectors(connection: &mut PgConnection, generation: GenerationId) -> Result<Option<i32>, DbError> {
     let active: i32 =
         sqlx::query_scalar("SELECT space_id FROM active_spaces FOR SHARE").fetch_one(&mut *connection).await?;
-    Ok(sqlx::query_scalar(
+    let lacks: bool = sqlx::query_scalar(
         "SELECT EXISTS (
             SELECT 1 FROM chunks c WHERE c.tenant_id = current_tenant() AND c.generation_id = $1
               AND NOT EXISTS (SELECT 1 FROM vectors v
@@ -258,6 +266,23 @@ async fn lacks_vectors(connection: &mut PgConnection, generation: GenerationId) 
     )
     .bind(generation.0)
     .bind(active)
+    .fetch_one(connection)
+    .await?;
+    Ok(lacks.then_some(active))
+}
+
+/// True when the builder of a space says that its model fails on texts, and this job has waited long enough for it to be
+/// about others.
+async fn is_refused(connection: &mut PgConnection, job: &JobContext, space: i32) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM embedding_spaces WHERE id = $1 AND code = $2)
+            AND EXISTS (SELECT 1 FROM attempts WHERE tenant_id = current_tenant() AND job_id = $3
+                        AND started_at < now() - make_interval(secs => $4))",
+    )
+    .bind(space)
+    .bind(Code::EmbeddingInvalid.as_str())
+    .bind(job.job_id.0)
+    .bind(REFUSAL_PATIENCE_SECS)
     .fetch_one(connection)
     .await?)
 }

@@ -26,6 +26,8 @@ fn main() -> std::process::ExitCode {
     runtime.block_on(async {
         answers_never_get_worse().await;
         a_generation_waits_for_its_vectors_in_the_space_that_took_over().await;
+        a_generation_whose_text_the_model_refuses_does_not_wait_for_ever().await;
+        a_document_is_embedded_while_a_space_beside_is_dropped().await;
     });
     std::process::ExitCode::SUCCESS
 }
@@ -128,5 +130,60 @@ async fn a_generation_waits_for_its_vectors_in_the_space_that_took_over() {
     plant.settled().await;
     assert!(plant.found(SearchMode::Dense, 1, None).await.unwrap());
     assert_eq!(plant.lacking().await, 0);
+    plant.stop().await;
+}
+
+async fn a_generation_whose_text_the_model_refuses_does_not_wait_for_ever() {
+    let plant = Plant::start().await;
+    plant.upload(0, 1, "").await;
+    plant.settled().await;
+    plant.build().await;
+    eventually("the space is ready", PATIENCE, || async { plant.row(SECOND).await.unwrap().space.state == "ready" })
+        .await;
+    plant.pause("index").await;
+    plant.model.fail(true);
+    let run = plant.upload(0, 2, "Another paragraph.").await;
+    eventually("the version is embedded", PATIENCE, || async { plant.job(run, "embed").await == "done" }).await;
+    plant.switch(SECOND).await;
+    plant.resume("index").await;
+    eventually("its index job waits", PATIENCE, || async { plant.snoozes(run).await > 0 }).await;
+    eventually("the builder says why", PATIENCE, || async {
+        plant.row(SECOND).await.unwrap().code.as_deref() == Some("EMBEDDING_INVALID")
+    })
+    .await;
+    assert_ne!(plant.job(run, "index").await, "dead", "others may be refused, and it may be the turn of this one soon");
+    // As if it had waited for an hour.
+    sqlx::query("UPDATE attempts SET started_at = started_at - interval '1 hour'")
+        .execute(plant.world.database.engine())
+        .await
+        .unwrap();
+    eventually("it ends", PATIENCE, || async { plant.job(run, "index").await == "dead" }).await;
+    plant.settled().await;
+    assert!(plant.found(SearchMode::Lexical, 0, None).await.unwrap(), "the version before answers");
+    plant.stop().await;
+}
+
+async fn a_document_is_embedded_while_a_space_beside_is_dropped() {
+    let plant = Plant::start().await;
+    plant.build().await;
+    eventually("the space is ready", PATIENCE, || async { plant.row(SECOND).await.unwrap().space.state == "ready" })
+        .await;
+    plant.model.hold(true);
+    let run = plant.upload(0, 1, "").await;
+    eventually("its job embeds into the second space", PATIENCE, || async { plant.model.waiting() > 0 }).await;
+    assert_eq!(plant.job(run, "embed").await, "leased");
+    let drop = plant
+        .world
+        .database
+        .write(plant.tenant, |connection| Box::pin(async move { steer::drop_in(connection, SECOND).await }));
+    drop.await.unwrap();
+    plant.model.hold(false);
+    plant.settled().await;
+    assert_eq!(plant.job(run, "index").await, "done");
+    assert!(plant.found(SearchMode::Dense, 0, None).await.unwrap());
+    eventually("the space is gone", PATIENCE, || async { plant.row(SECOND).await.is_none() }).await;
+    let spaces: i64 = plant.spaces_with_vectors().await;
+    assert_eq!(spaces, 1, "nothing was written into the dropped one");
+    assert_eq!(docmill_runtime::doctor::examine(&plant.world.database).await.unwrap(), []);
     plant.stop().await;
 }

@@ -237,10 +237,10 @@ pub async fn switch(
         let message = format!("this process has no model for the embedding space `{name}`; name it in its settings");
         return Err(Failure::new(Code::ConfigInvalid, message).into());
     }
-    steer::check_switch(&database, &name).await?;
+    let checked = steer::check_switch(&database, &name).await?;
     let write = state.database.write(tenant, move |connection| {
         Box::pin(async move {
-            let switched = steer::switch_in(connection, &database, tenant, &space).await?;
+            let switched = steer::switch_in(connection, &database, tenant, &checked).await?;
             if switched.from != switched.to {
                 audit::record(connection, &principal, "space.switch", &space, json!({"from": switched.from})).await?;
             }

@@ -37,13 +37,16 @@ pub enum SpacesCommand {
         /// Do not wait for the end.
         #[arg(long)]
         detach: bool,
+        /// Wait for the end this long at most; the work goes on.
+        #[arg(long, value_name = "SECS", default_value_t = 86_400)]
+        wait: u64,
     },
     /// Make a space the one that answers. Refused while a visible passage has no vector in it.
     #[command(after_help = "Example: docmill spaces switch bge-small --yes")]
     Switch {
         /// Its name.
         space: String,
-        /// Try again for this many seconds while something is missing.
+        /// Try again for this many seconds while something is missing or a service does not answer.
         #[arg(long, value_name = "SECS", default_value_t = 0)]
         wait: u64,
         /// Do not ask.
@@ -68,6 +71,9 @@ pub enum SpacesCommand {
         /// Wait until nothing is left, and show what was removed.
         #[arg(long)]
         receipt: bool,
+        /// Wait for that this long at most; the work goes on.
+        #[arg(long, value_name = "SECS", default_value_t = 3_600, requires = "receipt")]
+        wait: u64,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -78,17 +84,20 @@ pub enum SpacesCommand {
 pub async fn run(cli: &Cli, command: &SpacesCommand, api: &Api) -> Result<(), Ending> {
     match command {
         SpacesCommand::List => list(cli, &api.get(SPACES, &[]).await?),
-        SpacesCommand::Build { model, dry_run, yes, detach } => build(cli, api, model, *dry_run, *yes, *detach).await?,
+        SpacesCommand::Build { model, dry_run, yes, detach, wait } => {
+            let wait = (!detach).then(|| Duration::from_secs(*wait));
+            build(cli, api, model, *dry_run, *yes, wait).await?;
+        }
         SpacesCommand::Switch { space, wait, yes } => {
             agreed(&format!("answer from the embedding space `{}`", plain(space)), *yes)?;
             show(cli, &switch(api, space, Duration::from_secs(*wait)).await?);
         }
         SpacesCommand::Pause { space } => show(cli, &set(api, space, "paused").await?),
         SpacesCommand::Resume { space } => show(cli, &set(api, space, "running").await?),
-        SpacesCommand::Drop { space, receipt, yes } => {
+        SpacesCommand::Drop { space, receipt, wait, yes } => {
             agreed(&format!("remove the embedding space `{}` with all its vectors for good", plain(space)), *yes)?;
             let dropped = api.delete(&one(space)).await?;
-            let dropped = if *receipt { gone(api, dropped).await? } else { dropped };
+            let dropped = if *receipt { gone(api, dropped, Duration::from_secs(*wait)).await? } else { dropped };
             if cli.json {
                 output::json(&dropped);
             } else {
@@ -108,7 +117,14 @@ async fn set(api: &Api, space: &str, state: &str) -> Result<Value, Ending> {
     api.post(&format!("{}/state", one(space)), &json!({ "state": state })).await
 }
 
-async fn build(cli: &Cli, api: &Api, model: &str, dry_run: bool, yes: bool, detach: bool) -> Result<(), Ending> {
+async fn build(
+    cli: &Cli,
+    api: &Api,
+    model: &str,
+    dry_run: bool,
+    yes: bool,
+    wait: Option<Duration>,
+) -> Result<(), Ending> {
     let plan = api.post(&format!("{SPACES}/plan"), &json!({ "model": model })).await?;
     if dry_run && cli.json {
         output::json(&plan);
@@ -122,22 +138,23 @@ async fn build(cli: &Cli, api: &Api, model: &str, dry_run: bool, yes: bool, deta
     }
     agreed(&format!("embed {} texts", field(&plan, "/to_embed")), yes)?;
     let mut space = api.post(SPACES, &json!({ "model": model })).await?;
-    if !detach {
-        space = built(cli, api, model, space).await?;
+    if let Some(wait) = wait {
+        space = built(cli, api, model, space, wait).await?;
     }
     show(cli, &space);
-    Ok(())
+    if wait.is_some() && space["state"] == "building" { Err(Ending::Found) } else { Ok(()) }
 }
 
-/// Shows the progress until nothing is missing.
-async fn built(cli: &Cli, api: &Api, model: &str, mut space: Value) -> Result<Value, Ending> {
+/// Shows the progress until nothing is missing, or the wait is over.
+async fn built(cli: &Cli, api: &Api, model: &str, mut space: Value, wait: Duration) -> Result<Value, Ending> {
+    let started = Instant::now();
     if !cli.json {
         output::line("it goes on when this command is stopped");
     }
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} texts, {elapsed} {msg}");
     let bar = if cli.json { ProgressBar::hidden() } else { ProgressBar::new(0) };
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    while space["state"] == "building" {
+    while space["state"] == "building" && started.elapsed() < wait {
         let count = |pointer: &str| space[pointer].as_u64().unwrap_or_default();
         bar.set_length(count("texts"));
         bar.set_position(count("texts").saturating_sub(count("missing")));
@@ -149,12 +166,15 @@ async fn built(cli: &Cli, api: &Api, model: &str, mut space: Value) -> Result<Va
     Ok(space)
 }
 
-/// Switches, again for a while when documents that have just arrived are not through.
+/// Switches, again for a while when documents that have just arrived are not through, or a service does not answer.
 async fn switch(api: &Api, space: &str, wait: Duration) -> Result<Value, Ending> {
     let started = Instant::now();
     loop {
         match api.post(&format!("{}/switch", one(space)), &json!({})).await {
-            Err(Ending::Refused(failure)) if failure.code == Code::SpaceIncomplete && started.elapsed() < wait => {
+            Err(Ending::Refused(failure) | Ending::Failed(failure))
+                if matches!(failure.code, Code::SpaceIncomplete | Code::DatabaseUnavailable)
+                    && started.elapsed() < wait =>
+            {
                 tokio::time::sleep(POLL).await;
             }
             ended => return ended,
@@ -162,9 +182,10 @@ async fn switch(api: &Api, space: &str, wait: Duration) -> Result<Value, Ending>
     }
 }
 
-/// The receipt once nothing is left.
-async fn gone(api: &Api, mut receipt: Value) -> Result<Value, Ending> {
-    while receipt["finished_at"].is_null() {
+/// The receipt once nothing is left, or as it stands when the wait is over.
+async fn gone(api: &Api, mut receipt: Value, wait: Duration) -> Result<Value, Ending> {
+    let started = Instant::now();
+    while receipt["finished_at"].is_null() && started.elapsed() < wait {
         tokio::time::sleep(POLL).await;
         let spaces = api.get(SPACES, &[]).await?;
         let found = spaces["dropped"].as_array().into_iter().flatten().find(|dropped| dropped["id"] == receipt["id"]);

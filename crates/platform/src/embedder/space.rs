@@ -137,6 +137,15 @@ impl Embedders {
         }
     }
 
+    /// The model of the space that answers now.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` when this process has it not, `DATABASE_UNAVAILABLE`.
+    pub async fn answering(&self, database: &Database) -> Result<Arc<dyn Embedder>, Failure> {
+        let mut connection = database.engine().acquire().await.map_err(DbError::from)?;
+        self.need(&Space::active(&mut connection).await.map_err(DbError::from)?)
+    }
+
     /// [`Self::of`], or why there is none.
     ///
     /// # Errors

@@ -2,11 +2,12 @@
 //!
 //! It works from facts: what lacks a vector is found again after any kill, and what has one is not embedded again. One
 //! builder works on a space at a time, under a lease. It is polite: between batches it lets the embed stage go first. Its
-//! inserts hold the chunks they are for, so that a deletion either finds the vector or forbids it.
+//! inserts hold the chunks they are for, so that a deletion either finds the vector or forbids it. A round gives every
+//! space and tenant a slice of time and ends: a large space keeps no other waiting.
 
 use super::empty::empty;
-use super::fill::{embed, insert};
-use super::gaps;
+use super::fill::{Embedded, embed, insert};
+use super::gaps::{self, Gap};
 use super::{all, others, tenants};
 use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
@@ -30,8 +31,10 @@ pub struct BuilderConfig {
     pub courtesy: Duration,
     /// Pause between two rounds.
     pub pause: Duration,
-    /// How long a space is left alone whose model failed.
+    /// How long a space is left alone whose model failed, and a tenant whose texts it refuses.
     pub rest: Duration,
+    /// Longest work of one round on one tenant of a space, and on a space that is emptied.
+    pub slice: Duration,
 }
 
 impl BuilderConfig {
@@ -39,35 +42,55 @@ impl BuilderConfig {
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         let secs = Duration::from_secs;
-        Self { name: name.into(), batch: 64, lease: secs(30), courtesy: secs(2), pause: secs(1), rest: secs(60) }
+        let (lease, courtesy, pause, rest, slice) = (secs(30), secs(2), secs(1), secs(60), secs(10));
+        Self { name: name.into(), batch: 64, lease, courtesy, pause, rest, slice }
     }
 }
 
 /// Fills and empties spaces.
 pub struct Builder {
-    database: Database,
-    embedders: Embedders,
-    config: BuilderConfig,
+    pub(super) database: Database,
+    pub(super) embedders: Embedders,
+    pub(super) config: BuilderConfig,
     /// How far the feed of a tenant was when a space (by [`Site::key`]) last lacked nothing: what came since is looked at
     /// alone.
-    seen: HashMap<(String, TenantId), i64>,
+    pub(super) seen: HashMap<(String, TenantId), i64>,
+    /// Where the next slice of a tenant goes on.
+    passes: HashMap<(String, TenantId), Pass>,
     /// Spaces whose texts this process has counted.
-    counted: HashSet<String>,
+    pub(super) counted: HashSet<String>,
     /// Spaces whose model failed, and until when they are left alone.
     resting: HashMap<String, Instant>,
+    /// The same for tenants some of whose texts the model refused.
+    refused: HashMap<(String, TenantId), Instant>,
 }
 
 /// One space that is worked on.
-struct Site {
-    space: Space,
-    others: Vec<i32>,
-    model: Arc<dyn Embedder>,
+pub(super) struct Site {
+    pub space: Space,
+    pub others: Vec<i32>,
+    pub model: Arc<dyn Embedder>,
+}
+
+/// One way through the gaps of a tenant, of the generations that were `added`, or of all.
+struct Pass {
+    added: Option<Vec<Uuid>>,
+    /// How far the feed was when it began.
+    head: i64,
+    /// The last hash that was looked at.
+    after: Vec<u8>,
+    /// Texts that the model refused.
+    refused: i64,
+    /// Texts that a deletion held at that moment.
+    held: i64,
 }
 
 /// What a look at a tenant came to.
 enum Look {
-    /// Nothing is missing but what the model refused, and what a deletion held at that moment.
-    Filled { refused: i64, held: i64 },
+    /// Nothing is missing but what the pass has counted.
+    Filled,
+    /// The slice is over.
+    Unfinished,
     /// Paused, dropped, or taken over: not ours any more.
     Stopped,
 }
@@ -76,8 +99,9 @@ impl Builder {
     /// Over the database and the models of this process.
     #[must_use]
     pub fn new(database: Database, embedders: Embedders, config: BuilderConfig) -> Self {
-        let (seen, counted, resting) = (HashMap::new(), HashSet::new(), HashMap::new());
-        Self { database, embedders, config, seen, counted, resting }
+        let (seen, passes, counted) = (HashMap::new(), HashMap::new(), HashSet::new());
+        let (resting, refused) = (HashMap::new(), HashMap::new());
+        Self { database, embedders, config, seen, passes, counted, resting, refused }
     }
 
     /// Rounds until `stop`. Failures are logged and tried again.
@@ -95,19 +119,22 @@ impl Builder {
         let _ = released.bind(&self.config.name).execute(self.database.engine()).await;
     }
 
-    /// Looks at every space once, and does what there is to do.
+    /// Looks at every space once, and does what there is to do, a slice of time for each.
     ///
     /// # Errors
     /// `DATABASE_UNAVAILABLE`. What a model fails with is written into its space.
     pub async fn round(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
         let spaces = all(&self.database).await?;
         for space in spaces.iter().filter(|space| !space.is_standing()) {
-            empty(&self.database, space, stop).await?;
+            empty(&self.database, space, self.config.slice, stop).await?;
         }
         self.forget_all_but(&spaces);
         // Where there is one space, nothing has a vector elsewhere.
         if spaces.len() < 2 || self.is_paused().await? {
             return Ok(());
+        }
+        for space in spaces.iter().filter(|space| space.is_standing() && space.is_paused) {
+            self.look_at_paused(space, &others(&spaces, space.id)).await?;
         }
         for space in spaces.iter().filter(|space| space.is_standing() && !space.is_paused) {
             let Some(model) = self.embedders.of(space) else { continue };
@@ -131,36 +158,40 @@ impl Builder {
             keys.any(|standing| standing == *key)
         };
         self.seen.retain(|(key, _), _| stands(key));
+        self.passes.retain(|(key, _), _| stands(key));
+        self.refused.retain(|(key, _), _| stands(key));
         self.counted.retain(stands);
         self.resting.retain(|key, _| stands(key));
     }
 
     /// Leaves a space alone for a while, and says why.
     async fn rest(&mut self, site: &Site, failure: &Failure) -> Result<(), Failure> {
-        let (name, code) = (&site.space.name, failure.code);
-        tracing::warn!(space = name, %code, "an embedding space is built on later: {}", failure.message);
         self.resting.insert(site.key(), Instant::now() + self.config.rest);
+        self.tell(&site.space, failure).await
+    }
+
+    /// Says why something of a space is built later.
+    async fn tell(&self, space: &Space, failure: &Failure) -> Result<(), Failure> {
+        let (name, code) = (&space.name, failure.code);
+        tracing::warn!(space = name, %code, "an embedding space is built on later: {}", failure.message);
         let told =
-            sqlx::query("UPDATE embedding_spaces SET code = $2 WHERE id = $1").bind(site.space.id).bind(code.as_str());
+            sqlx::query("UPDATE embedding_spaces SET code = $2 WHERE id = $1").bind(space.id).bind(code.as_str());
         told.execute(self.database.engine()).await.map_err(DbError::from)?;
         Ok(())
     }
 
-    /// True while an operator has stopped the embed stage.
-    async fn is_paused(&self) -> Result<bool, Failure> {
-        let paused =
-            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pauses WHERE kind = 'stage' AND subject = 'embed')");
-        Ok(paused.fetch_one(self.database.engine()).await.map_err(DbError::from)?)
-    }
-
-    /// Fills what `site` lacks, tenant by tenant.
+    /// Fills what `site` lacks, a slice for each tenant.
     async fn fill(&mut self, site: &Site, stop: &CancellationToken) -> Result<(), Failure> {
         let (tenants, heads, paused) =
             (tenants(&self.database).await?, self.heads().await?, self.paused_tenants().await?);
         let head_of = |tenant: &TenantId| heads.get(tenant).copied().unwrap_or(0);
         let is_new = |tenant: &TenantId| self.seen.get(&(site.key(), *tenant)) != Some(&head_of(tenant));
+        let is_blocked = |tenant: &TenantId| {
+            let until = self.refused.get(&(site.key(), *tenant));
+            paused.contains(&tenant.to_string()) || until.is_some_and(|until| Instant::now() < *until)
+        };
         let (blocked, todo): (Vec<TenantId>, Vec<TenantId>) =
-            tenants.iter().copied().filter(is_new).partition(|tenant| paused.contains(&tenant.to_string()));
+            tenants.iter().copied().filter(is_new).partition(is_blocked);
         let is_building = site.space.state == "building";
         if (todo.is_empty() && !is_building) || !self.hold(&site.space, 0).await? {
             return Ok(());
@@ -168,41 +199,58 @@ impl Builder {
         self.count(site, &tenants).await?;
         let (mut refused, mut is_whole) = (0, blocked.is_empty());
         for tenant in todo {
-            let (head, key) = (head_of(&tenant), (site.key(), tenant));
-            let added = match self.seen.get(&key) {
-                Some(seen) => self.added(tenant, *seen, head).await?,
-                None => None,
+            let key = (site.key(), tenant);
+            let mut pass = match self.passes.remove(&key) {
+                Some(pass) => pass,
+                None => self.begin(&key, head_of(&tenant)).await?,
             };
-            match self.fill_tenant(site, tenant, added, stop).await? {
+            match self.fill_tenant(site, tenant, &mut pass, stop).await? {
                 Look::Stopped => return Ok(()),
-                Look::Filled { refused: 0, held: 0 } => {
-                    self.seen.insert(key, head);
-                }
-                // Looked at again in the next round.
-                Look::Filled { refused: some, .. } => {
-                    refused += some;
+                Look::Unfinished => {
                     is_whole = false;
+                    self.passes.insert(key, pass);
+                }
+                Look::Filled if pass.refused + pass.held == 0 => {
+                    self.seen.insert(key, pass.head);
+                    is_whole &= pass.head == head_of(&tenant);
+                }
+                // Looked at again from the beginning.
+                Look::Filled => {
+                    is_whole = false;
+                    if pass.refused > 0 {
+                        refused += pass.refused;
+                        self.refused.insert(key, Instant::now() + self.config.rest);
+                    }
                 }
             }
         }
-        match refused {
-            0 if is_whole => self.finish(&site.space).await,
-            0 => Ok(()),
-            _ => Err(Failure::new(Code::EmbeddingInvalid, format!("the model fails on {refused} texts"))),
+        if refused > 0 {
+            let failure = Failure::new(Code::EmbeddingInvalid, format!("the model fails on {refused} texts"));
+            self.tell(&site.space, &failure).await?;
         }
+        if is_whole { self.finish(&site.space).await } else { Ok(()) }
     }
 
-    /// Fills what one tenant lacks, of the generations that were `added`, or of all.
+    async fn begin(&self, (key, tenant): &(String, TenantId), head: i64) -> Result<Pass, Failure> {
+        let added = match self.seen.get(&(key.clone(), *tenant)) {
+            Some(seen) => self.added(*tenant, *seen, head).await?,
+            None => None,
+        };
+        Ok(Pass { added, head, after: Vec::new(), refused: 0, held: 0 })
+    }
+
+    /// Goes on with a pass until its end or that of the slice.
     async fn fill_tenant(
         &self,
         site: &Site,
         tenant: TenantId,
-        added: Option<Vec<Uuid>>,
+        pass: &mut Pass,
         stop: &CancellationToken,
     ) -> Result<Look, Failure> {
-        let (mut after, mut refused, mut held) = (Vec::new(), 0, 0);
+        let started = Instant::now();
         loop {
-            let (id, others, generations, from) = (site.space.id, site.others.clone(), added.clone(), after.clone());
+            let (id, others, generations, from) =
+                (site.space.id, site.others.clone(), pass.added.clone(), pass.after.clone());
             let limit = self.config.batch as i64;
             let read = self.database.read(tenant, move |connection| {
                 Box::pin(
@@ -210,24 +258,42 @@ impl Builder {
                 )
             });
             let batch = read.await?;
-            let Some(last) = batch.last() else { return Ok(Look::Filled { refused, held }) };
-            after.clone_from(&last.hash);
+            let Some(last) = batch.last() else { return Ok(Look::Filled) };
+            let last = last.hash.clone();
             self.give_way(stop).await?;
             if stop.is_cancelled() {
                 return Ok(Look::Stopped);
             }
-            let embedded = embed(&*site.model, batch).await?;
-            refused += embedded.refused;
+            let embedded = self.embed(site, batch).await?;
+            pass.refused += embedded.refused;
             let wanted = embedded.gaps.len() as i64;
             let (space, fingerprint) = (site.space.clone(), site.model.fingerprint());
             let write = self
                 .database
                 .write(tenant, move |connection| Box::pin(insert(connection, space, fingerprint, embedded)));
             let stored = write.await?;
-            held += wanted - stored;
+            pass.held += wanted - stored;
+            pass.after = last;
             metrics::counter!("docmill_space_vectors_total").increment(stored.unsigned_abs());
             if !self.hold(&site.space, stored).await? {
                 return Ok(Look::Stopped);
+            }
+            if started.elapsed() >= self.config.slice {
+                return Ok(Look::Unfinished);
+            }
+        }
+    }
+
+    /// The vectors of a batch. A model may take longer than a lease, so it is kept meanwhile; what was embedded when it was
+    /// lost is stored all the same.
+    async fn embed(&self, site: &Site, batch: Vec<Gap>) -> Result<Embedded, Failure> {
+        let mut embedding = std::pin::pin!(embed(&*site.model, batch));
+        loop {
+            tokio::select! {
+                embedded = &mut embedding => return embedded,
+                () = tokio::time::sleep(self.config.lease / 3) => {
+                    self.hold(&site.space, 0).await?;
+                }
             }
         }
     }
@@ -247,99 +313,10 @@ impl Builder {
         }
         Ok(())
     }
-
-    /// Takes or keeps the space for a lease, and adds what was embedded to its counts; false when it is not ours.
-    async fn hold(&self, space: &Space, embedded: i64) -> Result<bool, Failure> {
-        let held = sqlx::query(
-            "UPDATE embedding_spaces SET builder = $2, lease_until = now() + make_interval(secs => $3),
-                    embedded = embedded + $4, missing = greatest(missing - $4, 0)
-             WHERE id = $1 AND fingerprint IS NOT DISTINCT FROM $5 AND state <> 'dropping' AND NOT is_paused
-               AND (builder = $2 OR lease_until IS NULL OR lease_until < now())",
-        )
-        .bind(space.id)
-        .bind(&self.config.name)
-        .bind(self.config.lease.as_secs_f64())
-        .bind(embedded)
-        .bind(&space.fingerprint)
-        .execute(self.database.engine())
-        .await
-        .map_err(DbError::from)?;
-        Ok(held.rows_affected() == 1)
-    }
-
-    /// Counts what the space has and lacks, once before its first look.
-    async fn count(&mut self, site: &Site, tenants: &[TenantId]) -> Result<(), Failure> {
-        if !self.counted.insert(site.key()) {
-            return Ok(());
-        }
-        let (mut texts, mut missing) = (0, 0);
-        for tenant in tenants {
-            let (id, others) = (site.space.id, site.others.clone());
-            let read = self.database.read(*tenant, move |connection| {
-                Box::pin(async move { Ok(gaps::count(connection, id, &others).await?) })
-            });
-            let counted = read.await?;
-            texts += counted.texts;
-            missing += counted.missing;
-        }
-        sqlx::query(
-            "UPDATE embedding_spaces SET texts = $2, missing = $3, counted_at = now() WHERE id = $1 AND builder = $4",
-        )
-        .bind(site.space.id)
-        .bind(texts)
-        .bind(missing)
-        .bind(&self.config.name)
-        .execute(self.database.engine())
-        .await
-        .map_err(DbError::from)?;
-        Ok(())
-    }
-
-    /// Nothing is missing.
-    async fn finish(&self, space: &Space) -> Result<(), Failure> {
-        let finished = sqlx::query(
-            "UPDATE embedding_spaces SET state = 'ready', ready_at = coalesce(ready_at, now()), missing = 0, code = NULL
-             WHERE id = $1 AND builder = $2 AND state <> 'dropping' AND (state = 'building' OR missing > 0 OR code IS NOT NULL)",
-        );
-        let finished = finished.bind(space.id).bind(&self.config.name).execute(self.database.engine()).await;
-        if finished.map_err(DbError::from)?.rows_affected() > 0 {
-            tracing::info!(space = space.name, "the embedding space is complete");
-        }
-        Ok(())
-    }
-
-    /// How far the feeds are: a generation is on its tenant's feed once its chunks are written.
-    async fn heads(&self) -> Result<HashMap<TenantId, i64>, Failure> {
-        let heads: Vec<(Uuid, i64)> = sqlx::query_as("SELECT tenant_id, seq FROM index_heads")
-            .fetch_all(self.database.engine())
-            .await
-            .map_err(DbError::from)?;
-        Ok(heads.into_iter().map(|(tenant, seq)| (TenantId(tenant), seq)).collect())
-    }
-
-    async fn paused_tenants(&self) -> Result<Vec<String>, Failure> {
-        let paused = sqlx::query_scalar("SELECT subject FROM pauses WHERE kind = 'tenant'");
-        Ok(paused.fetch_all(self.database.engine()).await.map_err(DbError::from)?)
-    }
-
-    /// Generations that came onto the feed; `None` when it no longer tells.
-    async fn added(&self, tenant: TenantId, seen: i64, head: i64) -> Result<Option<Vec<Uuid>>, Failure> {
-        let rows: Vec<(Uuid, bool)> = sqlx::query_as(
-            "SELECT generation_id, op = 'add' FROM index_ops WHERE tenant_id = $1 AND seq > $2 AND seq <= $3",
-        )
-        .bind(tenant.0)
-        .bind(seen)
-        .bind(head)
-        .fetch_all(self.database.engine())
-        .await
-        .map_err(DbError::from)?;
-        let is_whole = rows.len() as i64 == head - seen;
-        Ok(is_whole.then(|| rows.into_iter().filter(|(_, is_add)| *is_add).map(|(id, _)| id).collect()))
-    }
 }
 
 impl Site {
-    fn key(&self) -> String {
+    pub fn key(&self) -> String {
         key_of(&self.space, &*self.model)
     }
 }

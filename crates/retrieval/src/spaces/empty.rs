@@ -3,18 +3,24 @@
 use docmill_model::{Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Space;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Vectors removed by one statement.
 const BATCH: i64 = 2_000;
 
-/// Removes what a dropped space holds, once the runs that may still write into it have settled.
+/// Removes what a dropped space holds, once the runs that may still write into it have settled, for about `slice`.
 ///
 /// # Errors
 /// `DATABASE_UNAVAILABLE`: the next call goes on.
-pub(super) async fn empty(database: &Database, space: &Space, stop: &CancellationToken) -> Result<(), Failure> {
-    let engine = database.engine();
+pub(super) async fn empty(
+    database: &Database,
+    space: &Space,
+    slice: Duration,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let (engine, started) = (database.engine(), Instant::now());
     let is_awaited: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM runs r JOIN space_drops d ON d.space_id = $1 AND d.finished_at IS NULL
                         WHERE r.state = 'running' AND r.created_at < d.created_at)",
@@ -31,7 +37,7 @@ pub(super) async fn empty(database: &Database, space: &Space, stop: &Cancellatio
         sqlx::query_scalar("SELECT id FROM tenants ORDER BY id").fetch_all(engine).await.map_err(DbError::from)?;
     for tenant in tenants {
         while remove(database, TenantId(tenant), space.id).await? == BATCH {
-            if stop.is_cancelled() {
+            if stop.is_cancelled() || started.elapsed() >= slice {
                 return Ok(());
             }
         }

@@ -1,7 +1,7 @@
 //! What building a space would take; changes nothing.
 
 use super::{all, gaps, others, tenants};
-use docmill_model::{Failure, TenantId};
+use docmill_model::Failure;
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Embedder;
 use std::time::Instant;
@@ -49,11 +49,16 @@ pub async fn plan(database: &Database, name: &str, model: &dyn Embedder) -> Resu
     plan.is_indexed = is_indexed(database, id, plan.dimensions as i32).await?;
     let (mut sample, mut sampled_tokens) = (Vec::new(), 0);
     for tenant in tenants(database).await? {
-        let (counted, texts) = look(database, tenant, id, others.clone(), sample.is_empty()).await?;
+        let counted = gaps::count(database, tenant, id, &others).await?;
         plan.texts += counted.texts;
         plan.to_embed += counted.missing;
         plan.tokens += counted.tokens;
-        if sample.is_empty() {
+        if sample.is_empty() && counted.missing > 0 {
+            let others = others.clone();
+            let read = database.read(tenant, move |connection| {
+                Box::pin(async move { Ok(gaps::next(connection, id, &others, None, &[], SAMPLE).await?) })
+            });
+            let texts = read.await?;
             sampled_tokens = texts.iter().map(|gap| i64::from(gap.tokens)).sum();
             sample = texts.into_iter().map(|gap| gap.text).collect();
         }
@@ -77,21 +82,4 @@ async fn is_indexed(database: &Database, id: i32, dimensions: i32) -> Result<boo
     .bind(id)
     .bind(dimensions);
     Ok(found.fetch_one(database.engine()).await.map_err(DbError::from)?)
-}
-
-async fn look(
-    database: &Database,
-    tenant: TenantId,
-    space: i32,
-    others: Vec<i32>,
-    with_sample: bool,
-) -> Result<(gaps::Counted, Vec<gaps::Gap>), Failure> {
-    let read = database.read(tenant, move |connection| {
-        Box::pin(async move {
-            let counted = gaps::count(connection, space, &others).await?;
-            let limit = if with_sample { SAMPLE } else { 0 };
-            Ok((counted, gaps::next(connection, space, &others, None, &[], limit).await?))
-        })
-    });
-    Ok(read.await?)
 }

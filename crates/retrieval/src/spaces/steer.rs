@@ -8,10 +8,16 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Ids of spaces without an approximate index.
+/// Ids of spaces without an approximate index: from here on, those that the owner gave no index of another length.
 const FIRST_FREE_ID: i32 = 100;
+/// More than there can be spaces and indexes.
+const FREE_IDS: i32 = 10_000;
 /// Longest name, in bytes.
 const MAX_NAME: usize = 64;
+/// Names that are paths of the API.
+const TAKEN: [&str; 1] = ["plan"];
+/// Longest that a commit may take which makes a document visible, and more.
+const COMMIT_PATIENCE_SECS: f64 = 600.0;
 
 /// A space with what is known about its building.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -103,8 +109,8 @@ pub async fn drops(connection: &mut PgConnection, limit: i64) -> Result<Vec<Spac
 /// or there are [`MAX_SPACES`].
 pub async fn create_in(connection: &mut PgConnection, name: &str, model: &dyn Embedder) -> Result<Space, DbError> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
-        let message = "the name of an embedding space has 1 to 64 of the characters a-z, 0-9, `-`, `_` and `.`";
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) || TAKEN.contains(&name) {
+        let message = "the name of an embedding space has 1 to 64 of the characters a-z, 0-9, `-`, `_` and `.`, and is not `plan`";
         return Err(Failure::new(Code::FieldInvalid, message).into());
     }
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('embedding spaces', 0))")
@@ -136,12 +142,15 @@ pub async fn create_in(connection: &mut PgConnection, name: &str, model: &dyn Em
          SELECT coalesce(
              (SELECT min(i.space_id) FROM space_indexes i
               WHERE i.dimensions = $2 AND NOT EXISTS (SELECT 1 FROM embedding_spaces s WHERE s.id = i.space_id)),
-             (SELECT greatest(max(id) + 1, $4) FROM embedding_spaces)), $1, $2, $3, 'building'",
+             (SELECT min(free.id) FROM generate_series($4, $4 + $5) AS free (id)
+              WHERE NOT EXISTS (SELECT 1 FROM space_indexes i WHERE i.space_id = free.id)
+                AND NOT EXISTS (SELECT 1 FROM embedding_spaces s WHERE s.id = free.id))), $1, $2, $3, 'building'",
     )
     .bind(name)
     .bind(dimensions)
     .bind(fingerprint)
     .bind(FIRST_FREE_ID)
+    .bind(FREE_IDS)
     .execute(&mut *connection)
     .await?;
     found(connection, name).await
@@ -160,8 +169,36 @@ pub async fn pause_in(connection: &mut PgConnection, name: &str, is_paused: bool
     Ok(space.is_paused != is_paused)
 }
 
-/// Makes the space `name` the one that answers, by one row update. Until the commit no generation becomes visible, and
-/// every visible text has a vector in the space. The transaction is `home`'s before and after.
+/// A space that lacked no visible text, and since when what changed has to be looked at again.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    space: Space,
+    since: OffsetDateTime,
+}
+
+/// The long look before a switch to `name`, before anything waits for it.
+///
+/// # Errors
+/// `SPACE_UNKNOWN`; `SPACE_INCOMPLETE` with the number of texts that lack a vector.
+pub async fn check_switch(database: &Database, name: &str) -> Result<Checked, Failure> {
+    let since: OffsetDateTime = sqlx::query_scalar("SELECT now() - make_interval(secs => $1)")
+        .bind(COMMIT_PATIENCE_SECS)
+        .fetch_one(database.engine())
+        .await
+        .map_err(DbError::from)?;
+    let spaces = super::all(database).await?;
+    let space = spaces.iter().find(|space| space.name == name && space.is_standing()).ok_or_else(unknown)?;
+    let (mut missing, others) = (0, others(&spaces, space.id));
+    for tenant in tenants(database).await? {
+        missing += gaps::visible(database, tenant, space.id, &others).await?;
+    }
+    check_missing(missing)?;
+    Ok(Checked { space: space.clone(), since })
+}
+
+/// Makes a space that was checked the one that answers, by one row update. Until the commit no generation becomes visible,
+/// and every visible text has a vector in the space: what changed since the check is looked at again. The transaction is
+/// `home`'s before and after.
 ///
 /// # Errors
 /// `SPACE_UNKNOWN`; `SPACE_INCOMPLETE` with the number of texts that lack a vector.
@@ -169,9 +206,12 @@ pub async fn switch_in(
     connection: &mut PgConnection,
     database: &Database,
     home: TenantId,
-    name: &str,
+    checked: &Checked,
 ) -> Result<Switched, DbError> {
-    let space = locked(connection, name).await?;
+    let space = locked(connection, &checked.space.name).await?;
+    if !space.is_same(&checked.space) {
+        return Err(unknown().into());
+    }
     // From here on index commits wait, whose generation could become visible without vectors in this space.
     let active: i32 =
         sqlx::query_scalar("SELECT space_id FROM active_spaces FOR UPDATE").fetch_one(&mut *connection).await?;
@@ -183,7 +223,7 @@ pub async fn switch_in(
     let (others, mut missing) = (others(&spaces, space.id), 0);
     for tenant in tenants(database).await? {
         set_tenant(connection, tenant).await?;
-        missing += gaps::visible(connection, space.id, &others).await?;
+        missing += gaps::visible_since(connection, space.id, &others, checked.since).await?;
     }
     set_tenant(connection, home).await?;
     check_missing(missing)?;
@@ -196,23 +236,6 @@ pub async fn switch_in(
         .execute(connection)
         .await?;
     Ok(Switched { from, to: space.name })
-}
-
-/// Whether a switch to `name` would be refused: the long look, before anything waits for the switch.
-///
-/// # Errors
-/// `SPACE_UNKNOWN`; `SPACE_INCOMPLETE` with the number of texts that lack a vector.
-pub async fn check_switch(database: &Database, name: &str) -> Result<(), Failure> {
-    let spaces = super::all(database).await?;
-    let space = spaces.iter().find(|space| space.name == name && space.is_standing()).ok_or_else(unknown)?;
-    let mut missing = 0;
-    for tenant in tenants(database).await? {
-        let (id, others) = (space.id, others(&spaces, space.id));
-        let read = database
-            .read(tenant, move |connection| Box::pin(async move { Ok(gaps::visible(connection, id, &others).await?) }));
-        missing += read.await?;
-    }
-    check_missing(missing)
 }
 
 /// Begins to drop a space: no request and no new run uses it from then on; the builder removes its vectors.

@@ -20,7 +20,7 @@ use docmill_testkit::{Accepted, World, eventually, world};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub struct Second {
     inner: HashEmbedder,
     is_slow: AtomicBool,
     is_broken: AtomicBool,
+    is_held: AtomicBool,
+    waiting: AtomicUsize,
 }
 
 impl Second {
@@ -43,6 +45,16 @@ impl Second {
 
     pub fn release(&self) {
         self.is_slow.store(false, Ordering::SeqCst);
+    }
+
+    /// Lets no call end from now on.
+    pub fn hold(&self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::SeqCst);
+    }
+
+    /// Calls that are held.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
     }
 
     pub fn fail(&self, is_broken: bool) {
@@ -56,6 +68,11 @@ impl Embedder for Second {
         if self.is_slow.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        while self.is_held.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         if self.is_broken.load(Ordering::SeqCst) {
             return Err(Failure::new(Code::EmbeddingInvalid, "broken"));
         }
@@ -93,7 +110,8 @@ impl Plant {
         let world = world().await;
         let tenant = world.tenant().await;
         let inner = HashEmbedder::with_dimensions(96);
-        let model = Arc::new(Second { inner, is_slow: AtomicBool::new(false), is_broken: AtomicBool::new(false) });
+        let [is_slow, is_broken, is_held] = [const { AtomicBool::new(false) }; 3];
+        let model = Arc::new(Second { inner, is_slow, is_broken, is_held, waiting: AtomicUsize::new(0) });
         let second: Arc<dyn Embedder> = model.clone();
         let embedders = Embedders::new(world.embedder.clone(), BTreeMap::from([(SECOND.to_owned(), second)]));
         let parser = Parser::new(ParserConfig {
@@ -231,6 +249,17 @@ impl Plant {
         snoozed.bind(run.0).fetch_one(self.world.database.engine()).await.unwrap()
     }
 
+    /// In how many spaces the tenant has vectors.
+    pub async fn spaces_with_vectors(&self) -> i64 {
+        let read = self.world.database.read(self.tenant, |connection| {
+            Box::pin(async move {
+                let spaces = sqlx::query_scalar("SELECT count(DISTINCT space_id) FROM vectors");
+                Ok(spaces.fetch_one(connection).await?)
+            })
+        });
+        read.await.unwrap()
+    }
+
     pub async fn pause(&self, stage: &str) {
         assert!(pause(&self.world.database, PauseKind::Stage, stage).await.unwrap());
     }
@@ -251,10 +280,14 @@ impl Plant {
     pub async fn switch(&self, name: &'static str) {
         eventually("the switch is made", PATIENCE, || async {
             let (database, tenant) = (self.world.database.clone(), self.tenant);
-            let write = self.world.database.write(tenant, move |connection| {
-                Box::pin(async move { steer::switch_in(connection, &database, tenant, name).await })
-            });
-            match write.await.map_err(docmill_platform::database::DbError::into_failure) {
+            let switched = async {
+                let checked = steer::check_switch(&self.world.database, name).await?;
+                let write = self.world.database.write(tenant, move |connection| {
+                    Box::pin(async move { steer::switch_in(connection, &database, tenant, &checked).await })
+                });
+                write.await.map_err(docmill_platform::database::DbError::into_failure)
+            };
+            match switched.await {
                 Ok(_) => true,
                 Err(failure) => {
                     assert_eq!(failure.code, Code::SpaceIncomplete, "{failure}");
