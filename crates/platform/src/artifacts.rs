@@ -5,6 +5,7 @@
 
 use crate::blobs::Blobs;
 use crate::database::{Database, DbError};
+use crate::failpoints::Failpoints;
 use crate::layout::artifact_key;
 use bytes::Bytes;
 use docmill_model::manifest::ArtifactRef;
@@ -17,13 +18,21 @@ use std::sync::Arc;
 pub struct Artifacts {
     database: Database,
     blobs: Arc<dyn Blobs>,
+    failpoints: Failpoints,
 }
 
 impl Artifacts {
     /// Over a database and an object store.
     #[must_use]
     pub fn new(database: Database, blobs: Arc<dyn Blobs>) -> Self {
-        Self { database, blobs }
+        let failpoints = database.failpoints().at("api");
+        Self { database, blobs, failpoints }
+    }
+
+    /// The same artifacts for a stage: the place of the points at which a test lets it die.
+    #[must_use]
+    pub fn at(&self, stage: &str) -> Self {
+        Self { failpoints: self.failpoints.at(stage), ..self.clone() }
     }
 
     /// The object store underneath.
@@ -42,9 +51,9 @@ impl Artifacts {
         if self.intend(tenant, &reference, &key).await? {
             return Ok(reference);
         }
-        self.database.failpoints().hit("artifact.intended", "").await;
+        self.failpoints.hit("artifact.intended", "").await;
         self.blobs.put(&key, bytes, &reference.sha256).await?;
-        self.database.failpoints().hit("artifact.put", "").await;
+        self.failpoints.hit("artifact.put", "").await;
         let sha256 = reference.sha256.to_string();
         self.database
             .write(tenant, move |connection| {

@@ -1,7 +1,8 @@
 //! Claiming: the moment an attempt begins to count.
 //!
 //! The engine role reads ids and states of any tenant, [`crate::machine::claim`] decides, and one statement takes the
-//! lease, moves the fence and appends the attempt. Time is the database's.
+//! lease, moves the fence and appends the attempt. Time is the database's. Looking and taking are two steps: what a job
+//! has to wait for in this process it waits for in between, without a lease.
 
 use crate::machine::{self, Claim, Claimable, Counters, JobState, RunState};
 use docmill_model::event::JobEvent;
@@ -23,8 +24,14 @@ pub(crate) struct Claimed {
     pub fence: i64,
     pub pipeline_version: String,
     pub recompute: bool,
-    pub alone: bool,
     pub traceparent: Option<String>,
+}
+
+/// A job that may be taken as long as nobody else takes it first.
+pub(crate) struct Offer {
+    row: Row,
+    /// It has killed workers before: nothing else may run in this process meanwhile.
+    pub alone: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -45,13 +52,8 @@ struct Row {
     traceparent: Option<String>,
 }
 
-/// Claims the job of an event for `worker`; `None` when there is nothing to do.
-pub(crate) async fn claim(
-    pool: &PgPool,
-    event: &JobEvent,
-    worker: &str,
-    lease: Duration,
-) -> Result<Option<Claimed>, DbError> {
+/// Whether the job of an event is there to be taken; `None` when there is nothing to do.
+pub(crate) async fn look(pool: &PgPool, event: &JobEvent) -> Result<Option<Offer>, DbError> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT j.state, r.state AS run_state, j.on_settled, j.stage, j.fence, j.failed, j.lost, j.run_id, j.document_id,
                 r.version_id, r.pipeline_version, j.recompute, j.traceparent,
@@ -77,14 +79,11 @@ pub(crate) async fn claim(
     match machine::claim(&claimable) {
         Claim::Skip => Ok(None),
         Claim::Hold => hold(pool, event, row.fence).await.map(|()| None),
-        Claim::Take { alone } => {
-            let fence = take(pool, event, row.fence, worker, lease).await?;
-            Ok(fence.map(|fence| claimed(event, row, fence, alone)))
-        }
+        Claim::Take { alone } => Ok(Some(Offer { row, alone })),
     }
 }
 
-fn claimed(event: &JobEvent, row: Row, fence: i64, alone: bool) -> Claimed {
+fn claimed(event: &JobEvent, row: Row, fence: i64) -> Claimed {
     let counters = Counters { failed: row.failed, lost: row.lost, attempts: fence };
     tracing::debug!(job = %event.job_id, stage = row.stage, ?counters, "claimed");
     Claimed {
@@ -97,19 +96,19 @@ fn claimed(event: &JobEvent, row: Row, fence: i64, alone: bool) -> Claimed {
         fence,
         pipeline_version: row.pipeline_version,
         recompute: row.recompute,
-        alone,
         traceparent: row.traceparent,
     }
 }
 
-async fn take(
+/// Takes what was offered for `worker`; `None` when it is no longer there to be taken.
+pub(crate) async fn take(
     pool: &PgPool,
     event: &JobEvent,
-    seen_fence: i64,
+    offer: Offer,
     worker: &str,
     lease: Duration,
-) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
+) -> Result<Option<Claimed>, DbError> {
+    let fence: Option<i64> = sqlx::query_scalar(
         "WITH taken AS (
             UPDATE jobs SET state = 'leased', fence = fence + 1, lease_until = now() + make_interval(secs => $4), worker = $5,
                             updated_at = now()
@@ -119,11 +118,12 @@ async fn take(
     )
     .bind(event.tenant_id.0)
     .bind(event.job_id.0)
-    .bind(seen_fence)
+    .bind(offer.row.fence)
     .bind(lease.as_secs_f64())
     .bind(worker)
     .fetch_optional(pool)
-    .await
+    .await?;
+    Ok(fence.map(|fence| claimed(event, offer.row, fence)))
 }
 
 /// A paused job is set aside; the reconciler frees it once nothing pauses it any more.

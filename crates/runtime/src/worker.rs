@@ -21,7 +21,7 @@ use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +38,8 @@ pub(crate) struct Worker {
     /// No more events are fetched.
     pub stop: CancellationToken,
     leases: Leases,
-    /// Jobs that killed workers before hold it for writing, all others for reading.
+    /// Jobs that killed workers before hold it for writing, all others for reading; taken before the lease, so that
+    /// nothing that waits for its turn keeps a job from other processes.
     alone: RwLock<()>,
 }
 
@@ -66,22 +67,47 @@ pub(crate) async fn handle(worker: &Arc<Worker>, stage: &str, delivery: &Deliver
         Err(reason) => return park(core, delivery, reason).await,
     };
     failpoints.hit("claim.before", stage).await;
-    let claiming = claim::claim(core.database.engine(), &event, &core.config.worker, core.config.lease);
+    let pool = core.database.engine();
+    let offer = match within(LOOP_LIMIT, claim::look(pool, &event)).await {
+        Ok(Some(offer)) => offer,
+        Ok(None) => return delivery.ack().await,
+        Err(error) => return unclaimed(delivery, error).await,
+    };
+    let turn = tokio::select! {
+        () = worker.stop.cancelled() => return delivery.nak(Duration::ZERO).await,
+        turn = worker.turn(offer.alone) => turn,
+    };
+    let claiming = claim::take(pool, &event, offer, &core.config.worker, core.config.lease);
     let claimed = match within(LOOP_LIMIT, claiming).await {
         Ok(Some(claimed)) => claimed,
         Ok(None) => return delivery.ack().await,
-        Err(error) => {
-            tracing::warn!(code = %error.into_failure().code, "a job could not be claimed");
-            return delivery.nak(AWAY_DELAY).await;
-        }
+        Err(error) => return unclaimed(delivery, error).await,
     };
     failpoints.hit("claim.after", stage).await;
     let lease = worker.leases.hold(&claimed, delivery.reply());
     attempt(worker, &claimed, &lease).await;
+    drop(turn);
     core.kick.notify_one();
     failpoints.hit("ack.before", stage).await;
     delivery.ack().await;
     failpoints.hit("ack.after", stage).await;
+}
+
+/// The right to run in this process, until it is dropped.
+enum Turn<'w> {
+    Alone(#[expect(dead_code, reason = "held for its drop")] RwLockWriteGuard<'w, ()>),
+    Shared(#[expect(dead_code, reason = "held for its drop")] RwLockReadGuard<'w, ()>),
+}
+
+impl Worker {
+    async fn turn(&self, alone: bool) -> Turn<'_> {
+        if alone { Turn::Alone(self.alone.write().await) } else { Turn::Shared(self.alone.read().await) }
+    }
+}
+
+async fn unclaimed(delivery: &Delivery, error: DbError) {
+    tracing::warn!(code = %error.into_failure().code, "a job could not be claimed");
+    delivery.nak(AWAY_DELAY).await;
 }
 
 fn read(stage: &str, delivery: &Delivery) -> Result<JobEvent, &'static str> {
@@ -112,13 +138,7 @@ async fn park(core: &Arc<Core>, delivery: &Delivery, reason: &'static str) {
 async fn attempt(worker: &Arc<Worker>, claimed: &Claimed, lease: &Lease) {
     let core = &worker.core;
     let started = Instant::now();
-    let ended = if claimed.alone {
-        let _alone = worker.alone.write().await;
-        execute(worker, claimed, lease).await
-    } else {
-        let _shared = worker.alone.read().await;
-        execute(worker, claimed, lease).await
-    };
+    let ended = execute(worker, claimed, lease).await;
     let seconds = started.elapsed().as_secs_f64();
     let outcome = match ended {
         Ended::Settled(outcome) => outcome,
@@ -233,7 +253,7 @@ async fn produce(core: &Arc<Core>, claimed: &Claimed, lease: &Lease) -> Result<P
         schemas: pipeline.schemas.clone(),
         inputs: start.inputs,
         database: core.database.clone(),
-        artifacts: core.artifacts.clone(),
+        artifacts: core.artifacts.at(&claimed.stage),
         cancel: lease.cancel.clone(),
         traceparent: claimed.traceparent.clone(),
         failpoints: failpoints.at(&claimed.stage),

@@ -6,6 +6,7 @@ mod support;
 
 use docmill_model::event::JobEvent;
 use docmill_model::{JobId, TenantId};
+use docmill_runtime::control::{self, PauseKind};
 use docmill_runtime::{Engine, doctor};
 use docmill_testkit::eventually;
 use std::sync::Arc;
@@ -202,6 +203,45 @@ async fn poison_that_kills_workers_is_parked_alone() {
     assert_eq!(bench.settled(document.run).await, "failed");
     let alpha = bench.job(document.run, "alpha").await;
     assert_eq!((alpha.state.as_str(), alpha.lost, alpha.code.as_deref()), ("dead", 10, Some("WORKER_LOST")));
+    bench.healthy().await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_its_turn_beside_a_killer_holds_no_lease() {
+    let bench = Bench::new().await;
+    let tenant = bench.world.tenant().await;
+    let go = Arc::new(Notify::new());
+    bench.toys.next("alpha", Step::Deaf(go.clone()));
+    let engine = bench.start(bench.config("one"));
+    let running = bench.document(tenant).await;
+    eventually("one job runs", PATIENCE, || async { bench.toys.runs("alpha") == 1 }).await;
+    // It has killed workers before, so it waits until nothing else runs here.
+    let database = &bench.world.database;
+    let paused = bench.world.tenant().await;
+    control::pause(database, PauseKind::Tenant, &paused.to_string()).await.unwrap();
+    let killer = bench.document(paused).await;
+    sqlx::query("UPDATE jobs SET lost = 5 WHERE run_id = $1 AND stage = 'alpha'")
+        .bind(killer.run.0)
+        .execute(database.engine())
+        .await
+        .unwrap();
+    control::resume(database, PauseKind::Tenant, &paused.to_string()).await.unwrap();
+    tokio::time::sleep(LEASE / 2).await;
+    let others = bench.documents(tenant, 4).await;
+    tokio::time::sleep(LEASE).await;
+    // Another process may take any of them; before, each held its lease while it waited.
+    let states: Vec<(String, i64)> =
+        sqlx::query_as("SELECT state, count(*) FROM jobs WHERE stage = 'alpha' GROUP BY state ORDER BY state")
+            .fetch_all(database.engine())
+            .await
+            .unwrap();
+    assert_eq!(states, [("leased".to_owned(), 1), ("ready".to_owned(), 5)]);
+    go.notify_one();
+    for document in others.iter().chain([&killer, &running]) {
+        assert_eq!(bench.settled(document.run).await, "done");
+        assert_eq!(bench.attempts(document.run, "alpha").await, ["done"]);
+    }
     bench.healthy().await;
     engine.stop().await;
 }
