@@ -22,6 +22,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ),
     ("0005_schedules", include_str!("../../../migrations/0005_schedules.sql")),
     ("0006_searches_know_what_changed", include_str!("../../../migrations/0006_searches_know_what_changed.sql")),
+    (
+        "0007_the_backlog_costs_what_is_open",
+        include_str!("../../../migrations/0007_the_backlog_costs_what_is_open.sql"),
+    ),
 ];
 
 /// Serialises concurrent migrations of one database.
