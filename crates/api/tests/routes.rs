@@ -240,6 +240,23 @@ async fn the_operator_tenant_examines_and_stops_the_installation() {
     assert_eq!(api.delete(&operator.key, "/v1/operate/pauses/stage/ingest").await.status, 204);
     assert_eq!(api.delete(&operator.key, "/v1/operate/pauses/stage/ingest").await.status, 404);
     assert_eq!(api.get(&other.key, "/v1/operate/backlog?all=true").await.status, 403);
+    // Any tenant can be stopped and released by whoever operates the installation, and sees it.
+    let stop = json!({"kind": "tenant", "subject": other.id.to_string()});
+    assert_eq!(api.post(&operator.key, "/v1/operate/pauses", &stop).await.status, 204);
+    assert_eq!(api.get(&other.key, "/v1/operate/pauses").await.ok()["pauses"][0]["subject"], other.id.to_string());
+    assert_eq!(api.get(&operator.key, "/v1/operate/pauses").await.ok()["pauses"], json!([]));
+    assert_eq!(
+        api.get(&operator.key, "/v1/operate/pauses?all=true").await.ok()["pauses"][0]["subject"],
+        other.id.to_string()
+    );
+    assert_eq!(api.get(&other.key, "/v1/operate/pauses?all=true").await.status, 403);
+    let lift = format!("/v1/operate/pauses/tenant/{}", other.id);
+    assert_eq!(api.delete(&operator.key, &lift).await.status, 204);
+    assert_eq!(api.delete(&operator.key, &lift).await.status, 404);
+    let nobody = json!({"kind": "tenant", "subject": uuid::Uuid::now_v7().to_string()});
+    assert_eq!(api.post(&operator.key, "/v1/operate/pauses", &nobody).await.status, 404);
+    let foreign = json!({"kind": "tenant", "subject": operator.id.to_string()});
+    assert_eq!(api.post(&other.key, "/v1/operate/pauses", &foreign).await.status, 404);
     api.get(&operator.key, "/v1/operate/backlog?all=true").await.ok();
     // A replay of another tenant is started, seen and stopped by whoever operates the installation.
     publish(&api, &other, "a.txt", &["Some words."]).await;
