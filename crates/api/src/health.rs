@@ -4,11 +4,14 @@ use crate::state::{ApiState, Readiness};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{AppendHeaders, IntoResponse};
 use docmill_platform::database::Database;
 use std::time::Duration;
 
 /// Longest wait for the database's sign of life.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
+/// Which process answered.
+pub const INSTANCE_HEADER: &str = "docmill-instance";
 
 /// The process runs.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
@@ -40,8 +43,10 @@ pub async fn healthz() -> Json<Health> {
 
 /// Tells whether requests can be answered.
 #[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Ready), (status = 503, body = Ready)))]
-pub async fn readyz(State(state): State<ApiState>) -> (StatusCode, Json<Ready>) {
-    examine(&state.database, &state.readiness).await
+pub async fn readyz(State(state): State<ApiState>) -> impl IntoResponse {
+    let instance = state.config.instance.clone().map(|instance| [(INSTANCE_HEADER, instance)]);
+    let (status, body) = examine(&state.database, &state.readiness).await;
+    (status, AppendHeaders(instance.into_iter().flatten()), body)
 }
 
 /// What a probe is told.

@@ -36,6 +36,9 @@ pub struct ApiConfig {
     /// The tenant whose `operate` keys may act on the whole installation (pause a stage, examine all tenants). Without
     /// one, every operator is bound to its own tenant.
     pub operator_tenant: Option<TenantId>,
+    /// Told by `/readyz` in the header `docmill-instance`, so that whoever started this process can tell it from another
+    /// one on the same port.
+    pub instance: Option<String>,
 }
 
 impl Default for ApiConfig {
@@ -48,6 +51,7 @@ impl Default for ApiConfig {
             metrics_token: None,
             allow_private_webhooks: false,
             operator_tenant: None,
+            instance: None,
         }
     }
 }

@@ -135,6 +135,7 @@ async fn run(mut config: Config, roles: Roles, home: Option<Home>) -> Result<(),
         let tenant = access::provide_key(&assembly, &config, home).await?;
         config.api.operator_tenant.get_or_insert(tenant);
     }
+    let instance = home.as_ref().map(access::fresh_instance).transpose()?;
     let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
     let engine = &assembly.engine;
     if roles.worker {
@@ -172,11 +173,18 @@ async fn run(mut config: Config, roles: Roles, home: Option<Home>) -> Result<(),
         prompts.follow(following).await;
         Ok(())
     });
-    serve_http(&config, &roles, &assembly, metrics, listener, &stop, &mut tasks)?;
+    serve_http(&config, &roles, &assembly, Probed { metrics, instance }, listener, &stop, &mut tasks)?;
     tracing::info!(?roles, "serving");
     let ended = wait(&mut tasks, &stop).await;
     assembly.database.close().await;
     ended
+}
+
+/// What probes ask of this process.
+struct Probed {
+    metrics: Option<PrometheusHandle>,
+    /// The name it goes by in its home.
+    instance: Option<String>,
 }
 
 fn sweep_config(assembly: &Assembly) -> SweepConfig {
@@ -202,7 +210,7 @@ fn serve_http(
     config: &Config,
     roles: &Roles,
     assembly: &Assembly,
-    metrics: Option<PrometheusHandle>,
+    probed: Probed,
     listener: TcpListener,
     stop: &CancellationToken,
     tasks: &mut JoinSet<Result<(), Failure>>,
@@ -228,10 +236,11 @@ fn serve_http(
             }
             Ok(())
         });
-        docmill_api::router(api_state(config, assembly, search, readiness, metrics)?)
+        docmill_api::router(api_state(config, assembly, search, readiness, probed)?)
     } else {
         let readiness = Readiness { broker, index: None };
-        docmill_api::serve::probes(assembly.database.clone(), readiness, metrics, config.api.metrics_token.clone())
+        let token = config.api.metrics_token.clone();
+        docmill_api::serve::probes(assembly.database.clone(), readiness, probed.metrics, token)
     };
     let stop = stop.clone();
     tasks.spawn(async move {
@@ -246,7 +255,7 @@ fn api_state(
     assembly: &Assembly,
     search: Search,
     readiness: Readiness,
-    metrics: Option<PrometheusHandle>,
+    probed: Probed,
 ) -> Result<ApiState, Failure> {
     let answers = Answers::new(
         search.clone(),
@@ -260,6 +269,7 @@ fn api_state(
         metrics_token: config.api.metrics_token.clone(),
         allow_private_webhooks: config.api.allow_private_webhooks,
         operator_tenant: config.api.operator_tenant,
+        instance: probed.instance,
         ..ApiConfig::default()
     };
     Ok(ApiState::new(ApiParts {
@@ -272,7 +282,7 @@ fn api_state(
         pages: assembly.parser.clone(),
         pepper: Config::need(&config.pepper, "DOCMILL_PEPPER")?.clone(),
         readiness,
-        metrics,
+        metrics: probed.metrics,
         config: settings,
     }))
 }

@@ -149,7 +149,8 @@ fn migrate(stack: &Stack, embedded: bool, owner: Option<secrecy::SecretString>) 
     }
 }
 
-/// Waits until the API of the home answers.
+/// Waits until the API of the home answers. Another server may have the port by now, so it must be the one that the
+/// home's roles started.
 async fn ready(home: &Home) -> Result<String, Failure> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build();
     let client = client.map_err(|e| Failure::new(Code::Internal, format!("no HTTP client: {e}")))?;
@@ -163,13 +164,21 @@ async fn ready(home: &Home) -> Result<String, Failure> {
         if let Some(url) = url(home)
             && roles.pid().is_some()
             && access::key_path(home).is_file()
-            && client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status().is_success())
+            && let Some(instance) = access::instance(home)
+            && is_ready(&client, &url, &instance).await
         {
             return Ok(url);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Err(Failure::new(Code::Internal, format!("the roles do not get ready: {}", roles.log_tail())))
+}
+
+async fn is_ready(client: &reqwest::Client, url: &str, instance: &str) -> bool {
+    client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| {
+        let named = answer.headers().get(docmill_api::health::INSTANCE_HEADER);
+        answer.status().is_success() && named.is_some_and(|named| named.as_bytes() == instance.as_bytes())
+    })
 }
 
 /// Address of the API of the home, once it had one.

@@ -27,6 +27,26 @@ pub fn port(home: &Home) -> Port {
     Port::kept_in(home.run().join("api.port"))
 }
 
+/// The file with the name that the roles now running in the home go by.
+fn instance_path(home: &Home) -> PathBuf {
+    home.run().join("instance")
+}
+
+/// Gives the roles that start in the home a name nobody else has.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn fresh_instance(home: &Home) -> Result<String, Failure> {
+    let name = uuid::Uuid::new_v4().to_string();
+    replace(&instance_path(home), name.as_bytes(), 0o600)?;
+    Ok(name)
+}
+
+/// The name of the roles that run in the home, once they have one.
+pub fn instance(home: &Home) -> Option<String> {
+    std::fs::read_to_string(instance_path(home)).ok()
+}
+
 /// Fills what is not configured.
 pub fn adopt(config: &mut Config, home: &Home, available: Available, pepper: String) {
     let database = &mut config.database;
