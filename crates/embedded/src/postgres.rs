@@ -71,13 +71,15 @@ impl EmbeddedPostgres {
         }
         for _ in 0..ATTEMPTS {
             self.disown_lock_files();
+            let logged = self.service.log_bytes();
             let mut command = self.home.command(&parts.postgres_bin.join("postgres"));
             command.arg("-D").arg(self.data()).args(self.settings().iter().flat_map(|s| ["-c".to_owned(), s.clone()]));
             self.service.spawn(command)?;
             if self.service.wait_ready(START_PATIENCE, || self.answers()) {
                 return Ok(());
             }
-            if !self.service.log_tail().contains("still in use") {
+            // Backends of a server that was killed say goodbye in the same log, before and after.
+            if !self.service.log_says("still in use", logged) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(500));

@@ -121,6 +121,18 @@ impl Service {
         self.home.logs().join(format!("{}.log", self.name))
     }
 
+    /// Bytes of the log so far.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        fs::metadata(self.log_path()).map_or(0, |log| log.len())
+    }
+
+    /// Whether the log says `words` beyond its first `from` bytes; other processes may have written after them.
+    pub(crate) fn log_says(&self, words: &str, from: u64) -> bool {
+        let bytes = fs::read(self.log_path()).unwrap_or_default();
+        let since = bytes.get(usize::try_from(from).unwrap_or(0)..).unwrap_or(&bytes);
+        String::from_utf8_lossy(since).contains(words)
+    }
+
     /// The last lines of the log, for an error message about a start that failed.
     #[must_use]
     pub fn log_tail(&self) -> String {
