@@ -12,6 +12,7 @@ mod lease;
 mod reconciler;
 mod relay;
 mod settle;
+mod turn;
 mod worker;
 
 pub mod backlog;

@@ -5,7 +5,7 @@
 
 use crate::broker::Delivery;
 use crate::cache;
-use crate::claim::{self, Claimed};
+use crate::claim::{self, Claimed, Offer};
 use crate::consumer;
 use crate::engine::{Core, LOOP_LIMIT, within};
 use crate::lease::{Lease, Leases};
@@ -13,6 +13,7 @@ use crate::machine::Outcome;
 use crate::registry::ErasedStage;
 use crate::settle::{self, Completion, Settled, Target};
 use crate::stage::{JobContext, StageError};
+use crate::turn::{Turn, Turns};
 use docmill_model::event::{JOB_EVENT_VERSION, JobEvent};
 use docmill_model::manifest::Manifest;
 use docmill_model::{Code, Failure};
@@ -21,7 +22,6 @@ use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -38,9 +38,7 @@ pub(crate) struct Worker {
     /// No more events are fetched.
     pub stop: CancellationToken,
     leases: Leases,
-    /// Jobs that killed workers before hold it for writing, all others for reading; taken before the lease, so that
-    /// nothing that waits for its turn keeps a job from other processes.
-    alone: RwLock<()>,
+    turns: Turns,
 }
 
 /// Serves the configured stages until `stop` fires and every running job has ended or was handed back.
@@ -48,7 +46,7 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) -> Result<(), 
     let stages = core.served_stages()?;
     let leases = Leases::start(core.database.engine().connect_options(), core.broker_config(), core.config.lease)
         .map_err(|_| Failure::new(Code::Internal, "the lease thread could not be started"))?;
-    let worker = Arc::new(Worker { core: core.clone(), stop, leases, alone: RwLock::new(()) });
+    let worker = Arc::new(Worker { core: core.clone(), stop, leases, turns: Turns::default() });
     let mut serving = JoinSet::new();
     for stage in stages {
         let slots = core.slots(&stage);
@@ -67,16 +65,8 @@ pub(crate) async fn handle(worker: &Arc<Worker>, stage: &str, delivery: &Deliver
         Err(reason) => return park(core, delivery, reason).await,
     };
     failpoints.hit("claim.before", stage).await;
+    let Some((offer, turn)) = turn_of(worker, &event, delivery).await else { return };
     let pool = core.database.engine();
-    let offer = match within(LOOP_LIMIT, claim::look(pool, &event)).await {
-        Ok(Some(offer)) => offer,
-        Ok(None) => return delivery.ack().await,
-        Err(error) => return unclaimed(delivery, error).await,
-    };
-    let turn = tokio::select! {
-        () = worker.stop.cancelled() => return delivery.nak(Duration::ZERO).await,
-        turn = worker.turn(offer.alone) => turn,
-    };
     let claiming = claim::take(pool, &event, offer, &core.config.worker, core.config.lease);
     let claimed = match within(LOOP_LIMIT, claiming).await {
         Ok(Some(claimed)) => claimed,
@@ -93,16 +83,34 @@ pub(crate) async fn handle(worker: &Arc<Worker>, stage: &str, delivery: &Deliver
     failpoints.hit("ack.after", stage).await;
 }
 
-/// The right to run in this process, until it is dropped.
-enum Turn<'w> {
-    Alone(#[expect(dead_code, reason = "held for its drop")] RwLockWriteGuard<'w, ()>),
-    Shared(#[expect(dead_code, reason = "held for its drop")] RwLockReadGuard<'w, ()>),
+/// The job of an event with the turn to run it; `None` when there is nothing to run and the delivery has its answer.
+async fn turn_of<'w>(worker: &'w Worker, event: &JobEvent, delivery: &Delivery) -> Option<(Offer, Turn<'w>)> {
+    let offer = offered(worker, event, delivery).await?;
+    if let Some(turn) = worker.turns.free(offer.alone) {
+        return Some((offer, turn));
+    }
+    let turn = tokio::select! {
+        () = worker.stop.cancelled() => None,
+        turn = worker.turns.next(offer.alone) => Some(turn),
+    };
+    if let Some(turn) = turn {
+        // Meanwhile it may have been paused, taken by another process, or have killed one more.
+        let again = offered(worker, event, delivery).await?;
+        if again.alone == offer.alone {
+            return Some((again, turn));
+        }
+    }
+    delivery.nak(Duration::ZERO).await;
+    None
 }
 
-impl Worker {
-    async fn turn(&self, alone: bool) -> Turn<'_> {
-        if alone { Turn::Alone(self.alone.write().await) } else { Turn::Shared(self.alone.read().await) }
+async fn offered(worker: &Worker, event: &JobEvent, delivery: &Delivery) -> Option<Offer> {
+    match within(LOOP_LIMIT, claim::look(worker.core.database.engine(), event)).await {
+        Ok(Some(offer)) => return Some(offer),
+        Ok(None) => delivery.ack().await,
+        Err(error) => unclaimed(delivery, error).await,
     }
+    None
 }
 
 async fn unclaimed(delivery: &Delivery, error: DbError) {

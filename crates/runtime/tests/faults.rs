@@ -237,7 +237,14 @@ async fn what_waits_for_its_turn_beside_a_killer_holds_no_lease() {
             .await
             .unwrap();
     assert_eq!(states, [("leased".to_owned(), 1), ("ready".to_owned(), 5)]);
+    // A pause that comes while a job waits for its turn holds it back as well.
+    control::pause(database, PauseKind::Tenant, &paused.to_string()).await.unwrap();
     go.notify_one();
+    for document in others.iter().chain([&running]) {
+        assert_eq!(bench.settled(document.run).await, "done");
+    }
+    assert_eq!(bench.attempts(killer.run, "alpha").await, Vec::<String>::new());
+    control::resume(database, PauseKind::Tenant, &paused.to_string()).await.unwrap();
     for document in others.iter().chain([&killer, &running]) {
         assert_eq!(bench.settled(document.run).await, "done");
         assert_eq!(bench.attempts(document.run, "alpha").await, ["done"]);
