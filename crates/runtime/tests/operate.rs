@@ -220,3 +220,75 @@ async fn stages_that_do_nothing_show_the_engines_own_cost() {
     bench.exactly_once(&documents).await;
     engine.stop().await;
 }
+
+/// What the backlog says, less the ages, by one look at every job there ever was.
+async fn counted(bench: &Bench) -> Vec<backlog::StageBacklog> {
+    sqlx::query_as(
+        "SELECT tenant_id, stage, count(*) FILTER (WHERE state = 'blocked') AS blocked,
+                count(*) FILTER (WHERE state = 'ready') AS ready, count(*) FILTER (WHERE state = 'leased') AS running,
+                count(*) FILTER (WHERE state = 'waiting') AS retrying, count(*) FILTER (WHERE state = 'held') AS held,
+                count(*) FILTER (WHERE state = 'dead' AND resolved_at IS NULL) AS dead,
+                count(*) FILTER (WHERE state = 'done' AND finished_at > now() - interval '1 minute') AS done_per_minute,
+                NULL::float8 AS oldest_ready_secs
+         FROM jobs GROUP BY tenant_id, stage
+         HAVING NOT bool_and(state = 'cancelled' OR (state = 'dead' AND resolved_at IS NOT NULL)
+                             OR (state = 'done' AND finished_at <= now() - interval '1 minute'))
+         ORDER BY stage, tenant_id",
+    )
+    .fetch_all(bench.world.database.engine())
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_backlog_is_what_a_count_over_all_jobs_says() {
+    let bench = Bench::new().await;
+    let tenants = [bench.world.tenant().await, bench.world.tenant().await, bench.world.tenant().await];
+    for tenant in tenants {
+        bench.documents(tenant, 40).await;
+    }
+    let change = async |sql: &'static str| {
+        sqlx::query(sql).execute(bench.world.database.engine()).await.unwrap();
+    };
+    // Every state there is, in each stage and tenant; the last tenant is through with everything long ago.
+    for sql in [
+        "UPDATE jobs SET state = CASE abs(hashtext(id::text)) % 9 WHEN 0 THEN 'ready' WHEN 1 THEN 'leased' WHEN 2 THEN 'waiting'
+                WHEN 3 THEN 'held' WHEN 4 THEN 'dead' WHEN 5 THEN 'dead' WHEN 6 THEN 'cancelled' ELSE 'done' END,
+            lease_until = CASE WHEN abs(hashtext(id::text)) % 9 = 1 THEN now() END,
+            held_reason = CASE WHEN abs(hashtext(id::text)) % 9 = 3 THEN 'paused' END,
+            resolved_at = CASE WHEN abs(hashtext(id::text)) % 9 = 5 THEN now() END,
+            resolution = CASE WHEN abs(hashtext(id::text)) % 9 = 5 THEN 'discarded' END,
+            finished_at = now() - CASE WHEN abs(hashtext(id::text)) % 9 = 7 THEN interval '10 minutes' ELSE interval '1 second' END
+         WHERE state = 'ready' OR abs(hashtext(run_id::text)) % 2 = 0",
+        "UPDATE jobs SET state = 'done', lease_until = NULL, held_reason = NULL, resolved_at = NULL, resolution = NULL,
+            finished_at = now() - interval '1 hour' WHERE tenant_id = (SELECT max(id::text)::uuid FROM tenants)",
+    ] {
+        change(sql).await;
+    }
+    let ageless = |rows: Vec<backlog::StageBacklog>| -> Vec<backlog::StageBacklog> {
+        rows.into_iter().map(|row| backlog::StageBacklog { oldest_ready_secs: None, ..row }).collect()
+    };
+    let all = backlog::backlog(&bench.world.database, None).await.unwrap();
+    for row in &all {
+        assert_eq!(row.oldest_ready_secs.is_some(), row.ready > 0, "{row:?}");
+    }
+    let sum = |count: fn(&backlog::StageBacklog) -> i64| all.iter().map(count).sum::<i64>();
+    let sums = [
+        sum(|row| row.blocked),
+        sum(|row| row.ready),
+        sum(|row| row.running),
+        sum(|row| row.retrying),
+        sum(|row| row.held),
+        sum(|row| row.dead),
+        sum(|row| row.done_per_minute),
+    ];
+    assert!(sums.iter().all(|sum| *sum > 0), "each is counted: {sums:?}");
+    let counted = counted(&bench).await;
+    assert_eq!(ageless(all), counted);
+    let finished = tenants.iter().filter(|tenant| counted.iter().all(|row| row.tenant_id != tenant.0)).count();
+    assert_eq!(finished, 1, "who is through is not listed");
+    for tenant in tenants {
+        let own: Vec<_> = counted.iter().filter(|row| row.tenant_id == tenant.0).cloned().collect();
+        assert_eq!(ageless(backlog::backlog(&bench.world.database, Some(tenant)).await.unwrap()), own);
+    }
+}
