@@ -117,11 +117,19 @@ pub async fn resume(database: &Database, kind: PauseKind, subject: &str) -> Resu
 /// # Errors
 /// Database failures.
 pub async fn pauses(database: &Database) -> Result<Vec<Pause>, Failure> {
+    let mut connection = database.engine().acquire().await.map_err(DbError::from)?;
+    Ok(pauses_in(&mut connection).await?)
+}
+
+/// The pauses that the connection's tenant may see, the oldest first: its own, and those of stages and pipelines.
+///
+/// # Errors
+/// The driver's error.
+pub async fn pauses_in(connection: &mut PgConnection) -> Result<Vec<Pause>, DbError> {
     let rows: Vec<(String, String, OffsetDateTime)> =
-        sqlx::query_as("SELECT kind, subject, created_at FROM pauses ORDER BY kind, subject")
-            .fetch_all(database.engine())
-            .await
-            .map_err(DbError::from)?;
+        sqlx::query_as("SELECT kind, subject, created_at FROM pauses ORDER BY created_at, kind, subject")
+            .fetch_all(connection)
+            .await?;
     let pause = |(kind, subject, created_at): (String, String, OffsetDateTime)| {
         PauseKind::parse(&kind).map(|kind| Pause { kind, subject, created_at })
     };

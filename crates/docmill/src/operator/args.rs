@@ -237,7 +237,7 @@ pub enum Stoppable {
 pub struct PauseArgs {
     /// What kind of thing.
     pub kind: Stoppable,
-    /// Name of the stage or pipeline; for `resume tenant`, its id.
+    /// Name of the stage or pipeline, or id of the tenant; the key's own tenant when absent.
     pub name: Option<String>,
 }
 
