@@ -99,6 +99,27 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
     let old = json!({"query": "boat", "mode": "dense", "space": "all-minilm-l6-v2"});
     assert_eq!(api.post(&other.key, "/v1/search", &old).await.ok()["hits"][0]["document"], "b.txt");
 
+    // What the doctor asks for is a vector where answers come from; one in the former space is none.
+    let vectorless = async |count: usize| {
+        let report = api.get(key, "/v1/operate/doctor").await.ok();
+        let invariants = report["invariants"].as_array().unwrap();
+        let invariant = invariants.iter().find(|invariant| invariant["name"] == "chunk_has_vector").unwrap();
+        assert_eq!(invariant["violations"].as_array().unwrap().len(), count, "{invariant}");
+    };
+    sqlx::query("UPDATE jobs SET stage = 'embed'").execute(api.world.database.engine()).await.unwrap();
+    vectorless(0).await;
+    let removal = api.world.database.write(other.id, |connection| {
+        Box::pin(async move {
+            let removal = sqlx::query("DELETE FROM vectors WHERE space_id = (SELECT space_id FROM active_spaces)");
+            Ok(removal.execute(connection).await?.rows_affected())
+        })
+    });
+    assert_eq!(removal.await.unwrap(), 2);
+    vectorless(1).await;
+    let mut builder = Builder::new(api.world.database.clone(), embedders.clone(), BuilderConfig::new("test"));
+    builder.round(&CancellationToken::new()).await.unwrap();
+    vectorless(0).await;
+
     // A deletion covers every space.
     let gone = publish(&api, &other, "gone.txt", &["A paragraph that goes."]).await;
     // Documents of this test are on no feed: a builder that has not looked yet finds this one.

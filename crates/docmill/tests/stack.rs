@@ -180,6 +180,44 @@ fn another_embedding_model_is_built_switched_to_and_the_former_dropped() {
     assert_eq!(whole.json(&["doctor"])["healthy"], true);
 }
 
+#[test]
+fn injected_orphans_are_found_and_repaired_within_a_minute() {
+    let whole = Whole::new("orphans", &[("DOCMILL_EMBEDDING_PROVIDER", "hash")]);
+    whole.json(&["up"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pump.md");
+    std::fs::write(&path, "# Pump station\n\nThe pump is inspected on 3 May 2027.\n").unwrap();
+    whole.json(&["upload", path.to_str().unwrap(), "--wait"]);
+    assert_eq!(whole.json(&["doctor"])["healthy"], true);
+    let count = |sql: &'static str| -> i64 {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            use sqlx::Connection;
+            let mut owner = sqlx::PgConnection::connect(&whole.owner_url()).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut owner).await.unwrap()
+        })
+    };
+    // A vector that is gone, and a document that claims to be processed while nothing does.
+    assert!(count("WITH gone AS (DELETE FROM vectors RETURNING 1) SELECT count(*) FROM gone") > 0);
+    count(
+        "WITH left_behind AS (UPDATE documents SET state = 'processing', updated_at = now() - interval '1 minute' RETURNING 1)
+         SELECT count(*) FROM left_behind",
+    );
+    let found = whole.run(&["doctor", "--json"]);
+    assert!(!found.status.success(), "orphans are not healthy");
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    for name in ["chunk_has_vector", "document_is_moving"] {
+        let invariant = found["invariants"].as_array().unwrap().iter().find(|invariant| invariant["name"] == name);
+        assert_eq!(invariant.unwrap()["violations"].as_array().unwrap().len(), 1, "{name}: {found}");
+    }
+    let started = Instant::now();
+    let repaired = whole.json(&["doctor", "--repair"]);
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    assert_eq!(repaired["healthy"], true, "{repaired}");
+    assert!(count("SELECT count(*) FROM vectors") > 0);
+    assert_eq!(whole.json(&["docs"])["documents"][0]["state"], "done");
+}
+
 /// Waits up to half a minute.
 fn eventually(what: &str, condition: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);

@@ -1,6 +1,8 @@
 //! `GET /v1/operate/doctor`, `POST …/repair`: the invariants, evaluated on live data, and what can be set right. Looks at
 //! all tenants, so only for the operator tenant.
 
+mod elsewhere;
+
 use super::require_installation;
 use crate::audit;
 use crate::auth::Operator;
@@ -8,8 +10,7 @@ use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
-use docmill_retrieval::audit::IndexDifference;
-use docmill_runtime::doctor;
+use docmill_runtime::doctor::{self, Violation};
 use serde_json::json;
 
 /// What was examined.
@@ -69,7 +70,7 @@ pub async fn repair(
     Operator(principal): Operator,
 ) -> Result<Json<RepairReport>, Problem> {
     require_installation(&state, &principal)?;
-    let found = doctor::examine(&state.database).await?;
+    let found = everything(&state).await?;
     let repairs = doctor::repair(&state.database, &state.pipelines, &found).await?;
     let data = json!({"found": found.len(), "repairs": repairs});
     let write = state.database.write(principal.tenant_id, move |connection| {
@@ -92,10 +93,10 @@ pub async fn examine(
     Operator(principal): Operator,
 ) -> Result<Json<DoctorReport>, Problem> {
     require_installation(&state, &principal)?;
-    let violations = doctor::examine(&state.database).await?;
-    let index = index(&state).await?;
-    let healthy = violations.is_empty() && index.violations.is_empty();
-    let invariants = doctor::invariants().iter().map(|invariant| InvariantView {
+    let violations = everything(&state).await?;
+    let elsewhere = elsewhere::examine(&state).await?;
+    let healthy = violations.is_empty() && elsewhere.iter().all(|invariant| invariant.violations.is_empty());
+    let invariants = doctor::invariants().map(|invariant| InvariantView {
         name: invariant.name.to_owned(),
         sentence: invariant.sentence.to_owned(),
         violations: violations
@@ -104,19 +105,12 @@ pub async fn examine(
             .map(|violation| ViolationView { subject: violation.subject.clone(), detail: violation.detail.clone() })
             .collect(),
     });
-    Ok(Json(DoctorReport { healthy, invariants: invariants.chain([index]).collect() }))
+    Ok(Json(DoctorReport { healthy, invariants: invariants.chain(elsewhere).collect() }))
 }
 
-/// The one invariant that is about this process: its lexical indexes.
-async fn index(state: &ApiState) -> Result<InvariantView, Problem> {
-    let differences = state.search.compare_index().await?;
-    let view = |difference: IndexDifference| ViolationView {
-        subject: format!("tenant {}", difference.tenant),
-        detail: format!("{} generations differ, {} chunks too many", difference.generations, difference.surplus),
-    };
-    Ok(InvariantView {
-        name: "index_equals_postgres".to_owned(),
-        sentence: "The lexical index of this node holds every chunk of what is visible, and nothing else.".to_owned(),
-        violations: differences.into_iter().take(doctor::SHOWN_LIMIT).map(view).collect(),
-    })
+/// What breaks an invariant of the database.
+async fn everything(state: &ApiState) -> Result<Vec<Violation>, Problem> {
+    let mut violations = doctor::examine(&state.database).await?;
+    violations.extend(doctor::examine_content(&state.database).await?);
+    Ok(violations)
 }

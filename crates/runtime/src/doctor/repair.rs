@@ -36,7 +36,9 @@ enum Remedy {
 fn remedy(invariant: &str) -> Option<Remedy> {
     match invariant {
         "run_has_open_job" | "settled_run_is_still" | "blocked_counts_predecessors" => Some(Remedy::Mend),
-        "document_is_moving" | "accepted_version_has_run" | "one_visible_generation" => Some(Remedy::Process),
+        "document_is_moving" | "accepted_version_has_run" | "one_visible_generation" | "chunk_has_vector" => {
+            Some(Remedy::Process)
+        }
         "attempts_end" => Some(Remedy::CloseAttempts),
         _ => None,
     }

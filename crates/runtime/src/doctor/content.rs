@@ -1,0 +1,107 @@
+//! Invariants over content, which the engine's role may not see: each is asked as every tenant in turn, and counts ids
+//! only. It costs what the tenants hold, so it is for whoever asks, not for a timer.
+
+use super::{Invariant, SHOWN_LIMIT, Violation};
+use docmill_model::{Failure, TenantId};
+use docmill_platform::database::{Database, DbError};
+use uuid::Uuid;
+
+/// Asked as a tenant; at most 101 rows of `(subject, detail)` each.
+pub(super) const ALL: &[Invariant] = &[
+    Invariant {
+        name: "chunk_ordinals_gapless",
+        sentence: "What a document shows has exactly its chunks, numbered without a gap.",
+        sql: "SELECT 'generation ' || g.id, c.found || ' chunks up to ' || c.last || ' of ' || g.chunk_count FROM generations g
+              CROSS JOIN LATERAL (SELECT count(*) AS found, coalesce(max(c.ordinal) + 1, 0) AS last FROM chunks c
+                                  WHERE c.tenant_id = g.tenant_id AND c.generation_id = g.id) AS c
+              WHERE g.tenant_id = current_tenant() AND g.state = 'visible' AND (c.found <> g.chunk_count OR c.last <> g.chunk_count)
+              LIMIT 101",
+    },
+    Invariant {
+        name: "chunk_has_vector",
+        sentence: "Every chunk that a document shows has its vector in the embedding space that answers, if the document was embedded.",
+        sql: "SELECT 'generation ' || g.id, count(*) || ' chunks without a vector' FROM generations g
+              JOIN chunks c ON c.tenant_id = g.tenant_id AND c.generation_id = g.id
+              WHERE g.tenant_id = current_tenant() AND g.state = 'visible' AND NOT EXISTS (
+                SELECT 1 FROM vectors v JOIN active_spaces a ON a.space_id = v.space_id
+                WHERE v.tenant_id = c.tenant_id AND v.embed_hash = c.embed_hash)
+                AND EXISTS (
+                SELECT 1 FROM runs r JOIN jobs j ON j.tenant_id = r.tenant_id AND j.run_id = r.id
+                WHERE r.tenant_id = g.tenant_id AND r.version_id = g.version_id AND j.stage = 'embed' AND j.state = 'done')
+              GROUP BY g.id LIMIT 101",
+    },
+    Invariant {
+        name: "shown_text_is_stored",
+        sentence: "The text behind what a document shows is a stored artifact.",
+        sql: "SELECT 'generation ' || g.id, 'its text is ' || coalesce(a.state, 'gone') FROM generations g
+              JOIN document_versions v ON v.tenant_id = g.tenant_id AND v.id = g.version_id
+              LEFT JOIN artifacts a ON a.tenant_id = g.tenant_id AND a.sha256 = coalesce(g.parsed_sha256, v.parsed_sha256)
+              WHERE g.tenant_id = current_tenant() AND g.state = 'visible' AND a.state IS DISTINCT FROM 'stored' LIMIT 101",
+    },
+    Invariant {
+        name: "event_has_one_delivery_id",
+        sentence: "A run that was told to a receiver was told to it under one id.",
+        sql: "SELECT 'run ' || run_id, count(*) || ' ids for endpoint ' || endpoint_id FROM deliveries
+              WHERE tenant_id = current_tenant() GROUP BY run_id, endpoint_id HAVING count(*) > 1 LIMIT 101",
+    },
+    Invariant {
+        name: "embedding_is_charged_once",
+        sentence: "The ledger has at most one row for what a job embedded.",
+        sql: "SELECT 'job ' || job_id, count(*) || ' rows of the ledger' FROM ledger
+              WHERE tenant_id = current_tenant() AND feature = 'embed' AND outcome = 'committed' AND job_id IS NOT NULL
+              GROUP BY job_id, task HAVING count(*) > 1 LIMIT 101",
+    },
+    Invariant {
+        name: "session_ends_its_transaction",
+        sentence: "No session of ours rests inside a transaction.",
+        // Sees the sessions of its own role; the same in every tenant, so it is told once.
+        sql: "SELECT 'session ' || pid, 'idle for ' || extract(epoch FROM now() - state_change)::integer || ' s' FROM pg_stat_activity
+              WHERE usename = current_user AND datname = current_database() AND state = 'idle in transaction'
+                AND state_change < now() - interval '10 seconds' LIMIT 101",
+    },
+    Invariant {
+        name: "tenant_sees_its_own",
+        sentence: "No table shows a tenant rows without row-level security, also to its owner.",
+        sql: "SELECT 'table ' || c.relname, 'security ' || c.relrowsecurity || ', forced ' || c.relforcerowsecurity FROM pg_class c
+              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+              WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+                AND NOT (c.relrowsecurity AND c.relforcerowsecurity) LIMIT 101",
+    },
+];
+
+/// Evaluates the invariants over content for every tenant.
+///
+/// # Errors
+/// Database failures.
+pub async fn examine_content(database: &Database) -> Result<Vec<Violation>, Failure> {
+    let mut violations: Vec<Violation> = Vec::new();
+    for tenant in tenants(database).await? {
+        for invariant in ALL {
+            let known = violations.iter().filter(|known| known.invariant == invariant.name).count();
+            let rows: Vec<(String, String)> = database
+                .read(tenant, move |connection| {
+                    Box::pin(async move { Ok(sqlx::query_as(invariant.sql).fetch_all(connection).await?) })
+                })
+                .await?;
+            for (subject, detail) in rows.into_iter().take(SHOWN_LIMIT.saturating_sub(known)) {
+                let violation = Violation { invariant: invariant.name.to_owned(), subject, detail };
+                if !violations.contains(&violation) {
+                    violations.push(violation);
+                }
+            }
+        }
+    }
+    Ok(violations)
+}
+
+/// Every tenant of the installation, in order of id.
+///
+/// # Errors
+/// Database failures.
+pub async fn tenants(database: &Database) -> Result<Vec<TenantId>, Failure> {
+    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM tenants ORDER BY id")
+        .fetch_all(database.engine())
+        .await
+        .map_err(DbError::from)?;
+    Ok(ids.into_iter().map(TenantId).collect())
+}
