@@ -30,6 +30,16 @@ fn nothing_is_lost_doubled_or_stuck_while_everything_breaks() {
 
 #[test]
 fn a_process_may_die_at_any_point() {
-    let verdict = chaos(&["--documents", "13", "--crash-points", "--lease", "1", "--seed", "4"]);
-    assert!(verdict["kinds"]["points"]["met"].as_u64().unwrap() >= 60, "{verdict}");
+    let verdict = chaos(&["--documents", "13", "--crash-points", "--points", "20", "--lease", "1", "--seed", "4"]);
+    let points = &verdict["points"];
+    assert!(points["total"].as_u64().unwrap() >= 60, "{verdict}");
+    assert_eq!((&points["swept"], &points["met"]), (&20.into(), &20.into()), "{verdict}");
+}
+
+#[test]
+fn callers_that_hang_up_leave_nothing_behind() {
+    let verdict = chaos(&["--drops", "600", "--seed", "4"]);
+    let dropped = &verdict["kinds"]["dropped"];
+    assert_eq!((&dropped["requests"], &dropped["refused"]), (&600.into(), &0.into()), "{verdict}");
+    assert!(dropped["broken_off"].as_u64().unwrap() > 100, "{verdict}");
 }

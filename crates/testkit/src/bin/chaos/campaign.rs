@@ -3,7 +3,7 @@
 use crate::documents::Documents;
 use crate::export::Export;
 use crate::faults::{self, Happened, Injector, Kind};
-use crate::plant::{APART, Plant, Settings};
+use crate::plant::{APART, Plant, Settings, Tenant};
 use crate::verdict::{self, Verdict};
 use crate::work::{self, Progress};
 use crate::{Arguments, disk};
@@ -25,10 +25,14 @@ fn bar(length: usize, what: &str, quiet: bool) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_prefix(what.to_owned())
 }
 
+/// Raised when an export of an earlier form must not be compared with.
+const EXPORT_VERSION: u32 = 2;
+
 /// Results of the documents when nothing breaks, with the seconds it took.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct FaultFree {
-    pub export: Export,
+    /// By tenant, in the order of [`work::SHARES`].
+    pub exports: Vec<Export>,
     pub seconds: f64,
 }
 
@@ -39,28 +43,39 @@ pub fn fault_free(arguments: &Arguments, settings: &Settings, documents: &Docume
         return Ok(kept);
     }
     let plant = Plant::start("chaos-free", settings, APART, |_| Ok(()))?;
+    let tenants = tenants(&plant)?;
     let (progress, over) = (Progress::default(), AtomicBool::new(false));
     progress.allowed.store(usize::MAX, Ordering::Release);
     let bar = bar(documents.paths.len(), "fault-free", arguments.json);
     let started = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| work::watch(&plant, &progress, &over, |settled| bar.set_position(settled as u64)));
-        let uploaded = work::upload(&plant, &documents.paths, &progress, None).and_then(|()| work::until_quiet(&plant));
+        let uploaded = work::upload(&plant, &tenants, &documents.paths, &progress, None);
+        let uploaded = uploaded.and_then(|()| work::until_quiet(&plant));
         over.store(true, Ordering::Release);
         ensure!(uploaded?, "without any fault, work does not end; logs are in {}", plant.home.logs().display());
         Ok(())
     })?;
     bar.finish_and_clear();
-    let kept = FaultFree { seconds: started.elapsed().as_secs_f64(), export: Export::of(&plant)? };
+    let seconds = started.elapsed().as_secs_f64();
+    let kept = FaultFree { seconds, exports: exports(&plant, &tenants)? };
     std::fs::write(&path, serde_json::to_vec(&kept)?).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(kept)
+}
+
+fn tenants(plant: &Plant) -> Result<Vec<Tenant>> {
+    work::SHARES.iter().map(|(name, _)| plant.tenant(name)).collect()
+}
+
+fn exports(plant: &Plant, tenants: &[Tenant]) -> Result<Vec<Export>> {
+    tenants.iter().map(|tenant| Export::of(plant, tenant)).collect()
 }
 
 fn kept_at(settings: &Settings, documents: &Documents) -> Result<PathBuf> {
     let folder = docmill_testkit::home()?.root().join("chaos");
     std::fs::create_dir_all(&folder)?;
     let binary = Sha256Hex::of(&std::fs::read(&settings.docmill)?);
-    let identity = format!("{binary} {} {}", documents.hash, settings.embedder);
+    let identity = format!("{binary} {} {} {EXPORT_VERSION}", documents.hash, settings.embedder);
     Ok(folder.join(format!("{}.json", &Sha256Hex::of(identity.as_bytes()).as_str()[..24])))
 }
 
@@ -69,6 +84,7 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ke
     let schedule = faults::schedule(arguments.seed, arguments.kills, &arguments.faults);
     let with_disk = schedule.contains(&Kind::Disk);
     let plant = Plant::start("chaos", settings, APART, |home| if with_disk { disk::mount(home) } else { Ok(()) })?;
+    let tenants = tenants(&plant)?;
     let (progress, over) = (Progress::default(), AtomicBool::new(false));
     let bar = bar(documents.paths.len(), &format!("seed {}", arguments.seed), arguments.json);
     let peaks = Mutex::new(BTreeMap::new());
@@ -80,7 +96,7 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ke
                 sample(&plant, &mut peaks.lock().unwrap_or_else(PoisonError::into_inner));
             });
         });
-        let uploader = scope.spawn(|| work::upload(&plant, &documents.paths, &progress, arguments.rate));
+        let uploader = scope.spawn(|| work::upload(&plant, &tenants, &documents.paths, &progress, arguments.rate));
         let broken = break_things(arguments, &plant, &schedule, &progress, &bar);
         progress.allowed.store(usize::MAX, Ordering::Release);
         if broken.is_err() {
@@ -114,9 +130,12 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ke
     let acknowledged = progress.acknowledged.into_inner().unwrap_or_else(PoisonError::into_inner);
     verdict::judge(&plant, &acknowledged, &mut verdict)?;
     verdict::recovery(&plant, &happened, &mut verdict)?;
-    let differences = Export::of(&plant)?.differences(&kept.export, SHOWN);
-    verdict.export_equal = differences.is_empty();
-    verdict.differences.extend(differences);
+    verdict.export_equal = true;
+    for (export, expected) in exports(&plant, &tenants)?.iter().zip(&kept.exports) {
+        let differences = export.differences(expected, SHOWN);
+        verdict.export_equal &= differences.is_empty();
+        verdict.differences.extend(differences);
+    }
     Ok(verdict)
 }
 

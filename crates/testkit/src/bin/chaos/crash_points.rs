@@ -1,120 +1,202 @@
-//! The crash-point sweep: a first pass records every point a run meets, then the process dies once at each of them while
+//! The crash-point sweep: what points documents meet is recorded first, then the process dies once at each of them while
 //! a document goes through, and is started again.
+//!
+//! A document that was processed meets nothing when it is sent again, so the sweep goes in rounds: each has a tenant of
+//! its own, takes every document once, and must end with the results of the fault-free run.
 
 use crate::Arguments;
 use crate::documents::Documents;
 use crate::export::Export;
-use crate::plant::{Plant, Processes, Settings};
-use crate::verdict::{self, Verdict};
-use crate::work;
+use crate::plant::{Plant, Processes, Settings, Tenant};
+use crate::verdict::{self, Points, Verdict};
+use crate::work::{self, Acknowledged};
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// One process with all roles: every point is in it.
 const TOGETHER: Processes = &[("all", "api,relay,reconciler,worker")];
 /// How long an armed process may live on before its point counts as not met.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// The same, once the document is through: what timers meet comes within a few rounds of them.
+const TIMERS: Duration = Duration::from_secs(5);
+/// Tries of one point, each with another document; later ones go first in their round, which some points need.
+const TRIES: usize = 3;
+/// Which documents, by their place in the list, meet a point.
+type Meets = BTreeMap<String, BTreeSet<usize>>;
 
-/// The points that `documents` meet when nothing is armed, in the order of the sweep.
-fn record(plant: &Plant, path: &Path) -> Result<Vec<String>> {
-    let met = plant.home.root().join("points");
-    plant.kill("all")?;
-    plant.run("all", &[("DOCMILL_FAILPOINTS".into(), format!("record={}", met.display()))])?;
-    plant.wait_ready()?;
-    upload(plant, path)?;
-    ensure!(work::until_quiet(plant)?, "without any fault, work does not end");
-    // What timers meet comes within a few rounds.
-    std::thread::sleep(Duration::from_secs(3));
-    let points: BTreeSet<String> = std::fs::read_to_string(&met)?.lines().map(str::to_owned).collect();
-    Ok(points.into_iter().collect())
+/// The sweep under way.
+struct Sweep<'a> {
+    plant: &'a Plant,
+    documents: &'a [PathBuf],
+    acknowledged: Acknowledged,
+    recovery: BTreeMap<String, Vec<f64>>,
+    differences: Vec<String>,
 }
 
-fn upload(plant: &Plant, path: &Path) -> Result<()> {
-    let status = plant.command(&["upload", "--json"]).arg(path).output()?.status;
-    ensure!(status.success(), "{} is not accepted", path.display());
-    Ok(())
-}
-
-/// One document for each point, the first for the record; more points than documents: a random choice by the seed.
+/// Records all points and dies at each, or at `arguments.points` of them by the seed.
 pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, expected: &Export) -> Result<Verdict> {
     let plant = Plant::start("chaos-points", settings, TOGETHER, |_| Ok(()))?;
     let started = Instant::now();
-    let (first, rest) = documents.paths.split_first().ok_or_else(|| anyhow::anyhow!("no documents"))?;
-    let mut points = record(&plant, first)?;
-    let known = points.len();
-    points.shuffle(&mut StdRng::seed_from_u64(arguments.seed));
-    let bar =
-        if arguments.json { ProgressBar::hidden() } else { ProgressBar::new(points.len().min(rest.len()) as u64) };
-    let (mut died, mut not_met, mut recovery) = (0, Vec::new(), BTreeMap::<String, Vec<f64>>::new());
-    for (point, path) in points.iter().zip(rest) {
-        bar.inc(1);
-        match die_at(&plant, point, path)? {
-            Some(secs) => {
-                died += 1;
-                recovery.entry(point.split('@').next().unwrap_or_default().to_owned()).or_default().push(secs);
+    let (acknowledged, recovery) = (Acknowledged::new(), BTreeMap::new());
+    let mut sweep =
+        Sweep { plant: &plant, documents: &documents.paths, acknowledged, recovery, differences: Vec::new() };
+    let meets = sweep.record(expected)?;
+    let mut open: Vec<(String, usize)> = meets.keys().map(|point| (point.clone(), 0)).collect();
+    open.shuffle(&mut StdRng::seed_from_u64(arguments.seed));
+    open.truncate(arguments.points.unwrap_or(usize::MAX));
+    let swept = open.len();
+    if !arguments.json {
+        println!("{} points are known, {swept} are swept, seed {}", meets.len(), arguments.seed);
+    }
+    let bar = if arguments.json { ProgressBar::hidden() } else { ProgressBar::new(swept as u64) };
+    let (mut met, mut unmet, mut round) = (0, Vec::new(), 0);
+    while !open.is_empty() {
+        round += 1;
+        // What was not met goes first: it may want a tenant that is still empty.
+        open.sort_by_key(|(_, tries)| std::cmp::Reverse(*tries));
+        let mut later = Vec::new();
+        let tenant = plant.tenant(&format!("round-{round}"))?;
+        let mut left: BTreeSet<usize> = (0..documents.paths.len()).collect();
+        for (point, tries) in std::mem::take(&mut open) {
+            let Some(index) = candidate(&meets, &point, &left) else {
+                later.push((point, tries));
+                continue;
+            };
+            left.remove(&index);
+            match sweep.die_at(&tenant, &point, index)? {
+                true => met += 1,
+                false if tries + 1 < TRIES => later.push((point, tries + 1)),
+                false => unmet.push(point),
             }
-            None => not_met.push(point.clone()),
+            bar.set_position(met as u64);
         }
+        sweep.finish(&tenant, left, expected)?;
+        open = later;
     }
-    // The documents that no point was left for go through as they are.
-    for path in rest.iter().skip(points.len()) {
-        upload(&plant, path)?;
-    }
-    work::until_quiet(&plant)?;
     bar.finish_and_clear();
     let mut verdict = Verdict {
         documents: documents.paths.len(),
-        kills: died,
-        faults: died,
+        kills: met,
+        faults: met,
         seed: arguments.seed,
         seconds: started.elapsed().as_secs_f64(),
         embedder: settings.embedder.clone(),
         source: documents.source.clone(),
-        left_out: not_met.into_iter().map(|point| format!("{point}: not met again")).collect(),
+        points: Some(Points { total: meets.len(), swept, met, unmet }),
         ..Verdict::default()
     };
-    verdict.kinds.insert("points".to_owned(), json!({"met": known, "died_at": died}));
-    verdict.recoveries(recovery);
-    let names = documents.paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-    verdict::judge(&plant, &names.collect(), &mut verdict)?;
-    let differences = Export::of(&plant)?.differences(expected, 10);
-    verdict.export_equal = differences.is_empty();
-    verdict.differences.extend(differences);
+    verdict.recoveries(sweep.recovery);
+    verdict::judge(&plant, &sweep.acknowledged, &mut verdict)?;
+    verdict.export_equal = sweep.differences.is_empty();
+    verdict.differences.extend(sweep.differences);
     Ok(verdict)
 }
 
-/// Arms the point, sends a document, waits for the death, starts the process again; seconds from the death until all
-/// work was done. `None` when the point was not met.
-fn die_at(plant: &Plant, point: &str, path: &Path) -> Result<Option<f64>> {
-    plant.kill("all")?;
-    plant.run("all", &[("DOCMILL_FAILPOINTS".into(), point.to_owned())])?;
-    let mut client = plant.command(&["upload", "--json"]);
-    let mut client =
-        client.arg(path).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
-    let armed = Instant::now();
-    while plant.pid("all").is_some() && armed.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(20));
+/// A document of those left that meets the point; the one that meets the fewest others, which later points need least.
+fn candidate(meets: &Meets, point: &str, left: &BTreeSet<usize>) -> Option<usize> {
+    let able = meets.get(point)?.intersection(left).copied();
+    able.min_by_key(|index| meets.values().filter(|documents| documents.contains(index)).count())
+}
+
+impl Sweep<'_> {
+    /// What each document meets when nothing is armed.
+    fn record(&mut self, expected: &Export) -> Result<Meets> {
+        let tenant = self.plant.tenant("recorded")?;
+        let mut meets = Meets::new();
+        for index in 0..self.documents.len() {
+            let file = self.plant.home.root().join(format!("points-{index}"));
+            self.restart(&format!("record={}", file.display()))?;
+            self.plant.wait_ready()?;
+            self.upload(&tenant, &[index])?;
+            ensure!(work::until_quiet(self.plant)?, "without any fault, work does not end");
+            // What follows the end of a run, and what timers meet.
+            std::thread::sleep(Duration::from_millis(if index == 0 { 3000 } else { 700 }));
+            for point in std::fs::read_to_string(&file)?.lines() {
+                meets.entry(point.to_owned()).or_default().insert(index);
+            }
+        }
+        self.compare(&tenant, expected)?;
+        Ok(meets)
     }
-    let died = plant.pid("all").is_none();
-    plant.kill("all")?;
-    let restarted = Instant::now();
-    plant.run("all", &[])?;
-    plant.wait_ready()?;
-    // The client tries again by itself for a while; afterwards a person would.
-    if !client.wait()?.success() {
-        upload(plant, path)?;
+
+    fn restart(&self, failpoints: &str) -> Result<()> {
+        self.plant.kill("all")?;
+        self.plant.run("all", &[("DOCMILL_FAILPOINTS".into(), failpoints.to_owned())])
     }
-    ensure!(
-        work::until_quiet(plant)?,
-        "after dying at {point}, work does not end; see {}",
-        plant.home.logs().display()
-    );
-    Ok(died.then(|| restarted.elapsed().as_secs_f64()))
+
+    fn path(&self, index: usize) -> &Path {
+        &self.documents[index]
+    }
+
+    fn upload(&mut self, tenant: &Tenant, indexes: &[usize]) -> Result<()> {
+        let paths: Vec<&Path> = indexes.iter().map(|index| self.path(*index)).collect();
+        let status = self.plant.command_of(tenant, &["upload", "--json"]).args(&paths).output()?.status;
+        ensure!(status.success(), "{paths:?} are not accepted");
+        let names = paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let accepted: Vec<_> = names.map(|name| (tenant.id.clone(), name)).collect();
+        self.acknowledged.extend(accepted);
+        Ok(())
+    }
+
+    /// The documents that no point was left for go through as they are; then the tenant has what it must have.
+    fn finish(&mut self, tenant: &Tenant, left: BTreeSet<usize>, expected: &Export) -> Result<()> {
+        if !left.is_empty() {
+            self.upload(tenant, &left.into_iter().collect::<Vec<_>>())?;
+        }
+        ensure!(work::until_quiet(self.plant)?, "work does not end; see {}", self.plant.home.logs().display());
+        self.compare(tenant, expected)
+    }
+
+    fn compare(&mut self, tenant: &Tenant, expected: &Export) -> Result<()> {
+        self.differences.extend(Export::of(self.plant, tenant)?.differences(expected, 10));
+        Ok(())
+    }
+
+    /// Arms the point, sends a document, waits for the death, starts the process again and waits until all work is
+    /// done; false when the point was not met. That the process ended is not enough: it must have met the point.
+    fn die_at(&mut self, tenant: &Tenant, point: &str, index: usize) -> Result<bool> {
+        let file = self.plant.home.root().join("met");
+        std::fs::write(&file, "")?;
+        self.restart(&format!("record={},{point}", file.display()))?;
+        let mut client = self.plant.command_of(tenant, &["upload", "--json"]);
+        client.arg(self.path(index)).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut client = client.spawn()?;
+        let armed = Instant::now();
+        let mut through: Option<Instant> = None;
+        while self.plant.pid("all").is_some() && armed.elapsed() < PATIENCE {
+            if through.is_some_and(|since| since.elapsed() > TIMERS) {
+                break;
+            }
+            if through.is_none() && matches!(client.try_wait(), Ok(Some(_))) && self.plant.count(work::OPEN)? == 0 {
+                through = Some(Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let died = self.plant.pid("all").is_none();
+        self.plant.kill("all")?;
+        let met = std::fs::read_to_string(&file)?.lines().any(|met| met == point);
+        ensure!(met || !died, "armed with {point}, it ended elsewhere; see {}", self.plant.home.logs().display());
+        let restarted = Instant::now();
+        self.plant.run("all", &[])?;
+        self.plant.wait_ready()?;
+        // The client tries again by itself for a while; afterwards a person would.
+        client.wait()?;
+        self.upload(tenant, &[index])?;
+        ensure!(
+            work::until_quiet(self.plant)?,
+            "after dying at {point}, work does not end; see {}",
+            self.plant.home.logs().display()
+        );
+        if met {
+            let kind = point.split('@').next().unwrap_or_default().to_owned();
+            self.recovery.entry(kind).or_default().push(restarted.elapsed().as_secs_f64());
+        }
+        Ok(met)
+    }
 }

@@ -24,6 +24,24 @@ pub struct Documents {
     pub source: String,
 }
 
+impl Documents {
+    /// At most `limit` of them, the first of each kind of file before the second of any.
+    pub fn of_all_kinds(mut self, limit: usize) -> Self {
+        let mut met = BTreeMap::<String, usize>::new();
+        let mut ranked: Vec<(usize, PathBuf)> = Vec::new();
+        for path in self.paths {
+            let kind = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+            let count = met.entry(kind).or_default();
+            ranked.push((*count, path));
+            *count += 1;
+        }
+        ranked.sort_by_key(|(count, _)| *count);
+        self.paths = ranked.into_iter().take(limit).map(|(_, path)| path).collect();
+        self.hash = format!("{} {limit}", self.hash);
+        self
+    }
+}
+
 /// Chooses `count` documents and copies them to `folder`.
 pub fn choose(count: usize, folder: &Path) -> Result<Documents> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;

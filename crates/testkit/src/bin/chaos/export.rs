@@ -4,7 +4,7 @@
 //! because which of two documents pays for a passage both have depends on the order. Two runs over the same documents
 //! have equal exports, whatever broke in one of them.
 
-use crate::plant::Plant;
+use crate::plant::{Plant, Tenant};
 use anyhow::Result;
 use sqlx::{PgConnection, Row};
 use std::collections::BTreeMap;
@@ -71,10 +71,10 @@ const SECTIONS: &[(&str, &str)] = &[
 ];
 
 impl Export {
-    /// Reads it from a plant whose work has ended.
-    pub fn of(plant: &Plant) -> Result<Self> {
+    /// Reads what a tenant has, as that tenant sees it, from a plant whose work has ended.
+    pub fn of(plant: &Plant, tenant: &Tenant) -> Result<Self> {
         plant.runtime.block_on(async {
-            let mut connection = plant.owner().await?;
+            let mut connection = plant.as_tenant(Some(&tenant.id)).await?;
             let mut export = Self::default();
             for (section, sql) in SECTIONS {
                 let rows: Vec<(String, String)> = sqlx::query_as(*sql).fetch_all(&mut connection).await?;

@@ -59,6 +59,8 @@ kinds! {
     Disk "disk" / 50.0,
     /// A worker whose clock is an hour off.
     Clock "clock" / 40.0,
+    /// Every event there was, ten times and shuffled.
+    Repeat "repeat" / 20.0,
 }
 
 /// Kinds with a number, as the command line may give it.
@@ -165,6 +167,7 @@ impl<'a> Injector<'a> {
                 name.to_owned()
             }
             Kind::Clock => self.skew()?,
+            Kind::Repeat => crate::repeat::all_events(self.plant, &mut self.rng)?,
         };
         let healed_at = if kind == Kind::Kill { at } else { OffsetDateTime::now_utc() };
         Ok(Happened { kind, target, at, healed_at })

@@ -7,9 +7,14 @@ mod campaign;
 mod crash_points;
 mod disk;
 mod documents;
+mod dropped;
+mod environment;
 mod export;
 mod faults;
+mod invariants;
 mod plant;
+mod receiver;
+mod repeat;
 mod verdict;
 mod work;
 
@@ -29,10 +34,16 @@ Examples:
   chaos --documents 1000 --kills 200 --seed 7 --json
   chaos --documents 100 --kills 0 --faults wipe=5,rollback=5,flip=15 --seed 3
   chaos --documents 100 --kills 20 --embedder real
-  chaos --documents 200 --crash-points --lease 1
+  chaos --documents 24 --crash-points --lease 1            (every point)
+  chaos --documents 13 --crash-points --points 13 --lease 1 --seed 4
+  chaos --drops 10000 --seed 1
   chaos --documents 1500 --kills 20 --faults kill --every 60s --rate 1.1       (a soak)
-Exit code: 0 clean, 1 something was lost, doubled, stuck, violated or different, 2 the campaign itself failed.
+Exit code: 0 clean, 1 something was lost, doubled, stuck, violated or different, or a point not met, 2 the campaign
+itself failed.
 The fault-free run is kept and used again for the same binary, documents and embedder.";
+
+/// Most documents of a crash-point sweep: each is read once for the record, and once a round.
+const SWEPT_DOCUMENTS: usize = 24;
 
 /// Breaks a whole Docmill at random while it works, and checks that nothing is lost, doubled or stuck.
 #[derive(Parser)]
@@ -48,7 +59,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Only these kinds, with a number where it shall differ: kill, stop, immediate, wipe, rollback, flip, consumer,
-    /// store-error, truncated, wrong-bytes, hole, orphans, disk, clock.
+    /// store-error, truncated, wrong-bytes, hole, orphans, disk, clock, repeat.
     #[arg(long, value_delimiter = ',', value_name = "KIND[=N]", value_parser = faults::parse)]
     faults: Vec<(Kind, Option<usize>)>,
     /// `hash` (no model) or `real` (the embedding model).
@@ -57,9 +68,15 @@ struct Arguments {
     /// Length of a lease in seconds.
     #[arg(long, default_value_t = 2)]
     lease: u64,
-    /// Instead of random faults: die once at every point a run meets, one document for each.
+    /// Instead of random faults: die once at every point that the documents meet, at most 24 of them, of all kinds.
     #[arg(long)]
     crash_points: bool,
+    /// Only this many of the points, chosen by the seed; all when absent.
+    #[arg(long, requires = "crash_points", value_name = "N")]
+    points: Option<usize>,
+    /// Instead of all that: this many requests that callers break off while the database answers late.
+    #[arg(long, conflicts_with = "crash_points", value_name = "N")]
+    drops: Option<usize>,
     /// Pause between two faults; a random one of about a second when absent.
     #[arg(long, value_parser = seconds, value_name = "SECONDS")]
     every: Option<Duration>,
@@ -113,24 +130,35 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
         lease: format!("{}s", arguments.lease),
         keep: arguments.keep,
     };
+    if let Some(count) = arguments.drops {
+        let verdict = dropped::run(arguments, &settings, count)?;
+        report(arguments, &verdict)?;
+        return Ok(verdict);
+    }
     let folder = docmill_testkit::scratch_home(&format!("chaos-files-{}", std::process::id()))?;
     let chosen = documents::choose(arguments.documents, &folder.data());
     let verdict = chosen.and_then(|documents| {
+        let documents = if arguments.crash_points { documents.of_all_kinds(SWEPT_DOCUMENTS) } else { documents };
         let kept = campaign::fault_free(arguments, &settings, &documents)?;
         if arguments.crash_points {
-            return crash_points::run(arguments, &settings, &documents, &kept.export);
+            return crash_points::run(arguments, &settings, &documents, &kept.exports[0]);
         }
         campaign::run(arguments, &settings, &documents, &kept)
     });
     let _ = std::fs::remove_file(folder.parts());
     let _ = std::fs::remove_dir_all(folder.root());
     let verdict = verdict?;
-    if arguments.json {
-        println!("{}", serde_json::to_string(&verdict)?)
-    } else {
-        show(&verdict)
-    }
+    report(arguments, &verdict)?;
     Ok(verdict)
+}
+
+fn report(arguments: &Arguments, verdict: &Verdict) -> Result<()> {
+    if arguments.json {
+        println!("{}", serde_json::to_string(verdict)?)
+    } else {
+        show(verdict)
+    }
+    Ok(())
 }
 
 fn show(verdict: &Verdict) {
@@ -157,6 +185,10 @@ fn show(verdict: &Verdict) {
         "states {:?}\nattempts {:?}\npeak memory (MB) {:?}",
         verdict.states, verdict.attempts, verdict.peak_rss_mb
     );
+    if let Some(points) = &verdict.points {
+        println!("points met {} of {} that were swept, {} are known", points.met, points.swept, points.total);
+        points.unmet.iter().for_each(|point| println!("  NOT MET {point}"));
+    }
     verdict.left_out.iter().for_each(|line| println!("left out: {line}"));
 }
 

@@ -1,15 +1,18 @@
 //! A whole Docmill to break: real Postgres, NATS and object store of a home of its own, four processes of the binary
 //! (api, engine, two workers), and a breakable link between them and each service.
 
+use crate::environment::environment;
+use crate::receiver::Receiver;
 use anyhow::{Context, Result, bail, ensure};
 use docmill_embedded::process::{Service, Signal};
 use docmill_embedded::stack::DATABASE;
 use docmill_embedded::{Home, Stack, Wanted};
 use docmill_testkit::proxy::{Proxy, Upstream};
+use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection};
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +23,8 @@ pub type Processes = &'static [(&'static str, &'static str)];
 /// Each role apart, and two workers.
 pub const APART: Processes =
     &[("api", "api"), ("engine", "relay,reconciler"), ("worker-1", "worker"), ("worker-2", "worker")];
+/// Name of the tenant that operates the installation.
+pub const OPERATOR: &str = "chaos";
 /// The services.
 pub const SERVICES: [&str; 3] = ["postgres", "nats", "objects"];
 /// How long anything may take to answer after it was started.
@@ -36,6 +41,14 @@ pub struct Settings {
     pub keep: bool,
 }
 
+/// A tenant of the plant.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub id: String,
+    /// May do everything in its tenant.
+    pub key: String,
+}
+
 /// Everything that runs.
 pub struct Plant {
     pub home: Home,
@@ -44,6 +57,8 @@ pub struct Plant {
     pub postgres: Proxy,
     pub nats: Proxy,
     pub objects: Proxy,
+    /// Where the webhooks of every tenant go.
+    pub receiver: Receiver,
     pub processes: Processes,
     settings: Settings,
     environment: Vec<(String, String)>,
@@ -76,13 +91,17 @@ impl Plant {
             postgres,
             nats,
             objects,
+            receiver: Receiver::start()?,
             processes,
             settings: settings.clone(),
             environment,
             children,
             port,
         };
-        plant.provide_key()?;
+        let operator = plant.tenant(OPERATOR)?;
+        plant.environment.push(("DOCMILL_OPERATOR_TENANT".into(), operator.id));
+        plant.environment.push(("DOCMILL_API_KEY".into(), operator.key));
+        plant.environment.push(("DOCMILL_URL".into(), format!("http://127.0.0.1:{}", plant.port)));
         for (name, _) in processes {
             plant.run(name, &[])?;
         }
@@ -90,19 +109,37 @@ impl Plant {
         Ok(plant)
     }
 
-    /// A key that may do everything; its tenant operates the installation.
-    fn provide_key(&mut self) -> Result<()> {
+    /// A tenant of this name with a key that may do everything in it and a webhook that goes to the receiver. Made past
+    /// the API, so it may be away.
+    pub fn tenant(&self, name: &str) -> Result<Tenant> {
         let scopes = "upload,query,operate,content:read,admin";
         let mut made =
-            self.command(&["keys", "create", "--name", "chaos", "--scopes", scopes, "--tenant", "chaos", "--json"]);
-        let made = answer(&made.output()?)?;
+            self.command(&["keys", "create", "--name", "chaos", "--scopes", scopes, "--tenant", name, "--json"]);
+        let made = answer(&made.env_remove("DOCMILL_API_KEY").env_remove("DOCMILL_URL").output()?)?;
         let text =
             |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in the new key"));
-        let (key, tenant) = (text("key")?, text("tenant_id")?);
-        self.environment.push(("DOCMILL_OPERATOR_TENANT".into(), tenant));
-        self.environment.push(("DOCMILL_API_KEY".into(), key));
-        self.environment.push(("DOCMILL_URL".into(), format!("http://127.0.0.1:{}", self.port)));
-        Ok(())
+        let tenant = Tenant { id: text("tenant_id")?, key: text("key")? };
+        self.runtime.block_on(async {
+            sqlx::query(
+                "INSERT INTO webhook_endpoints (tenant_id, id, url, secrets)
+                 SELECT $1::uuid, gen_random_uuid(), $2, ARRAY[$3] WHERE NOT EXISTS (
+                    SELECT 1 FROM webhook_endpoints WHERE tenant_id = $1::uuid)",
+            )
+            .bind(&tenant.id)
+            .bind(self.receiver.url())
+            .bind(docmill_platform::webhooks::fresh_secret().expose_secret())
+            .execute(&mut self.owner().await?)
+            .await?;
+            anyhow::Ok(())
+        })?;
+        Ok(tenant)
+    }
+
+    /// The binary as a client of a tenant.
+    pub fn command_of(&self, tenant: &Tenant, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command.env("DOCMILL_API_KEY", &tenant.key);
+        command
     }
 
     /// The binary as a client, with the plant's settings.
@@ -138,6 +175,11 @@ impl Plant {
         command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
         self.children()[index] = Some(command.spawn().with_context(|| format!("cannot start {name}"))?);
         Ok(())
+    }
+
+    /// Port of the API.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The process id, while it lives.
@@ -233,6 +275,16 @@ impl Plant {
         }
     }
 
+    /// A connection that sees what a tenant sees; nothing when `tenant` is none.
+    pub async fn as_tenant(&self, tenant: Option<&str>) -> Result<PgConnection> {
+        let mut connection = PgConnection::connect(&self.stack.database_urls(DATABASE)?.app).await?;
+        if let Some(tenant) = tenant {
+            let set = sqlx::query("SELECT set_config('docmill.tenant', $1, false)").bind(tenant);
+            set.execute(&mut connection).await?;
+        }
+        Ok(connection)
+    }
+
     /// One number from the database.
     pub fn count(&self, sql: &'static str) -> Result<i64> {
         self.runtime.block_on(async {
@@ -276,38 +328,4 @@ async fn links(home: &Home, stack: &Stack) -> Result<(Proxy, Proxy, Proxy)> {
 /// The address in a URL that may hold credentials.
 fn address(url: &str) -> Option<SocketAddr> {
     url.split("://").nth(1)?.rsplit('@').next()?.trim_end_matches('/').parse().ok()
-}
-
-fn environment(stack: &Stack, settings: &Settings, links: (&Proxy, &Proxy, &Proxy)) -> Result<Vec<(String, String)>> {
-    let ends = stack.endpoints(DATABASE)?;
-    let through = |url: &str, role: &str| {
-        let password = url.split("password=").nth(1).unwrap_or_default();
-        format!("postgres://{role}:{password}@127.0.0.1:{}/{DATABASE}?sslmode=disable", links.0.port())
-    };
-    let nats = ends.nats_url.rsplit_once('@').map_or(ends.nats_url.as_str(), |(credentials, _)| credentials);
-    let path = |path: &Path| path.display().to_string();
-    let mut all = vec![
-        ("DATABASE_URL", through(&ends.database.app, "docmill_app")),
-        ("DATABASE_ENGINE_URL", through(&ends.database.engine, "docmill_engine")),
-        ("NATS_URL", format!("{nats}@127.0.0.1:{}", links.1.port())),
-        ("S3_ENDPOINT", format!("http://127.0.0.1:{}", links.2.port())),
-        ("S3_REGION", ends.store.region),
-        ("S3_BUCKET", ends.store.bucket),
-        ("S3_ACCESS_KEY", ends.store.access_key),
-        ("S3_SECRET_KEY", ends.store.secret_key),
-        ("PEPPER", "a pepper for one campaign".to_owned()),
-        ("EMBEDDING_PROVIDER", settings.embedder.clone()),
-        ("MODEL_DIR", path(&ends.parts.model_dir)),
-        ("ONNXRUNTIME", path(&ends.parts.onnxruntime)),
-        ("PDFIUM", path(&ends.parts.pdfium)),
-        ("ENGINE_LEASE", settings.lease.clone()),
-        ("RATE_PER_SEC", "100000".to_owned()),
-        ("RATE_BURST", "100000".to_owned()),
-        ("LOG", "info,sqlx::postgres::notice=off".to_owned()),
-    ];
-    if let Some(found) = &ends.parts.tesseract {
-        all.push(("TESSERACT", path(&found.binary)));
-        all.push(("TESSDATA", path(&found.tessdata)));
-    }
-    Ok(all.into_iter().map(|(name, value)| (format!("DOCMILL_{name}"), value)).collect())
 }

@@ -2,14 +2,28 @@
 
 use crate::faults::Happened;
 use crate::plant::Plant;
+use crate::work::Acknowledged;
 use anyhow::Result;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 /// Healing that is still under way gets this long before it counts as a violation.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// Points of a crash-point sweep.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct Points {
+    /// Known: met by the documents when nothing was armed.
+    pub total: usize,
+    /// Chosen to die at.
+    pub swept: usize,
+    /// Died at.
+    pub met: usize,
+    /// Chosen and not met again.
+    pub unmet: Vec<String>,
+}
 
 /// The result, as printed.
 #[derive(Debug, Default, serde::Serialize)]
@@ -30,6 +44,9 @@ pub struct Verdict {
     pub fault_free_seconds: Option<f64>,
     pub states: BTreeMap<String, i64>,
     pub attempts: BTreeMap<String, i64>,
+    /// What a crash-point sweep met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub points: Option<Points>,
     /// Per kind of fault: how often, and seconds until work went on.
     pub kinds: BTreeMap<String, Value>,
     pub embedder: String,
@@ -51,13 +68,14 @@ impl Verdict {
         }
     }
 
-    /// Nothing lost, doubled, stuck, violated or different.
+    /// Nothing lost, doubled, stuck, violated or different, and every point of a sweep met.
     pub fn is_clean(&self) -> bool {
         self.lost == 0
             && self.duplicated == 0
             && self.stuck == 0
             && self.invariant_violations.is_empty()
             && self.export_equal
+            && self.points.as_ref().is_none_or(|points| points.unmet.is_empty())
     }
 }
 
@@ -85,32 +103,8 @@ const DOUBLES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Invariants over content, which the doctor's role may not see. Each counts what breaks it.
-const CONTENT: &[(&str, &str)] = &[
-    (
-        "chunk_ordinals_gapless",
-        "SELECT count(*) FROM generations g WHERE g.state = 'visible' AND (
-            SELECT (count(*), coalesce(max(c.ordinal) + 1, 0)) FROM chunks c WHERE c.tenant_id = g.tenant_id AND c.generation_id = g.id)
-            <> (g.chunk_count::bigint, g.chunk_count)",
-    ),
-    (
-        "chunk_has_vector",
-        "SELECT count(*) FROM chunks c JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state = 'visible'
-         WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.tenant_id = c.tenant_id AND v.embed_hash = c.embed_hash)",
-    ),
-    (
-        "stored_artifact_for_manifest",
-        "SELECT count(*) FROM jobs j CROSS JOIN LATERAL jsonb_each(coalesce(j.manifest -> 'artifacts', '{}')) AS a (kind, ref)
-         WHERE NOT EXISTS (SELECT 1 FROM artifacts s WHERE s.tenant_id = j.tenant_id AND s.sha256 = a.ref ->> 'sha256' AND s.state = 'stored')",
-    ),
-    (
-        "no_session_idle_in_transaction",
-        "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND state_change < now() - interval '5 seconds'",
-    ),
-];
-
-/// Judges a plant whose work has ended. `acknowledged` are the names of documents the API has accepted.
-pub fn judge(plant: &Plant, acknowledged: &BTreeSet<String>, verdict: &mut Verdict) -> Result<()> {
+/// Judges a plant whose work has ended. `acknowledged` are the documents the API has accepted.
+pub fn judge(plant: &Plant, acknowledged: &Acknowledged, verdict: &mut Verdict) -> Result<()> {
     verdict.stuck = plant.count("SELECT count(*) FROM documents WHERE state IN ('uploading', 'processing')")?
         + plant.count("SELECT count(*) FROM jobs WHERE state NOT IN ('done', 'dead', 'cancelled')")?;
     for (what, sql) in DOUBLES {
@@ -123,14 +117,14 @@ pub fn judge(plant: &Plant, acknowledged: &BTreeSet<String>, verdict: &mut Verdi
     let rows = |sql: &'static str| -> Result<Vec<(String, i64)>> {
         plant.runtime.block_on(async { Ok(sqlx::query_as(sql).fetch_all(&mut plant.owner().await?).await?) })
     };
-    let known: BTreeSet<String> =
-        rows("SELECT name, count(*) FROM documents WHERE state NOT IN ('expired') GROUP BY name")?
-            .into_iter()
-            .map(|row| row.0)
-            .collect();
-    let lost: Vec<&String> = acknowledged.iter().filter(|name| !known.contains(*name)).collect();
+    let known: Acknowledged = plant.runtime.block_on(async {
+        let sql = "SELECT tenant_id::text, name FROM documents WHERE state <> 'expired'";
+        let rows: Vec<(String, String)> = sqlx::query_as(sql).fetch_all(&mut plant.owner().await?).await?;
+        anyhow::Ok(rows.into_iter().collect())
+    })?;
+    let lost: Vec<_> = acknowledged.difference(&known).collect();
     verdict.lost = lost.len() as i64;
-    verdict.differences.extend(lost.into_iter().take(5).map(|name| format!("lost: {name}")));
+    verdict.differences.extend(lost.into_iter().take(5).map(|(tenant, name)| format!("lost: {name} of {tenant}")));
     verdict.states =
         rows("SELECT state || coalesce(' ' || code, ''), count(*) FROM documents GROUP BY 1")?.into_iter().collect();
     verdict.attempts =
@@ -139,7 +133,7 @@ pub fn judge(plant: &Plant, acknowledged: &BTreeSet<String>, verdict: &mut Verdi
     Ok(())
 }
 
-/// What the doctor and the queries above find, once healing had its time.
+/// What the doctor and the invariants of this program find, once healing had its time.
 fn violations(plant: &Plant) -> Result<Vec<String>> {
     let started = Instant::now();
     loop {
@@ -158,12 +152,7 @@ fn violations(plant: &Plant) -> Result<Vec<String>> {
             }
             Err(error) => found.push(format!("doctor: {error:#}")),
         }
-        for (name, sql) in CONTENT {
-            match plant.count(sql)? {
-                0 => {}
-                count => found.push(format!("{name}: {count}")),
-            }
-        }
+        found.extend(crate::invariants::violations(plant)?);
         if found.is_empty() || started.elapsed() > GRACE {
             return Ok(found);
         }

@@ -1,6 +1,6 @@
 //! Uploading through the command line client, as fast as the campaign's progress allows, and waiting for the end.
 
-use crate::plant::Plant;
+use crate::plant::{Plant, Tenant};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,23 +16,38 @@ const UNDER_WAY: usize = 48;
 /// Nothing settles for this long although nothing is broken: stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(150);
 
+/// Counts what is not final.
+pub const OPEN: &str = "SELECT (SELECT count(*) FROM jobs WHERE state NOT IN ('done', 'dead', 'cancelled'))
+                             + (SELECT count(*) FROM documents WHERE state IN ('uploading', 'processing'))";
+
+/// Documents that the API has accepted, as tenant and name.
+pub type Acknowledged = BTreeSet<(String, String)>;
+
 /// What the threads of a campaign tell each other.
 #[derive(Default)]
 pub struct Progress {
     /// Documents that may have been uploaded by now.
     pub allowed: AtomicUsize,
     /// Documents whose upload the API has acknowledged.
-    pub acknowledged: Mutex<BTreeSet<String>>,
+    pub acknowledged: Mutex<Acknowledged>,
     /// Documents that have settled.
     pub settled: AtomicUsize,
     /// The campaign ends early.
     pub given_up: AtomicBool,
 }
 
-impl Progress {}
+/// Which of the documents each tenant uploads: the first all of them, the next every fourth.
+pub const SHARES: [(&str, usize); 2] = [(crate::plant::OPERATOR, 1), ("beside", 4)];
 
-/// Uploads all files in order; a batch that fails in part is repeated, which a client may always do.
-pub fn upload(plant: &Plant, paths: &[PathBuf], progress: &Progress, rate: Option<f64>) -> Result<()> {
+/// Uploads all files in order, for each tenant its share; a batch that fails in part is repeated, which a client may
+/// always do.
+pub fn upload(
+    plant: &Plant,
+    tenants: &[Tenant],
+    paths: &[PathBuf],
+    progress: &Progress,
+    rate: Option<f64>,
+) -> Result<()> {
     let started = Instant::now();
     let mut sent = 0;
     for batch in paths.chunks(BATCH) {
@@ -47,26 +62,29 @@ pub fn upload(plant: &Plant, paths: &[PathBuf], progress: &Progress, rate: Optio
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        batch_until_accepted(plant, batch, progress)?;
-        sent += batch.len();
+        for (tenant, (_, every)) in tenants.iter().zip(SHARES) {
+            let share: Vec<&Path> = batch.iter().step_by(every).map(PathBuf::as_path).collect();
+            sent += share.len();
+            batch_until_accepted(plant, tenant, share, progress)?;
+        }
     }
     Ok(())
 }
 
-fn batch_until_accepted(plant: &Plant, batch: &[PathBuf], progress: &Progress) -> Result<()> {
-    let mut open: Vec<&Path> = batch.iter().map(PathBuf::as_path).collect();
+fn batch_until_accepted(plant: &Plant, tenant: &Tenant, mut open: Vec<&Path>, progress: &Progress) -> Result<()> {
     for _ in 0..60 {
-        let mut command = plant.command(&["upload", "--json", "--parallel", "4"]);
+        let mut command = plant.command_of(tenant, &["upload", "--json", "--parallel", "4"]);
         let output = command.args(&open).output()?;
         let mut acknowledged = progress.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             let told: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
             // Deduplicated but uploading: declared by an earlier try whose bytes never arrived.
             if let Some(name) = told["name"].as_str().filter(|_| told["state"] != "uploading") {
-                acknowledged.insert(name.to_owned());
+                acknowledged.insert((tenant.id.clone(), name.to_owned()));
             }
         }
-        open.retain(|path| !acknowledged.contains(path.file_name().unwrap_or_default().to_string_lossy().as_ref()));
+        let named = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        open.retain(|path| !acknowledged.contains(&(tenant.id.clone(), named(path))));
         drop(acknowledged);
         if open.is_empty() {
             return Ok(());
@@ -107,11 +125,9 @@ pub fn watch(plant: &Plant, progress: &Progress, stop: &AtomicBool, mut show: im
 
 /// Waits until no job is open; false when nothing moves any more.
 pub fn until_quiet(plant: &Plant) -> Result<bool> {
-    let open = "SELECT (SELECT count(*) FROM jobs WHERE state NOT IN ('done', 'dead', 'cancelled'))
-                     + (SELECT count(*) FROM documents WHERE state IN ('uploading', 'processing'))";
     let (mut last, mut moved) = (i64::MAX, Instant::now());
     loop {
-        let now = plant.count(open)?;
+        let now = plant.count(OPEN)?;
         if now == 0 {
             return Ok(true);
         }
