@@ -6,6 +6,7 @@ use crate::config::{Config, EmbeddingProvider};
 use crate::embedders::embedders;
 use crate::models;
 use crate::roles::Roles;
+use crate::searching;
 use docmill_documents::{Parser, ParserConfig, TesseractConfig};
 use docmill_embedded::checks;
 use docmill_model::{Code, Failure, Sha256Hex};
@@ -16,6 +17,7 @@ use docmill_platform::embedder::{Embedders, bind_space};
 use docmill_platform::failpoints::{Action, Failpoints};
 use docmill_platform::gateway::Gateway;
 use docmill_platform::gateway::prompts::{COMMITTED as BUILTIN_PROMPTS, Prompts};
+use docmill_platform::reranker::Reranker;
 use docmill_platform::tokens::TokenCounter;
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::{Engine, EngineConfig, Registry};
@@ -39,6 +41,8 @@ pub struct Assembly {
     pub database: Database,
     pub artifacts: Artifacts,
     pub embedders: Embedders,
+    /// Where a model is configured and searches are served.
+    pub reranker: Option<Arc<dyn Reranker>>,
     pub parser: Arc<Parser>,
     pub registry: Arc<Registry>,
     pub pipelines: Arc<Pipelines>,
@@ -55,8 +59,11 @@ impl Assembly {
     /// One line with the fix: `CONFIG_INVALID`, `PART_MISSING`, or the service that does not answer.
     pub async fn build(config: &Config, roles: &Roles) -> Result<Self, Failure> {
         let data_dir = data_dir(config)?;
-        let ((database, artifacts), embedders) =
-            tokio::try_join!(stores(config), embedders(config, roles.needs_model()))?;
+        let ((database, artifacts), embedders, reranker) = tokio::try_join!(
+            stores(config),
+            embedders(config, roles.needs_model()),
+            searching::reranker(config, roles.api)
+        )?;
         if roles.needs_model() {
             bind_space(&database, &embedders).await?;
         }
@@ -79,7 +86,19 @@ impl Assembly {
         if roles.needs_broker() {
             engine.check().await?;
         }
-        Ok(Self { database, artifacts, embedders, parser, registry, pipelines, engine, gateway, prompts, data_dir })
+        Ok(Self {
+            database,
+            artifacts,
+            embedders,
+            reranker,
+            parser,
+            registry,
+            pipelines,
+            engine,
+            gateway,
+            prompts,
+            data_dir,
+        })
     }
 
     /// What deletions and retention work on.

@@ -145,6 +145,12 @@ fn dimensions() -> usize {
 #[serde(deny_unknown_fields)]
 pub struct SearchSettings {
     pub cache_mib: u32,
+    pub rerank: bool,
+    pub rerank_model_dir: Option<PathBuf>,
+    pub rerank_candidates: usize,
+    #[serde(with = "humantime_serde")]
+    pub rerank_timeout: Duration,
+    pub rerank_threads: usize,
 }
 
 /// Parsing and OCR.

@@ -113,7 +113,7 @@ async fn stand(cli: &Cli, model: Option<&str>) -> Result<Stand, Failure> {
             embedder,
             directory: assembly.data_dir.join("evaluation"),
             // A busy machine makes an evaluation slow, not wrong.
-            search: SearchConfig { half_timeout: Duration::from_secs(120), ..SearchConfig::default() },
+            search: patient(crate::searching::settings(&config, assembly.reranker.clone())),
         },
         artifacts: assembly.artifacts.clone(),
         generator: crate::models::generator(&assembly),
@@ -122,6 +122,13 @@ async fn stand(cli: &Cli, model: Option<&str>) -> Result<Stand, Failure> {
         schemas: crate::assembly::pipelines_dir(&config, &assembly.data_dir)?.join("schemas"),
         is_quiet: cli.json,
     })
+}
+
+/// The same with time enough for every half and every model.
+fn patient(mut search: SearchConfig) -> SearchConfig {
+    search.half_timeout = Duration::from_secs(120);
+    search.rerank.timeout = Duration::from_secs(120);
+    search
 }
 
 async fn retrieval(cli: &Cli, args: &RetrievalArgs) -> Result<(), Ending> {

@@ -16,6 +16,7 @@ mod operator;
 mod output;
 mod pipelines;
 mod roles;
+mod searching;
 mod stack;
 mod supervise;
 

@@ -90,6 +90,10 @@ async fn doctor(cli: &Cli, args: &DoctorArgs) -> Result<(), Ending> {
         Check { name: "object store", result: assembly::check_store(&config).await.map(|()| "answers".into()) },
         Check { name: "embedding model", result: assembly::check_model(&config).await },
     ];
+    if let Some(folder) = &config.search.rerank_model_dir {
+        let loaded = crate::searching::reranker(&config, true).await;
+        checks.push(Check { name: "reranking model", result: loaded.map(|_| folder.display().to_string()) });
+    }
     let sandbox = assembly::parser(&config).sandbox_report().await;
     let ocr = sandbox.as_ref().map(|report| report.ocr_packs.join(", ")).unwrap_or_default();
     let walls = sandbox.and_then(|report| {

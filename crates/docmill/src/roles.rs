@@ -14,7 +14,7 @@ use docmill_lifecycle::sweep::SweepConfig;
 use docmill_model::{Code, Failure};
 use docmill_platform::webhooks::{Delivery, WebhookSender};
 use docmill_retrieval::spaces::{Builder, BuilderConfig};
-use docmill_retrieval::{Answers, Follower, FollowerConfig, LexicalConfig, LexicalIndexes, Search, SearchConfig};
+use docmill_retrieval::{Answers, Follower, FollowerConfig, LexicalConfig, LexicalIndexes, Search};
 use docmill_runtime::deliveries::{DeliveryRequest, DeliverySender};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::path::Path;
@@ -226,8 +226,7 @@ fn serve_http(
             follower.run(following).await;
             Ok(())
         });
-        let cache_bytes = (config.search.cache_mib as usize) << 20;
-        let settings = SearchConfig { cache_bytes, ..SearchConfig::default() };
+        let settings = crate::searching::settings(config, assembly.reranker.clone());
         let search = Search::new(assembly.database.clone(), assembly.embedders.clone(), lexical, settings);
         let (remembering, stopped) = (search.clone(), stop.clone());
         tasks.spawn(async move {

@@ -2,7 +2,8 @@
 //!
 //! Promises: at most `k` hits, fewer only when fewer match; every hit belongs to the caller's tenant, to the visible
 //! generation of a document whose labels the caller meets, and passes the filters, all judged in one snapshot. When
-//! one half fails, the other answers and the response says so.
+//! one half fails, the other answers and the response says so. A reranking model reads between two snapshots: the second
+//! one judges anew, and when it has lost a candidate, the search is done again without the model.
 
 mod around;
 mod cache;
@@ -11,7 +12,9 @@ mod diversity;
 mod fresh;
 pub mod fusion;
 pub mod options;
+mod plan;
 mod present;
+mod rerank;
 mod rows;
 pub mod scope;
 mod similar;
@@ -20,6 +23,7 @@ pub mod wire;
 
 pub use fusion::FusionConfig;
 pub use options::{Expand, Freshness};
+pub use rerank::{RerankConfig, Reranking};
 pub use wire::{Context, Copy, Explanation, Hit, SearchMode, SearchRequest, SearchResponse};
 
 use crate::Caller;
@@ -28,11 +32,12 @@ use crate::lexical::analysis::{analyse, detect_language};
 use crate::lexical::{LexicalHit, LexicalIndexes, LexicalScope, WeightedWord};
 use cache::{Recall, ResultCache};
 use docmill_model::{Code, DocumentId, Failure, TenantId};
-use docmill_platform::database::{Database, DbError};
+use docmill_platform::database::Database;
 use docmill_platform::embedder::{Embedder, Embedders, Space};
+use plan::{Found, Outcome, Plan};
+use rerank::Rerank;
 use scope::SearchScope;
-use spaces::{KnownSpace, Placed};
-use sqlx::PgConnection;
+use spaces::KnownSpace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,16 +57,24 @@ pub struct SearchConfig {
     pub fusion: FusionConfig,
     /// The dense half.
     pub dense: DenseConfig,
+    /// How the best candidates are read again.
+    pub rerank: RerankConfig,
     /// Bytes of results to remember; 0 for none.
     pub cache_bytes: usize,
 }
 
 impl Default for SearchConfig {
     fn default() -> Self {
-        let (fusion, dense) = (FusionConfig::default(), DenseConfig::default());
-        let half_timeout = Duration::from_secs(5);
-        let cache_bytes = 32 << 20;
-        Self { candidates: 100, max_candidates: 20_000, max_gate: 2_000, half_timeout, fusion, dense, cache_bytes }
+        Self {
+            candidates: 100,
+            max_candidates: 20_000,
+            max_gate: 2_000,
+            half_timeout: Duration::from_secs(5),
+            fusion: FusionConfig::default(),
+            dense: DenseConfig::default(),
+            rerank: RerankConfig::default(),
+            cache_bytes: 32 << 20,
+        }
     }
 }
 
@@ -82,6 +95,7 @@ pub struct Search {
     lexical: Arc<LexicalIndexes>,
     dense: Arc<Dense>,
     cache: Arc<ResultCache>,
+    rerank: Arc<Rerank>,
     config: Arc<SearchConfig>,
 }
 
@@ -97,7 +111,8 @@ impl Search {
         let (dense, known) = (Arc::new(Dense::new(config.dense)), Arc::default());
         let cache = Arc::new(ResultCache::new(config.cache_bytes));
         let embedders = embedders.into();
-        Self { database, embedders, known, pinned: None, lexical, dense, cache, config: Arc::new(config) }
+        let rerank = Arc::new(Rerank::new(config.rerank.clone()));
+        Self { database, embedders, known, pinned: None, lexical, dense, cache, rerank, config: Arc::new(config) }
     }
 
     /// Compares in this space only, whichever is active, and takes the first model's vectors to lie there: for
@@ -161,8 +176,11 @@ impl Search {
         let started = Instant::now();
         let scope = SearchScope::new(caller, &request.filters);
         let recall = Recall { cache: &self.cache, database: &self.database, lexical: &self.lexical };
-        let ticket = match recall.look(caller, request, &scope).await? {
-            cache::Looked::Found(hits) => return Ok(SearchResponse::since(started, hits, None, true)),
+        let mut ticket = match recall.look(caller, request, &scope).await? {
+            cache::Looked::Found(hits) => {
+                let reranking = self.rerank.of_kept(request);
+                return Ok(SearchResponse { hits, reranking, cached: true, ..Default::default() }.since(started));
+            }
             cache::Looked::Missing(ticket) => ticket,
         };
         let gate = if scope.is_narrowed() { self.gate(caller.tenant_id, &scope, request.mode).await? } else { None };
@@ -172,7 +190,8 @@ impl Search {
             self.lexical_half(caller.tenant_id, request, &reach),
             self.query_vector(request, space.as_ref())
         );
-        let (mut hits, degraded, seen) = loop {
+        let mut reads = self.rerank.reads(request);
+        let (Found { mut hits, seen, .. }, degraded, reranking) = loop {
             let degraded = match (&words, &vector) {
                 (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
                 (Some(Ok(_)), Some(Err(_))) => Some("dense".to_owned()),
@@ -185,11 +204,12 @@ impl Search {
                 request: request.clone(),
                 scope: scope.clone(),
                 depth: reach.depth,
+                reads,
                 words: words.as_ref().and_then(|words| words.as_ref().ok()).cloned(),
                 vector: vector.as_ref().and_then(|vector| vector.as_ref().ok()).cloned(),
             };
             let read = self.database.read(caller.tenant_id, |connection| Box::pin(plan.run(connection)));
-            let found = match read.await? {
+            let mut found = match read.await? {
                 Outcome::Found(found) => found,
                 Outcome::Moved => {
                     space = self.space_now(caller.tenant_id, request).await?;
@@ -197,19 +217,27 @@ impl Search {
                     continue;
                 }
             };
-            if !found.is_short {
-                break (found.hits, degraded, found.seen);
+            if found.is_short {
+                self.widen(caller.tenant_id, &scope, request.mode, &mut reach).await?;
+            } else if let Some(candidates) = found.candidates.take() {
+                ticket = ticket.filter(|ticket| ticket.is_of(found.seen));
+                match self.read_again(caller.tenant_id, request, &scope, candidates).await? {
+                    (Some(found), outcome) => break (found, degraded, Some(outcome)),
+                    (None, _) => reads = 0,
+                }
+            } else {
+                break (found, degraded, self.rerank.of_unread(request));
             }
-            self.widen(caller.tenant_id, &scope, request.mode, &mut reach).await?;
             words = self.lexical_half(caller.tenant_id, request, &reach).await;
         };
         if !request.explain {
             hits.iter_mut().for_each(|hit| hit.explanation = None);
         }
-        if let Some(ticket) = ticket.filter(|ticket| degraded.is_none() && ticket.is_of(seen)) {
+        let is_whole = degraded.is_none() && reranking.is_none_or(Reranking::is_lasting);
+        if let Some(ticket) = ticket.filter(|ticket| is_whole && ticket.is_of(seen)) {
             self.cache.put(ticket, &hits);
         }
-        Ok(SearchResponse::since(started, hits, degraded, false))
+        Ok(SearchResponse { hits, degraded, reranking, ..Default::default() }.since(started))
     }
 
     /// Too few lexical candidates were for the caller, or told apart by their text, although the index has more: look
@@ -293,58 +321,4 @@ struct Reach {
     gate: Option<Vec<DocumentId>>,
     /// True once it was found out whether a gate is possible.
     is_gate_known: bool,
-}
-
-/// What one snapshot has to answer.
-struct Plan {
-    search: Search,
-    tenant: TenantId,
-    request: SearchRequest,
-    scope: SearchScope,
-    depth: usize,
-    words: Option<Vec<LexicalHit>>,
-    vector: Option<Placed>,
-}
-
-enum Outcome {
-    Found(Found),
-    /// The question was embedded for another space than the one that answers in this snapshot.
-    Moved,
-}
-
-/// What one snapshot answered.
-struct Found {
-    hits: Vec<Hit>,
-    /// True when fewer than `k` texts of the lexical half were visible and the index has more.
-    is_short: bool,
-    seen: cache::Seen,
-}
-
-impl Plan {
-    async fn run(self, connection: &mut PgConnection) -> Result<Outcome, DbError> {
-        let k = self.request.k as usize;
-        let (config, mut dense, mut lexical, mut has_more) = (&self.search.config, Vec::new(), Vec::new(), false);
-        let placed = self.vector.as_ref().map(|placed| (&placed.space, placed.vector.as_slice()));
-        if let Some((space, vector)) = placed {
-            if self.search.pinned.is_none() && !spaces::is_still(connection, &self.request, space).await? {
-                return Ok(Outcome::Moved);
-            }
-            let limit = config.depth(self.request.k) as i64;
-            dense = self.search.dense.nearest(connection, self.tenant, space, &self.scope, vector, limit).await?;
-        }
-        if let Some(words) = &self.words {
-            lexical = rows::visible_candidates(connection, &self.scope, words, placed).await?;
-            has_more = words.len() >= self.depth;
-        }
-        let mut fused = fusion::fuse(&config.fusion, &lexical, &dense);
-        // Copies of a text are one candidate; the dense half has searched everything when it returns too few.
-        let texts = fused.iter().filter(|fused| fused.explanation.bm25_rank.is_some()).count();
-        let is_short = has_more && texts < k && (fused.len() < k || self.depth < config.max_candidates);
-        if let Some(freshness) = &self.request.freshness {
-            fresh::apply(connection, &mut fused, freshness).await?;
-        }
-        let seen = cache::seen(connection).await?;
-        let hits = present::present(connection, fused, &self.request, &self.scope).await?;
-        Ok(Outcome::Found(Found { hits, is_short, seen }))
-    }
 }

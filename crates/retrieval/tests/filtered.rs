@@ -6,7 +6,7 @@ mod support;
 
 use docmill_model::{DocumentId, TenantId};
 use docmill_retrieval::search::{Expand, Hit, SearchMode};
-use docmill_retrieval::{Filters, Search, SearchConfig, SearchRequest};
+use docmill_retrieval::{Caller, Filters, Search, SearchConfig, SearchRequest};
 use support::{Doc, Node, World, world};
 
 const MODES: [SearchMode; 3] = [SearchMode::Hybrid, SearchMode::Lexical, SearchMode::Dense];
@@ -15,12 +15,13 @@ const SUBJECTS: [&str; 10] = ["pier", "crane", "sluice", "buoy", "quay", "lock",
 const DOCUMENTS: usize = 20;
 const PASSAGES: usize = 500;
 
-async fn crowd(world: &World, tenant: TenantId) -> Vec<DocumentId> {
+async fn crowd(world: &World, tenant: TenantId, labels: fn(usize) -> &'static [&'static str]) -> Vec<DocumentId> {
     let mut documents = Vec::new();
     for number in 0..DOCUMENTS {
         let mut doc = Doc::new(&format!("log-{number}.pdf"), &[]);
         doc.collection = if number % 2 == 0 { "even" } else { "odd" }.to_owned();
         doc.metadata = serde_json::json!({"number": number, "rare": number == 7});
+        doc.labels = labels(number).iter().map(|label| (*label).to_owned()).collect();
         let passage = |n: usize| {
             let (first, second) = (SUBJECTS[n % 10], SUBJECTS[(n / 10 + number) % 10]);
             format!("{first} {second} station {n} of log {number} inspected in week {}", (n * 7 + number) % 53)
@@ -45,7 +46,7 @@ fn as_close(near: &[Hit], exact: &[Hit]) -> usize {
 async fn every_tenant_and_filter_gets_what_an_exact_scan_gets() {
     let world = world().await;
     let (large, small) = (world.tenant().await, world.tenant().await);
-    let documents = crowd(&world, large).await;
+    let documents = crowd(&world, large, |_| &[]).await;
     world.publish(small, &Doc::new("small.pdf", &["ferry dam station of the small log"])).await;
     let node = Node::start(&world).await;
     let search = |exact_rows: i64| {
@@ -90,6 +91,64 @@ async fn every_tenant_and_filter_gets_what_an_exact_scan_gets() {
         let request = SearchRequest { mode: SearchMode::Dense, ..SearchRequest::new("ferry dam week 12") };
         let few = search.search(&world.caller(small), &request).await.unwrap().hits;
         assert_eq!(few.len(), 1, "the tenant with one of 10,001 vectors");
+    }
+    node.stop().await;
+}
+
+/// Who may see a document of the crowd: every second one the staff, every fifth the board, the tenth alone the auditor.
+fn seen_by(number: usize) -> &'static [&'static str] {
+    match number {
+        10 => &["auditor"],
+        n if n % 5 == 0 => &["board"],
+        n if n % 2 == 0 => &["staff"],
+        _ => &["nobody"],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_labels_and_a_tiny_share_of_the_vectors_cost_no_recall() {
+    let world = world().await;
+    let (large, tiny) = (world.tenant().await, world.tenant().await);
+    crowd(&world, large, seen_by).await;
+    world.publish(tiny, &Doc::new("tiny.pdf", &["ferry dam station of the tiny log"])).await;
+    let node = Node::start(&world).await;
+    let search = |exact_rows: i64| {
+        let mut config = SearchConfig { cache_bytes: 0, ..SearchConfig::default() };
+        config.dense.exact_rows = exact_rows;
+        Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), config)
+    };
+    // With no row scanned exactly everybody goes through the index that all tenants share.
+    let (exact, usual, eager) = (search(i64::MAX - 1), search(SearchConfig::default().dense.exact_rows), search(0));
+    let callers: [(TenantId, &[&str], usize); 6] = [
+        (large, &["staff"], 8 * PASSAGES),
+        (large, &["board"], 3 * PASSAGES),
+        (large, &["auditor"], PASSAGES),
+        (large, &["auditor", "staff"], 9 * PASSAGES),
+        (large, &[], 0),
+        (tiny, &["board"], 1),
+    ];
+    for (tenant, labels, visible) in callers {
+        let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+        let caller = Caller { labels, ..world.caller(tenant) };
+        let (mut found, mut wanted) = ([0, 0], 0);
+        for number in 0..10 {
+            let (first, second) = (SUBJECTS[number], SUBJECTS[number * 7 % 10]);
+            let request = SearchRequest {
+                mode: SearchMode::Dense,
+                explain: true,
+                ..SearchRequest::new(format!("{first} {second} station {} week {number}", number * 31))
+            };
+            let truth = exact.search(&caller, &request).await.unwrap().hits;
+            assert_eq!(truth.len(), 10.min(visible), "exact {:?}", caller.labels);
+            for (found, search) in found.iter_mut().zip([&usual, &eager]) {
+                let near = search.search(&caller, &request).await.unwrap().hits;
+                assert_eq!(near.len(), truth.len(), "min(k, n) for {:?}", caller.labels);
+                *found += as_close(&near, &truth);
+            }
+            wanted += truth.len();
+        }
+        println!("{:?} of {visible} visible: recall@10 {found:?} of {wanted}", caller.labels);
+        assert!(found.iter().all(|found| found * 100 >= wanted * 95), "{:?}", caller.labels);
     }
     node.stop().await;
 }

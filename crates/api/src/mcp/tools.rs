@@ -31,7 +31,7 @@ pub(super) enum Tool {
 const ALL: [Tool; 5] = [Tool::Search, Tool::Answer, Tool::GetDocument, Tool::GetPage, Tool::ListCollections];
 
 /// Arguments of `search` that go into the request as they are; the first has to be there.
-const SEARCH_ARGUMENTS: [&str; 5] = ["query", "k", "diversity", "copies", "expand"];
+const SEARCH_ARGUMENTS: [&str; 7] = ["query", "k", "diversity", "copies", "expand", "freshness", "rerank"];
 
 /// What clients are told.
 pub(super) fn all() -> Vec<Description> {
@@ -74,21 +74,10 @@ impl Tool {
 
     /// JSON Schema of the arguments.
     fn arguments(self) -> JsonObject {
-        let text = |about: &str| json!({"type": "string", "minLength": 1, "description": about});
-        let count =
-            |most: u32, about: &str| json!({"type": "integer", "minimum": 1, "maximum": most, "description": about});
         let id = text("Id of the document, as search and answer give it");
         let collection = text("Only this collection");
         let (properties, required) = match self {
-            Tool::Search => (
-                json!({"query": text("What to look for"), "k": count(50, "Passages wanted; 10 when absent"), "collection": collection,
-                       "diversity": {"type": "number", "minimum": 0, "maximum": 1, "description": "How much passages should differ from each other; 0 when absent"},
-                       "copies": {"type": "boolean", "description": "True to learn where else the same text stands"},
-                       "expand": {"type": "object", "description": "What to give around each passage: passages before and after, or the section up to so many tokens",
-                                  "properties": {"neighbours": count(3, "Passages on each side"), "parent": {"type": "integer", "minimum": 50, "maximum": 4000, "description": "Tokens of the section"}},
-                                  "minProperties": 1, "maxProperties": 1, "additionalProperties": false}}),
-                json!(["query"]),
-            ),
+            Tool::Search => (search_properties(), json!(["query"])),
             Tool::Answer => (
                 json!({"question": text("The question, in any language"), "max_sentences": count(10, "3 when absent"), "collection": collection}),
                 json!(["question"]),
@@ -159,6 +148,43 @@ impl Tool {
             _ => serde_json::to_string_pretty(answer).unwrap_or_default(),
         }
     }
+}
+
+fn text(about: &str) -> Value {
+    json!({"type": "string", "minLength": 1, "description": about})
+}
+
+fn count(most: u32, about: &str) -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": most, "description": about})
+}
+
+/// The arguments of `search`, with the bounds the API has for them.
+fn search_properties() -> Value {
+    let number = |least: &str, least_value: u32, most: f64, about: &str| json!({"type": "number", least: least_value, "maximum": most, "description": about});
+    let parent = json!({"type": "integer", "minimum": 50, "maximum": 4000, "description": "Tokens of the section"});
+    let half_life = number("exclusiveMinimum", 0, 36_500.0, "Days after which half of `weight` is lost");
+    let weight = number("exclusiveMinimum", 0, 0.5, "Share of the score that age can take; 0.2 when absent");
+    let field = text("Metadata field with the date of a document; the time of its upload when absent");
+    json!({
+        "query": text("What to look for"),
+        "k": count(50, "Passages wanted; 10 when absent"),
+        "collection": text("Only this collection"),
+        "diversity": number("minimum", 0, 1.0, "How much passages should differ from each other; 0 when absent"),
+        "copies": {"type": "boolean", "description": "True to learn where else the same text stands"},
+        "expand": {
+            "type": "object",
+            "description": "What to give around each passage: passages before and after, or the section up to so many tokens",
+            "properties": {"neighbours": count(3, "Passages on each side"), "parent": parent},
+            "minProperties": 1, "maxProperties": 1, "additionalProperties": false
+        },
+        "freshness": {
+            "type": "object",
+            "description": "Prefer newer documents; age counts for nothing when absent",
+            "properties": {"half_life_days": half_life, "weight": weight, "field": field},
+            "required": ["half_life_days"], "additionalProperties": false
+        },
+        "rerank": {"type": "boolean", "description": "True to have the best passages read again by a reranking model, where there is one: slower, often better"}
+    })
 }
 
 /// Takes the hidden spans out of the text of a document; without knowing them, all of it.
@@ -235,6 +261,9 @@ mod tests {
             (&body["diversity"], &body["copies"], &body["expand"]),
             (&json!(0.5), &json!(true), &json!({"parent": 800}))
         );
+        let fresh = json!({"query": "rent", "freshness": {"half_life_days": 30}, "rerank": true});
+        let body = call("search", fresh).unwrap().body.unwrap();
+        assert_eq!((&body["freshness"], &body["rerank"]), (&json!({"half_life_days": 30}), &json!(true)));
         let page = call("get_page", json!({"document_id": id, "page": 2})).unwrap();
         assert_eq!((page.method, page.path), (Method::GET, format!("/v1/documents/{id}/text?page=2")));
         assert_eq!(call("list_collections", json!({})).unwrap().path, "/v1/collections");
@@ -262,6 +291,7 @@ mod tests {
             ("get_page", json!({"document_id": uuid::Uuid::nil(), "page": "1&x=2"}), Code::FieldInvalid),
             ("search", json!({"k": 3}), Code::FieldInvalid),
             ("search", json!({"query": "a", "stream": true}), Code::FieldInvalid),
+            ("search", json!({"query": "a", "labels": ["board"]}), Code::FieldInvalid),
         ] {
             assert_eq!(call(name, arguments).unwrap_err().code, code, "{name}");
         }

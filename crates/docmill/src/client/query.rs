@@ -61,6 +61,12 @@ pub struct SearchArgs {
     /// Metadata field with the date of a document; the time of its upload when absent.
     #[arg(long, value_name = "FIELD", requires = "half_life")]
     pub date_field: Option<String>,
+    /// Have the best candidates read again by the installation's reranking model.
+    #[arg(long, conflicts_with = "no_rerank")]
+    pub rerank: bool,
+    /// Do not rerank, whatever the installation's setting is.
+    #[arg(long)]
+    pub no_rerank: bool,
 }
 
 fn filters(args: &QueryArgs) -> Result<Value, Failure> {
@@ -94,6 +100,9 @@ pub async fn search(cli: &Cli, args: &SearchArgs, api: &Api) -> Result<(), Endin
             output::line(format!("   {}", hit["explanation"]));
         }
     }
+    if let Some(why) = found["reranking"].as_str().filter(|outcome| *outcome != "done") {
+        output::line(format!("not reranked: {why}"));
+    }
     Ok(())
 }
 
@@ -119,6 +128,9 @@ fn body(args: &SearchArgs) -> Result<Value, Failure> {
         if let Some(name) = &args.date_field {
             body["freshness"]["field"] = json!(name);
         }
+    }
+    if args.rerank || args.no_rerank {
+        body["rerank"] = json!(args.rerank);
     }
     Ok(body)
 }

@@ -8,13 +8,14 @@
 
 use super::queue::{Batch, Queue, plan};
 use super::{Embedder, onnx, usable};
+use crate::onnxruntime::environment;
 use crate::tokens::{TokenCounter, WINDOW};
 use docmill_model::{Code, Failure, Sha256Hex};
 use fastembed::{InitOptionsUserDefined, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel};
 use ort::environment::Environment;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
@@ -292,24 +293,6 @@ fn known() -> Result<(String, Vec<f32>), Failure> {
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-}
-
-/// The one environment of the process, with the library at `path`.
-fn environment(path: &Path) -> Result<Environment, Failure> {
-    static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(environment) = loaded.as_ref() {
-        return Ok(environment.clone());
-    }
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    if !path.is_file() {
-        return Err(Failure::new(Code::PartMissing, format!("{} does not exist", path.display())));
-    }
-    let library = |error: &dyn std::fmt::Display| {
-        Failure::new(Code::ConfigInvalid, format!("{} cannot be used: {error}", path.display()))
-    };
-    let environment = ort::init_from(&path).map_err(|e| library(&e))?.build().map_err(|e| library(&e))?;
-    Ok(loaded.insert(environment).clone())
 }
 
 /// The version in the library's file name, else the commit it was built from.

@@ -2,11 +2,14 @@
 //!
 //! A result belongs to a tenant, the caller's labels, the whole request, the corpus (a counter that whatever changes what
 //! is visible raises in its own transaction), the embedding space that answers and the state of this node's lexical index.
-//! Searches in a named space, which may be filling, are not remembered. The cache does not decide about access: the snapshot of the search that finds a result here says whether every passage in it is still visible to this
-//! caller, and else it is not used. Degraded results are not kept, nor those that age with the clock. What is kept is
+//! Searches in a named space, which may be filling, are not remembered. The cache does not decide about access: the
+//! snapshot of the search that finds a result here says whether every passage in it is still visible to this caller, and
+//! else it is not used. Degraded results are not kept, nor those that were to be reranked and were not although there is a
+//! model, nor those that age with the clock. The model is one for as long as the process runs. What is kept is
 //! bounded in bytes and dropped when it was not asked for in five minutes, a tenant's whole shelf as soon as its corpus is
 //! seen to have changed.
 
+use super::rows;
 use super::scope::SearchScope;
 use super::wire::{Hit, SearchRequest};
 use crate::Caller;
@@ -262,16 +265,8 @@ async fn are_visible(connection: &mut PgConnection, scope: &SearchScope, hits: &
     let mut ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).chain(copies).collect();
     ids.sort_unstable();
     ids.dedup();
-    let visible: i64 = sqlx::query_scalar_with(
-        "SELECT count(*) FROM chunks c
-         JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($8) AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)",
-        scope.arguments()?,
-    )
-    .bind(&ids)
-    .fetch_one(connection)
-    .await?;
-    Ok(visible == ids.len() as i64)
+    let visible = rows::visible_chunks(connection, scope, &ids).await?;
+    Ok(visible.len() == ids.len())
 }
 
 #[cfg(test)]

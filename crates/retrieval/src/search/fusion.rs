@@ -54,7 +54,7 @@ pub struct LexicalCandidate {
 pub struct Fused {
     /// The chunk.
     pub chunk_id: ChunkId,
-    /// What orders it: the fused score, less what its age took.
+    /// What orders it: the fused score, less what its age took; of one that was read again 1 more than the model's.
     pub score: f64,
     /// How its score came about.
     pub explanation: Explanation,
@@ -81,6 +81,7 @@ pub fn fuse(config: &FusionConfig, lexical: &[LexicalCandidate], dense: &[DenseH
             dense_cosine: candidate.cosine,
             fused: words + meaning,
             freshness: None,
+            rerank: None,
         };
         fused.insert(candidate.chunk_id, explanation);
     }

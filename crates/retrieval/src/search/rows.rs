@@ -87,6 +87,36 @@ pub(super) async fn visible_candidates(
     Ok(hits.iter().filter_map(candidate).collect())
 }
 
+/// Headings and words of the chunks `ids`, in that order. The ids come from this very snapshot.
+pub(super) async fn passages(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT array_to_string(c.heading_path || c.text, E'\n')
+         FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place)
+         JOIN chunks c ON c.tenant_id = current_tenant() AND c.id = wanted.id
+         ORDER BY wanted.place",
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await
+}
+
+/// Those of the chunks `ids` that are visible in `scope`.
+pub(super) async fn visible_chunks(
+    connection: &mut PgConnection,
+    scope: &SearchScope,
+    ids: &[Uuid],
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar_with(
+        "SELECT c.id FROM chunks c
+         JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
+         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($8) AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)",
+        scope.arguments()?,
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await
+}
+
 /// The chunks `ids` as hits in that order, score and explanation still empty. The ids come from this very snapshot.
 pub(super) async fn hits(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Hit>, sqlx::Error> {
     let rows = sqlx::query(

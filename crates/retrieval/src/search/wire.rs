@@ -1,6 +1,7 @@
 //! The shapes a search takes and gives; exactly what the API puts on the wire.
 
 pub use super::options::{Expand, Freshness};
+pub use super::rerank::Reranking;
 use crate::Filters;
 use docmill_model::{ChunkId, Code, DocumentId, Failure, VersionId};
 use std::time::Instant;
@@ -56,6 +57,10 @@ pub struct SearchRequest {
     /// How much newer documents are preferred; not at all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<Freshness>,
+    /// True to have the best candidates read again, together with the query, by the installation's reranking model; false
+    /// not to. The installation's setting when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<bool>,
 }
 
 fn default_k() -> u32 {
@@ -81,6 +86,7 @@ impl SearchRequest {
             copies: false,
             freshness: None,
             space: None,
+            rerank: None,
         }
     }
 
@@ -129,17 +135,20 @@ pub struct SearchResponse {
     /// `dense`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<String>,
+    /// What became of reranking, where that was asked for or is the installation's setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reranking: Option<Reranking>,
     /// True when this was found by an earlier search, since which nothing visible has changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cached: bool,
 }
 
 impl SearchResponse {
-    /// What a search begun at `started` came to.
-    pub(super) fn since(started: Instant, hits: Vec<Hit>, degraded: Option<String>, cached: bool) -> Self {
+    /// This, as what a search begun at `started` came to.
+    pub(super) fn since(self, started: Instant) -> Self {
         let took = started.elapsed();
         metrics::histogram!("docmill_search_seconds").record(took.as_secs_f64());
-        Self { hits, took_ms: took.as_secs_f64() * 1e3, degraded, cached }
+        Self { took_ms: took.as_secs_f64() * 1e3, ..self }
     }
 }
 
@@ -178,7 +187,7 @@ pub struct Hit {
     pub char_start: u32,
     /// One past the last character.
     pub char_end: u32,
-    /// The score that ordered the hits; comparable within one response only.
+    /// The score that ordered the hits; comparable within one response only. Between 1 and 2 for those that were reranked.
     pub score: f64,
     /// Present when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -245,6 +254,9 @@ pub struct Explanation {
     /// What the age of the document left of the score, 0–1, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<f64>,
+    /// Score of the reranking model, 0–1, where it read the passage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<f64>,
 }
 
 #[cfg(test)]

@@ -1,0 +1,256 @@
+//! Reranking: the best candidates are read again by a model that sees question and passage together.
+//!
+//! Bounded in candidates, in time and in searches at once; without a model, out of time or after a failure the fused order
+//! stays, and the response says so. No transaction is open while the model reads: what it read is judged anew in the
+//! snapshot that shows it.
+
+use super::fusion::{Fused, sort};
+use super::plan::{Candidates, Found};
+use super::scope::SearchScope;
+use super::wire::SearchRequest;
+use super::{Search, cache, present, rows};
+use docmill_model::{Failure, TenantId};
+use docmill_platform::database::DbError;
+use docmill_platform::reranker::{RerankError, Reranker};
+use sqlx::PgConnection;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+/// Constants of reranking.
+#[derive(Clone)]
+pub struct RerankConfig {
+    /// The model; nothing is reranked without one.
+    pub model: Option<Arc<dyn Reranker>>,
+    /// True to rerank searches that do not say whether.
+    pub is_default: bool,
+    /// Candidates that are read again, the best of the fused ranking; those below keep their order behind them.
+    pub candidates: usize,
+    /// How long a search waits for the model, its turn included.
+    pub timeout: Duration,
+    /// Searches the model reads for at once.
+    pub slots: usize,
+}
+
+impl Default for RerankConfig {
+    fn default() -> Self {
+        Self { model: None, is_default: false, candidates: 20, timeout: Duration::from_secs(2), slots: 1 }
+    }
+}
+
+impl std::fmt::Debug for RerankConfig {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("RerankConfig");
+        shown.field("has_model", &self.model.is_some()).field("is_default", &self.is_default);
+        shown.field("candidates", &self.candidates).field("timeout", &self.timeout).field("slots", &self.slots).finish()
+    }
+}
+
+/// What became of reranking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reranking {
+    /// The model ordered the best candidates.
+    Done,
+    /// It did not answer in time, or what it read had changed meanwhile: the fused order.
+    Late,
+    /// It failed: the fused order.
+    Failed,
+    /// No model is configured: the fused order.
+    Unavailable,
+}
+
+impl Reranking {
+    /// True when asking again would come to the same.
+    pub(super) fn is_lasting(self) -> bool {
+        matches!(self, Reranking::Done | Reranking::Unavailable)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Reranking::Done => "done",
+            Reranking::Late => "late",
+            Reranking::Failed => "failed",
+            Reranking::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The model with its turns.
+pub(super) struct Rerank {
+    config: RerankConfig,
+    turns: Semaphore,
+}
+
+impl Rerank {
+    pub(super) fn new(config: RerankConfig) -> Self {
+        let turns = Semaphore::new(config.slots.max(1));
+        Self { config, turns }
+    }
+
+    fn is_wanted(&self, request: &SearchRequest) -> bool {
+        request.rerank.unwrap_or(self.config.is_default)
+    }
+
+    /// How many candidates of `request` the model is to read.
+    pub(super) fn reads(&self, request: &SearchRequest) -> usize {
+        if self.config.model.is_some() && self.is_wanted(request) { self.config.candidates.max(1) } else { 0 }
+    }
+
+    /// What is said of a result of `request` that is remembered.
+    pub(super) fn of_kept(&self, request: &SearchRequest) -> Option<Reranking> {
+        self.of(request, Reranking::Done)
+    }
+
+    /// What is said of a result of `request` that no model has a part in.
+    pub(super) fn of_unread(&self, request: &SearchRequest) -> Option<Reranking> {
+        self.of(request, Reranking::Late)
+    }
+
+    fn of(&self, request: &SearchRequest, with_model: Reranking) -> Option<Reranking> {
+        let outcome = if self.config.model.is_some() { with_model } else { Reranking::Unavailable };
+        self.is_wanted(request).then_some(outcome)
+    }
+
+    /// The scores of `passages`, in time and in turn.
+    async fn scores(&self, question: &str, passages: &[String]) -> Result<Vec<f64>, Reranking> {
+        let Some(model) = self.config.model.as_ref().filter(|_| !passages.is_empty()) else { return Ok(Vec::new()) };
+        let read = async {
+            let _turn = self.turns.acquire().await.map_err(|_| RerankError("the turns have ended"))?;
+            model.rerank(question, passages).await
+        };
+        match tokio::time::timeout(self.config.timeout, read).await {
+            Ok(Ok(scores)) => Ok(scores),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a search was not reranked");
+                Err(Reranking::Failed)
+            }
+            Err(_) => Err(Reranking::Late),
+        }
+    }
+
+    /// Orders the candidates that were read by their scores, before all others; what age leaves of a score counts.
+    async fn order(&self, question: &str, candidates: Candidates) -> (Vec<Fused>, Reranking) {
+        let Candidates { mut fused, passages } = candidates;
+        let started = Instant::now();
+        let outcome = match self.scores(question, &passages).await {
+            Ok(scores) => {
+                for (fused, score) in fused.iter_mut().zip(scores) {
+                    fused.score = 1.0 + score * fused.explanation.freshness.unwrap_or(1.0);
+                    fused.explanation.rerank = Some(score);
+                }
+                sort(&mut fused);
+                Reranking::Done
+            }
+            Err(outcome) => outcome,
+        };
+        metrics::histogram!("docmill_rerank_seconds").record(started.elapsed().as_secs_f64());
+        metrics::counter!("docmill_rerank_total", "outcome" => outcome.name()).increment(1);
+        (fused, outcome)
+    }
+}
+
+impl Search {
+    /// `candidates` read again, and as hits of a second snapshot; `None` when that has lost one of them: what stands in
+    /// its place is not among the others.
+    ///
+    /// # Errors
+    /// Of the database; never of the model.
+    pub(super) async fn read_again(
+        &self,
+        tenant: TenantId,
+        request: &SearchRequest,
+        scope: &SearchScope,
+        candidates: Candidates,
+    ) -> Result<(Option<Found>, Reranking), Failure> {
+        let (fused, outcome) = self.rerank.order(&request.query, candidates).await;
+        let (request, scope) = (request.clone(), scope.clone());
+        let read = self.database.read(tenant, |connection| Box::pin(show(connection, fused, request, scope)));
+        Ok((read.await?, outcome))
+    }
+}
+
+/// The hits of `fused`, when all of them are visible in this snapshot.
+async fn show(
+    connection: &mut PgConnection,
+    fused: Vec<Fused>,
+    request: SearchRequest,
+    scope: SearchScope,
+) -> Result<Option<Found>, DbError> {
+    let ids: Vec<Uuid> = fused.iter().map(|fused| fused.chunk_id.0).collect();
+    if rows::visible_chunks(connection, &scope, &ids).await?.len() < ids.len() {
+        return Ok(None);
+    }
+    let hits = present::present(connection, fused, &request, &scope).await?;
+    Ok(Some(Found { hits, candidates: None, is_short: false, seen: cache::seen(connection).await? }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::search::Explanation;
+    use docmill_model::ChunkId;
+    use docmill_platform::reranker::ScriptedReranker;
+
+    fn candidates(texts: &[(&str, f64)]) -> Candidates {
+        let one = |(number, (_, score)): (usize, &(&str, f64))| Fused {
+            chunk_id: ChunkId(Uuid::from_u128(number as u128)),
+            score: *score,
+            explanation: Explanation { fused: *score, ..Explanation::default() },
+        };
+        let passages = texts.iter().take(2).map(|(text, _)| (*text).to_owned()).collect();
+        Candidates { fused: texts.iter().enumerate().map(one).collect(), passages }
+    }
+
+    fn places(fused: &[Fused]) -> Vec<u128> {
+        fused.iter().map(|fused| fused.chunk_id.0.as_u128()).collect()
+    }
+
+    const TEXTS: [(&str, f64); 3] = [("fog", 0.9), ("ferry", 0.8), ("ferry, but too far down to be read", 0.7)];
+
+    #[tokio::test]
+    async fn what_was_read_comes_first_in_the_order_of_the_model() {
+        let model: Arc<dyn Reranker> = Arc::new(ScriptedReranker::preferring("ferry"));
+        let rerank = Rerank::new(RerankConfig { model: Some(model), ..RerankConfig::default() });
+        let (fused, outcome) = rerank.order("a", candidates(&TEXTS)).await;
+        assert_eq!((places(&fused), outcome), (vec![1, 0, 2], Reranking::Done));
+        let scores: Vec<f64> = fused.iter().map(|fused| fused.score).collect();
+        assert_eq!((scores, fused[2].explanation.rerank), (vec![2.0, 1.25, 0.7], None));
+        let mut aged = candidates(&TEXTS);
+        aged.fused[1].explanation.freshness = Some(0.1);
+        assert_eq!(places(&rerank.order("a", aged).await.0), [0, 1, 2], "age counts");
+    }
+
+    fn with(model: Arc<ScriptedReranker>) -> Rerank {
+        let timeout = Duration::from_millis(50);
+        Rerank::new(RerankConfig { model: Some(model), timeout, ..RerankConfig::default() })
+    }
+
+    fn never() -> Arc<ScriptedReranker> {
+        Arc::new(ScriptedReranker::preferring("ferry").taking(Duration::from_secs(3_600)))
+    }
+
+    #[tokio::test]
+    async fn a_model_that_fails_or_is_late_leaves_the_order_as_it_was() {
+        let failing = Arc::new(ScriptedReranker::preferring("ferry").failing());
+        for (model, wanted) in [(never(), Reranking::Late), (failing, Reranking::Failed)] {
+            let (fused, outcome) = with(model).order("a", candidates(&TEXTS)).await;
+            assert_eq!((places(&fused), outcome), (vec![0, 1, 2], wanted));
+            assert!(fused.iter().all(|fused| fused.explanation.rerank.is_none()));
+        }
+    }
+
+    #[tokio::test]
+    async fn searches_take_turns_waiting_counts_and_a_turn_is_given_back() {
+        let model = never();
+        let rerank = with(model.clone());
+        let ask = || async { rerank.order("a", candidates(&TEXTS)).await.1 };
+        let (first, second, third) = futures::join!(ask(), ask(), ask());
+        assert_eq!([first, second, third], [Reranking::Late; 3]);
+        let read = model.passages_read();
+        assert_eq!(ask().await, Reranking::Late);
+        assert_eq!((model.most_at_once(), model.passages_read()), (1, read + 2));
+    }
+}
