@@ -48,12 +48,28 @@ def recall(ranking, grades, k):
     return len(relevant.intersection(ranking[:k])) / len(relevant)
 
 
+def reciprocal_rank(ranking, grades, k=10):
+    relevant = {entry for entry, grade in grades.items() if grade > 0}
+    return next((1 / (rank + 1) for rank, entry in enumerate(ranking[:k]) if entry in relevant), 0.0)
+
+
+def means(folder, rankings):
+    """The means over all questions, by measure."""
+    of = lambda question: (rankings.get(question["_id"], []), folder.judgements[question["_id"]])
+    mean = lambda measure: float(np.mean([measure(*of(question)) for question in folder.questions]))
+    return {
+        "ndcg@10": mean(ndcg),
+        "recall@10": mean(lambda ranking, grades: recall(ranking, grades, 10)),
+        "recall@100": mean(lambda ranking, grades: recall(ranking, grades, 100)),
+        "mrr@10": mean(reciprocal_rank),
+    }
+
+
 def judge(folder, rankings):
     """nDCG@10 by question, in the order of the questions, and a line of means."""
     of = lambda question: (rankings.get(question["_id"], []), folder.judgements[question["_id"]])
-    ndcgs = [ndcg(*of(question)) for question in folder.questions]
-    means = [np.mean([recall(*of(question), k) for question in folder.questions]) for k in (10, 100)]
-    return ndcgs, f"nDCG@10 {np.mean(ndcgs):.4f}  recall@10 {means[0]:.4f}  recall@100 {means[1]:.4f}"
+    ndcgs, all_means = [ndcg(*of(question)) for question in folder.questions], means(folder, rankings)
+    return ndcgs, "  ".join(f"{name.replace('ndcg', 'nDCG').replace('mrr', 'MRR')} {value:.4f}" for name, value in all_means.items())
 
 
 def read_run(path):
