@@ -19,10 +19,11 @@ async fn cross_encoder(world: &World) -> Arc<dyn Reranker> {
     Arc::new(tokio::task::spawn_blocking(move || FastReranker::load(&config).unwrap()).await.unwrap())
 }
 
-/// The second passage holds every word of the question; the first repeats its rare ones and so leads by BM25.
+/// The second passage holds more words of the question; the first repeats its rare ones and so leads in both halves.
 async fn corpus(world: &World, tenant: TenantId) {
-    world.publish(tenant, &Doc::new("often.pdf", &["ferry dues ferry dues ferry dues"])).await;
-    world.publish(tenant, &Doc::new("whole.pdf", &["who is to pay the harbour for a ferry at night: all dues are on the pilot of it, before tide and wind"])).await;
+    world.publish(tenant, &Doc::new("often.pdf", &["harbour dues ferry harbour dues ferry night"])).await;
+    let whole = "who is to pay the harbour for a ferry at night: all dues are on the pilot, before tide and wind";
+    world.publish(tenant, &Doc::new("whole.pdf", &[whole])).await;
     world.publish(tenant, &Doc::new("other.pdf", &["fog at the bridge"])).await;
     let board =
         Doc { labels: vec!["board".to_owned()], ..Doc::new("board.pdf", &["dues of the harbour ferry at night"]) };
