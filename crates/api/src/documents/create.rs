@@ -1,7 +1,7 @@
 //! `POST /v1/documents`: declare a file, receive a signed URL for exactly those bytes.
 
 use super::declare::Declaration;
-use crate::auth::{Principal, Uploader};
+use crate::auth::Uploader;
 use crate::body::JsonBody;
 use crate::idempotency::{self, Replayed};
 use crate::problem::{Problem, ProblemBody};
@@ -10,10 +10,7 @@ use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use docmill_lifecycle::UPLOAD_TTL;
 use docmill_model::{Code, DocumentId, Failure, Sha256Hex, VersionId};
-use docmill_platform::blobs::PresignPut;
-use docmill_platform::layout::upload_key;
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
@@ -101,7 +98,7 @@ pub async fn create(
         .ok_or_else(|| Problem::new(Code::PipelineUnknown, "no pipeline of this name is configured"))?;
     let pipeline = pipeline.clone();
     let version_id = VersionId::fresh();
-    let upload_url = sign(&state, &principal, &request, &sha256, version_id).await?;
+    let blobs = state.blobs.clone();
     let key = idempotency::key(&headers)?;
     let tenant = principal.tenant_id;
     let traceparent = crate::trace::traceparent(&headers);
@@ -109,13 +106,13 @@ pub async fn create(
         .database
         .write(tenant, move |connection| {
             Box::pin(async move {
-                let work =
-                    Declaration { principal: &principal, request: &request, sha256, version_id, pipeline, traceparent };
-                let Some(key) = key else { return work.declare(connection, upload_url).await };
-                match idempotency::begin(connection, principal.principal_id, &key, &request).await? {
+                let (principal, request) = (&principal, &request);
+                let work = Declaration { principal, request, sha256, version_id, pipeline, traceparent, blobs };
+                let Some(key) = key else { return work.declare(connection).await };
+                match idempotency::begin(connection, principal.principal_id, &key, request).await? {
                     Replayed::Before { status, body } => Ok((status, body)),
                     Replayed::First => {
-                        let (status, body) = work.declare(connection, upload_url).await?;
+                        let (status, body) = work.declare(connection).await?;
                         idempotency::finish(connection, principal.principal_id, &key, status, &body).await?;
                         Ok((status, body))
                     }
@@ -132,27 +129,6 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Err
     let number = <serde_json::Number as serde::Deserialize>::deserialize(deserializer)?;
     let huge = || number.as_f64().filter(|n| n.fract() == 0.0).map(|n| if n > 0.0 { i64::MAX } else { i64::MIN });
     number.as_i64().or_else(huge).ok_or_else(|| serde::de::Error::custom("a whole number of bytes is expected"))
-}
-
-async fn sign(
-    state: &ApiState,
-    principal: &Principal,
-    request: &CreateDocument,
-    sha256: &Sha256Hex,
-    version_id: VersionId,
-) -> Result<Upload, Problem> {
-    let signed = state
-        .blobs
-        .presign_put(PresignPut {
-            key: upload_key(principal.tenant_id, version_id),
-            size_bytes: request.size as u64,
-            sha256: sha256.clone(),
-            content_type: request.content_type.clone(),
-            expires: UPLOAD_TTL,
-        })
-        .await
-        .map_err(Failure::from)?;
-    Ok(Upload { url: signed.url, method: signed.method, headers: signed.headers, expires_at: signed.expires_at })
 }
 
 fn validate(request: &CreateDocument, held: &[String]) -> Result<Sha256Hex, Problem> {

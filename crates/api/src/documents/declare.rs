@@ -4,8 +4,10 @@ use super::create::{CreateDocument, Created, Upload};
 use super::{DocumentView, find};
 use crate::audit;
 use crate::auth::Principal;
+use docmill_lifecycle::UPLOAD_TTL;
 use docmill_model::{Code, DocumentId, Failure, Sha256Hex, VersionId};
 use docmill_platform::artifacts::{Share, lock_accepted};
+use docmill_platform::blobs::{Blobs, PresignPut};
 use docmill_platform::database::DbError;
 use docmill_platform::feed::{self, Op};
 use docmill_platform::layout::upload_key;
@@ -26,16 +28,13 @@ pub(super) struct Declaration<'a> {
     pub version_id: VersionId,
     pub pipeline: Arc<Pipeline>,
     pub traceparent: Option<String>,
+    pub blobs: Arc<dyn Blobs>,
 }
 
 impl Declaration<'_> {
     /// Writes the version and its document, or finds the version that already holds these bytes: status and body of the
     /// reply.
-    pub async fn declare(
-        self,
-        connection: &mut PgConnection,
-        upload: Upload,
-    ) -> Result<(u16, serde_json::Value), DbError> {
+    pub async fn declare(self, connection: &mut PgConnection) -> Result<(u16, serde_json::Value), DbError> {
         self.check_size(connection).await?;
         if let Some(created) = self.existing(connection).await? {
             self.describe(connection, &created).await?;
@@ -51,11 +50,24 @@ impl Declaration<'_> {
             version,
             state,
             deduplicated: false,
-            upload: Some(upload),
+            upload: Some(self.sign().await?),
         };
         let data = json!({"version_id": self.version_id, "size_bytes": self.request.size, "sha256": self.sha256});
         audit::record(connection, self.principal, "document.create", &document.to_string(), data).await?;
         reply(201, &created)
+    }
+
+    /// Where the bytes go. Signing is arithmetic: it waits for nobody.
+    async fn sign(&self) -> Result<Upload, Failure> {
+        let signed = self.blobs.presign_put(PresignPut {
+            key: upload_key(self.principal.tenant_id, self.version_id),
+            size_bytes: self.request.size as u64,
+            sha256: self.sha256.clone(),
+            content_type: self.request.content_type.clone(),
+            expires: UPLOAD_TTL,
+        });
+        let signed = signed.await.map_err(Failure::from)?;
+        Ok(Upload { url: signed.url, method: signed.method, headers: signed.headers, expires_at: signed.expires_at })
     }
 
     async fn check_size(&self, connection: &mut PgConnection) -> Result<(), DbError> {
