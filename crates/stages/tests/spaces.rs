@@ -1,10 +1,13 @@
 //! Answers never get worse while a space is built, switched to and the former dropped, while documents arrive, fail, are
 //! replayed and replaced: the whole engine runs, and a prober asks both stores all the time.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "spaces/plant.rs"]
 mod plant;
 
+use docmill_lifecycle::Stores;
+use docmill_lifecycle::collect::{self, Ages};
+use docmill_model::GenerationId;
 use docmill_retrieval::search::SearchMode;
 use docmill_retrieval::spaces::steer;
 use docmill_runtime::replay::{ReplayFilter, start};
@@ -28,6 +31,7 @@ fn main() -> std::process::ExitCode {
         a_generation_waits_for_its_vectors_in_the_space_that_took_over().await;
         a_generation_whose_text_the_model_refuses_does_not_wait_for_ever().await;
         a_document_is_embedded_while_a_space_beside_is_dropped().await;
+        an_edit_shows_at_once_and_leaves_no_row_behind().await;
     });
     std::process::ExitCode::SUCCESS
 }
@@ -185,5 +189,62 @@ async fn a_document_is_embedded_while_a_space_beside_is_dropped() {
     let spaces: i64 = plant.spaces_with_vectors().await;
     assert_eq!(spaces, 1, "nothing was written into the dropped one");
     assert_eq!(docmill_runtime::doctor::examine(&plant.world.database).await.unwrap(), []);
+    plant.stop().await;
+}
+
+async fn an_edit_shows_at_once_and_leaves_no_row_behind() {
+    let plant = Plant::start().await;
+    let paragraphs = |colour: &str| {
+        let padding = |word: &str| format!("{} ", [word; 40].join(" ")).repeat(8);
+        format!("\n\n{}\n\nThe tide gauge reads {colour}.\n\n{}", padding("harbour"), padding("breakwater"))
+    };
+    plant.upload(0, 1, &paragraphs("green")).await;
+    plant.upload(1, 1, "").await;
+    plant.settled().await;
+    let database = plant.world.database.engine();
+    let run = plant.upload(0, 2, &paragraphs("amber")).await;
+    let shown = loop {
+        let shown: Option<f64> = sqlx::query_scalar(
+            "SELECT extract(epoch FROM now() - g.visible_at)::float8 FROM generations g JOIN runs r ON r.version_id = g.version_id
+             WHERE r.id = $1 AND g.state = 'visible'",
+        )
+        .bind(run.0)
+        .fetch_optional(database)
+        .await
+        .unwrap();
+        if shown.is_some() {
+            break shown;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    let committed = std::time::Instant::now();
+    for mode in [SearchMode::Lexical, SearchMode::Dense, SearchMode::Hybrid] {
+        eventually("the new paragraph is found", PATIENCE, || async {
+            let passages = plant.passages(mode, "tide gauge amber").await;
+            assert!(passages.iter().all(|text| !text.contains("green")), "{mode:?} gives what was replaced");
+            passages.iter().any(|text| text.contains("amber"))
+        })
+        .await;
+    }
+    let millis = (shown.unwrap_or_default() + committed.elapsed().as_secs_f64()) * 1e3;
+    println!("figures: an edit is found in every mode at most {millis:.0} ms after its commit");
+    plant.settled().await;
+
+    let stores = Stores { database: plant.world.database.clone(), artifacts: plant.world.artifacts.clone() };
+    let ages = Ages { unreferenced: Duration::ZERO, ..Ages::default() };
+    eventually("no stale row is left in Postgres", PATIENCE, || async {
+        collect::pass(&stores, plant.tenant, ages).await.unwrap();
+        plant.stale().await == (0, 0)
+    })
+    .await;
+    eventually("nor in the lexical index", PATIENCE, || async {
+        let generations: Vec<uuid::Uuid> =
+            sqlx::query_scalar("SELECT id FROM generations WHERE state = 'visible'").fetch_all(database).await.unwrap();
+        let (counts, total) =
+            plant.lexical.count(plant.tenant, generations.into_iter().map(GenerationId).collect()).await.unwrap();
+        total == counts.iter().sum::<i64>() && total == plant.visible_chunks().await
+    })
+    .await;
+    assert!(plant.found(SearchMode::Hybrid, 1, None).await.unwrap(), "the others stand");
     plant.stop().await;
 }

@@ -94,6 +94,7 @@ pub struct Plant {
     pub registry: Arc<Registry>,
     pub pipelines: Arc<Pipelines>,
     pub tenant: TenantId,
+    pub lexical: Arc<LexicalIndexes>,
     search: Search,
     folder: PathBuf,
     stop: CancellationToken,
@@ -139,8 +140,9 @@ impl Plant {
         let status = follower.status();
         tasks.spawn(follower.run(stop.clone()));
         eventually("the node is in rotation", PATIENCE, || async { status.is_live() }).await;
-        let search = Search::new(world.database.clone(), embedders.clone(), lexical, SearchConfig::default());
-        let mut plant = Self { world, model, registry, pipelines, tenant, search, folder, stop, tasks };
+        let database = world.database.clone();
+        let search = Search::new(database, embedders.clone(), lexical.clone(), SearchConfig::default());
+        let mut plant = Self { world, model, registry, pipelines, tenant, lexical, search, folder, stop, tasks };
         plant.run_engine(embedders);
         plant
     }
@@ -323,6 +325,32 @@ impl Plant {
         found(&self.search, self.tenant, mode, number, space).await
     }
 
+    async fn count(&self, sql: &'static str) -> i64 {
+        let read = self.world.database.read(self.tenant, move |connection| {
+            Box::pin(async move { Ok(sqlx::query_scalar(sql).fetch_one(connection).await?) })
+        });
+        read.await.unwrap()
+    }
+
+    pub async fn visible_chunks(&self) -> i64 {
+        self.count("SELECT count(*) FROM documents d JOIN chunks c ON c.generation_id = d.visible_generation").await
+    }
+
+    /// Chunks that are not visible, and vectors that no visible chunk has.
+    pub async fn stale(&self) -> (i64, i64) {
+        let chunks = "SELECT count(*) FROM chunks c WHERE NOT EXISTS (SELECT 1 FROM documents d WHERE d.visible_generation = c.generation_id)";
+        let vectors = "SELECT count(*) FROM vectors v WHERE NOT EXISTS (
+             SELECT 1 FROM chunks c JOIN documents d ON d.visible_generation = c.generation_id WHERE c.embed_hash = v.embed_hash)";
+        (self.count(chunks).await, self.count(vectors).await)
+    }
+
+    /// The passages a search gives.
+    pub async fn passages(&self, mode: SearchMode, query: &str) -> Vec<String> {
+        let request = SearchRequest { mode, k: 10, ..SearchRequest::new(query) };
+        let found = self.search.search(&caller(self.tenant), &request).await.unwrap();
+        found.hits.into_iter().map(|hit| hit.text).collect()
+    }
+
     /// A probe for each way of asking: the first `count` documents that are found.
     pub fn probes(&self, count: usize, ways: &[(SearchMode, Option<&'static str>)]) -> Vec<Probe> {
         let probe = |&(mode, space): &(SearchMode, Option<&'static str>)| {
@@ -344,6 +372,10 @@ impl Plant {
     }
 }
 
+fn caller(tenant_id: TenantId) -> Caller {
+    Caller { tenant_id, principal_id: PrincipalId::fresh(), labels: Vec::new() }
+}
+
 async fn found(
     search: &Search,
     tenant: TenantId,
@@ -351,9 +383,8 @@ async fn found(
     number: usize,
     space: Option<&str>,
 ) -> Result<bool, String> {
-    let caller = Caller { tenant_id: tenant, principal_id: PrincipalId::fresh(), labels: Vec::new() };
     let request = SearchRequest { mode, k: 3, space: space.map(str::to_owned), ..SearchRequest::new(words(number)) };
-    let found = search.search(&caller, &request).await.map_err(|failure| failure.to_string())?;
+    let found = search.search(&caller(tenant), &request).await.map_err(|failure| failure.to_string())?;
     if let Some(half) = found.degraded {
         return Err(format!("the {half} half did not answer"));
     }
