@@ -5,7 +5,7 @@
 //! single-message batches without idle heartbeats (the client's batch forgets its waker on a heartbeat); silence is
 //! noticed by our own clock instead.
 
-use async_nats::jetstream::{self, AckKind, consumer, message::PublishMessage, stream};
+use async_nats::jetstream::{self, AckKind, ErrorCode, consumer, context, message::PublishMessage, stream};
 use docmill_model::{Code, Failure};
 use futures::StreamExt;
 use secrecy::{ExposeSecret, SecretString};
@@ -144,6 +144,12 @@ async fn client(config: &BrokerConfig) -> Result<async_nats::Client, Failure> {
     Ok(client)
 }
 
+/// True when the broker has the stream and has stopped it, since it cannot read the files of it or of a consumer.
+fn is_stopped(error: &context::CreateStreamError) -> bool {
+    matches!(error.kind(), context::CreateStreamErrorKind::JetStream(error)
+        if [ErrorCode::STREAM_OFFLINE_REASON, ErrorCode::CONSUMER_OFFLINE_REASON].contains(&error.error_code()))
+}
+
 fn unavailable(what: &str) -> Failure {
     Failure::new(Code::BrokerUnavailable, format!("NATS: {what}"))
 }
@@ -216,7 +222,14 @@ impl Broker {
     }
 
     async fn ensure(&self, wanted: stream::Config) -> Result<(), Failure> {
-        let made = self.context.get_or_create_stream(wanted.clone()).await;
+        let mut made = self.context.get_or_create_stream(wanted.clone()).await;
+        // Postgres holds all that is to be done. What listeners outside have not read yet is theirs: that stream is left.
+        if wanted.retention == stream::RetentionPolicy::WorkQueue && made.as_ref().is_err_and(is_stopped) {
+            tracing::warn!(stream = wanted.name, "the broker cannot read the files of a stream; it is created anew");
+            let deleted = self.context.delete_stream(&wanted.name).await;
+            deleted.map_err(|error| unavailable(&format!("stream `{}`: {}", wanted.name, error.kind())))?;
+            made = self.context.get_or_create_stream(wanted.clone()).await;
+        }
         let made = made.map_err(|error| unavailable(&format!("stream `{}`: {}", wanted.name, error.kind())))?;
         let found = &made.cached_info().config;
         if found.retention != wanted.retention || found.storage != wanted.storage {
