@@ -20,8 +20,7 @@ const WORD_BOOST: f32 = 0.3;
 const HEADING_BOOST: f32 = 0.3;
 const STOP_WORD_BOOST: f32 = 0.2;
 const PHRASE_BOOST: f32 = 2.0;
-/// Weight of two words that stand near each other, as they do in the question; what it is worth on scifact's training claims
-/// and elsewhere is in deploy/bench/retrieval.
+/// Weight of two words that stand near each other, as they do in the question; what it is worth is in deploy/bench/retrieval.
 const PAIR_BOOST: f32 = 0.05;
 /// Words by which their distance may differ from that in the question; turned round costs two.
 const PAIR_SLOP: u32 = 3;
