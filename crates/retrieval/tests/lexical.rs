@@ -163,25 +163,6 @@ async fn ranks_scientific_claims_and_product_documentation() {
 }
 
 #[tokio::test]
-async fn words_that_stand_near_each_other_lead_among_equals_and_exclude_nothing() {
-    let scratch = scratch();
-    let (tenant, generation) = (TenantId::fresh(), GenerationId::fresh());
-    let near = "captains settle harbour dues before leaving northern quays";
-    let far = "harbour captains settle northern quays before leaving dues";
-    let chunks = [("far", far), ("near", near)].map(|(name, text)| chunk(generation, name, "", text)).to_vec();
-    let writer = scratch.indexes.recreate(tenant).await.unwrap();
-    writer.apply(LexicalChange::Add(chunks)).await.unwrap();
-    writer.commit(1).await.unwrap();
-    let id = |name: &str| ChunkId(derived_uuid(&[name.as_bytes()]));
-    for query in ["harbour dues", "What are the harbour dues?", "dues harbour"] {
-        assert_eq!(ids(&scratch.indexes, tenant, query).await, [id("near"), id("far")], "{query}");
-    }
-    let equal = scratch.indexes.search(tenant, "captains leaving".to_owned(), 10, LexicalScope::default()).await;
-    let scores: Vec<f64> = equal.unwrap().unwrap().iter().map(|hit| hit.score).collect();
-    assert_eq!(scores[0], scores[1], "near in neither");
-}
-
-#[tokio::test]
 async fn a_commit_carries_its_feed_number_and_uncommitted_changes_are_lost_together() {
     let scratch = scratch();
     let (tenant, first, second) = (TenantId::fresh(), GenerationId::fresh(), GenerationId::fresh());

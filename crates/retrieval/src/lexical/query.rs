@@ -20,14 +20,6 @@ const WORD_BOOST: f32 = 0.3;
 const HEADING_BOOST: f32 = 0.3;
 const STOP_WORD_BOOST: f32 = 0.2;
 const PHRASE_BOOST: f32 = 2.0;
-/// Weight of two words that stand near each other, as they do in the question; what it is worth is in deploy/bench/retrieval.
-const PAIR_BOOST: f32 = 0.05;
-/// Words by which their distance may differ from that in the question; turned round costs two.
-const PAIR_SLOP: u32 = 3;
-/// Words from the first to the second of a pair of the question, at most.
-const PAIR_REACH: usize = 4;
-/// Most pairs of a question that are looked up.
-const MAX_PAIRS: usize = 32;
 
 /// The query for `text` over chunks in any of `languages`, within `scope`; `None` when the text holds no word.
 pub(super) fn build(fields: &Fields, text: &str, languages: &[String], scope: &LexicalScope) -> Option<Box<dyn Query>> {
@@ -52,7 +44,6 @@ pub(super) fn build(fields: &Fields, text: &str, languages: &[String], scope: &L
         return None;
     }
     clauses.extend(phrases(fields, text).into_iter().map(|phrase| (Occur::Should, phrase)));
-    clauses.extend(pairs(fields, &plain.words, &stop_words).into_iter().map(|pair| (Occur::Should, pair)));
     let scored: Box<dyn Query> = Box::new(BooleanQuery::new(clauses));
     let mut gates: Vec<Box<dyn Query>> = Vec::new();
     if let Some(documents) = &scope.documents {
@@ -133,23 +124,6 @@ fn phrases(fields: &Fields, text: &str) -> Vec<Box<dyn Query>> {
         .map(|words| {
             let terms = words.iter().map(|word| Term::from_field_text(fields.words, word)).collect();
             boosted(Box::new(PhraseQuery::new(terms)), PHRASE_BOOST)
-        })
-        .collect()
-}
-
-/// Words of the question that follow each other, those without meaning left out, as pairs that lift a passage in which they
-/// stand near each other.
-fn pairs(fields: &Fields, words: &[String], stop_words: &HashSet<String>) -> Vec<Box<dyn Query>> {
-    let meant: Vec<(usize, &String)> =
-        words.iter().enumerate().filter(|(_, word)| !stop_words.contains(*word)).collect();
-    let near = meant.windows(2).map(|pair| (pair[0].1, pair[1].1, pair[1].0 - pair[0].0));
-    let mut seen = HashSet::new();
-    near.filter(|&(first, second, apart)| first != second && apart <= PAIR_REACH && seen.insert((first, second)))
-        .take(MAX_PAIRS)
-        .map(|(first, second, apart)| {
-            let word = |word: &str| Term::from_field_text(fields.words, word);
-            let terms = vec![(0, word(first)), (apart, word(second))];
-            boosted(Box::new(PhraseQuery::new_with_offset_and_slop(terms, PAIR_SLOP)), PAIR_BOOST)
         })
         .collect()
 }
