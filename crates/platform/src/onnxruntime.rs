@@ -1,4 +1,4 @@
-//! ONNX Runtime, loaded once a process from the path given, never from the environment.
+//! ONNX Runtime, loaded once a process from the path given, never from the environment, and the files of its models.
 
 use docmill_model::{Code, Failure};
 use ort::environment::Environment;
@@ -21,4 +21,11 @@ pub(crate) fn environment(path: &Path) -> Result<Environment, Failure> {
     };
     let environment = ort::init_from(&path).map_err(|e| library(&e))?.build().map_err(|e| library(&e))?;
     Ok(loaded.insert(environment).clone())
+}
+
+/// A file of a model's folder.
+pub(crate) fn model_file(folder: &Path, name: &str) -> Result<Vec<u8>, Failure> {
+    let path = folder.join(name);
+    std::fs::read(&path)
+        .map_err(|error| Failure::new(Code::PartMissing, format!("cannot read {}: {error}", path.display())))
 }

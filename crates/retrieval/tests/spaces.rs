@@ -78,6 +78,19 @@ fn builder(world: &World, second: &Arc<Second>, name: &str) -> Builder {
     Builder::new(world.database.clone(), embedders(world, second), config)
 }
 
+async fn round(world: &World, second: &Arc<Second>) {
+    builder(world, second, "one").round(&CancellationToken::new()).await.unwrap();
+}
+
+/// The second space over one document, built.
+async fn built(world: &World, tenant: TenantId) -> Arc<Second> {
+    let second = Second::new(ALWAYS);
+    world.publish(tenant, &docs(1)[0]).await;
+    create(world, tenant, &second).await;
+    round(world, &second).await;
+    second
+}
+
 async fn create(world: &World, tenant: TenantId, second: &Arc<Second>) {
     let model = second.clone();
     let write = world.database.write(tenant, move |connection| {
@@ -87,7 +100,12 @@ async fn create(world: &World, tenant: TenantId, second: &Arc<Second>) {
 }
 
 async fn switch(world: &World, tenant: TenantId, name: &'static str) -> Result<(String, String), Failure> {
-    let (database, checked) = (world.database.clone(), steer::check_switch(&world.database, name).await?);
+    let checked = steer::check_switch(&world.database, name).await?;
+    switch_checked(world, tenant, checked).await
+}
+
+async fn switch_checked(world: &World, tenant: TenantId, checked: steer::Checked) -> Result<(String, String), Failure> {
+    let database = world.database.clone();
     let write = world.database.write(tenant, move |connection| {
         Box::pin(async move { steer::switch_in(connection, &database, tenant, &checked).await })
     });
@@ -233,7 +251,7 @@ async fn large_tenants_are_searched_through_an_index_of_the_length_or_without_on
             bound.execute(world.database.engine()).await.unwrap();
         }
         create(&world, tenant, &second).await;
-        builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+        round(&world, &second).await;
         let built = row(&world, tenant, "second").await.unwrap();
         assert_eq!((built.is_indexed, built.space.state.as_str()), (is_indexed, "ready"), "{dimensions}");
         switch(&world, tenant, "second").await.unwrap();
@@ -408,7 +426,7 @@ async fn a_process_without_the_model_answers_again_when_the_former_space_does() 
     world.publish(tenant, &docs(1)[0]).await;
     let second = Second::new(ALWAYS);
     create(&world, tenant, &second).await;
-    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    round(&world, &second).await;
     let folder = tempfile::tempdir().unwrap();
     let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
     let only_first = Embedders::new(world.embedder.clone(), BTreeMap::new());
@@ -476,27 +494,24 @@ async fn a_round_gives_every_tenant_a_slice_and_the_next_goes_on() {
 async fn a_paused_space_is_no_longer_ready_when_documents_arrive() {
     let world = world().await;
     let tenant = world.tenant().await;
-    let second = Second::new(ALWAYS);
-    world.publish(tenant, &docs(1)[0]).await;
-    create(&world, tenant, &second).await;
-    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    let second = built(&world, tenant).await;
     let pause = |is_paused: bool| {
         world.database.write(tenant, move |connection| {
             Box::pin(async move { steer::pause_in(connection, "second", is_paused).await })
         })
     };
     pause(true).await.unwrap();
-    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    round(&world, &second).await;
     assert_eq!(row(&world, tenant, "second").await.unwrap().space.state, "ready", "nothing arrived");
     world.publish(tenant, &docs(2)[1]).await;
-    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    round(&world, &second).await;
     let open = row(&world, tenant, "second").await.unwrap();
     assert_eq!((open.space.state.as_str(), open.missing, second.texts()), ("building", 2, 3));
     let (search, _folder) = search(&world, &second);
     let asked = best(&search, &world, tenant, "Keel1 lies in dock 1.", Some("second")).await;
     assert_eq!(asked.unwrap_err(), Code::SpaceIncomplete, "a search by its name would miss the new one");
     pause(false).await.unwrap();
-    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    round(&world, &second).await;
     let ready = row(&world, tenant, "second").await.unwrap();
     assert_eq!((ready.space.state.as_str(), ready.missing, second.texts()), ("ready", 0, 5));
 }
@@ -505,19 +520,12 @@ async fn a_paused_space_is_no_longer_ready_when_documents_arrive() {
 async fn what_arrives_between_the_check_and_the_switch_is_looked_at_again() {
     let world = world().await;
     let tenant = world.tenant().await;
-    let second = Second::new(ALWAYS);
-    world.publish(tenant, &docs(1)[0]).await;
-    create(&world, tenant, &second).await;
-    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    let second = built(&world, tenant).await;
     let checked = steer::check_switch(&world.database, "second").await.unwrap();
     world.publish(tenant, &docs(2)[1]).await;
-    let database = world.database.clone();
-    let write = world.database.write(tenant, move |connection| {
-        Box::pin(async move { steer::switch_in(connection, &database, tenant, &checked).await })
-    });
-    let refused = write.await.unwrap_err().into_failure();
+    let refused = switch_checked(&world, tenant, checked).await.unwrap_err();
     assert_eq!((refused.code, refused.measured), (Code::SpaceIncomplete, Some(2)));
-    builder(&world, &second, "one").round(&CancellationToken::new()).await.unwrap();
+    round(&world, &second).await;
     let models = embedders(&world, &second);
     assert_eq!(models.answering(&world.database).await.unwrap().dimensions(), world.embedder.dimensions());
     switch(&world, tenant, "second").await.unwrap();

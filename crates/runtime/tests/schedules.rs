@@ -192,27 +192,38 @@ async fn a_firing_that_is_at_work_is_waited_for_and_a_paused_schedule_does_not_f
     engine.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_firing_stops_when_its_money_is_spent() {
-    let (bench, tenant, _) = prepared("stage: beta, recompute: true, max_cost_usd: 0.5, per_minute: 1", 3).await;
-    make_due(&bench, tenant).await;
-    let engine = bench.start(bench.config("one"));
-    eventually("a run is done", PATIENCE, || async {
-        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM runs WHERE cause = 'schedule' AND state = 'done'")
+/// Waits until schedules have started one run that is in `state`.
+async fn one_run(bench: &Bench, state: &'static str) {
+    eventually("there is one run", PATIENCE, || async {
+        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM runs WHERE cause = 'schedule' AND state = $1")
+            .bind(state)
             .fetch_one(bench.world.database.engine())
             .await
             .unwrap()
             == 1
     })
     .await;
+}
+
+/// Enters half a dollar for each scheduled job of the stage `beta`.
+async fn spend_half_a_dollar(bench: &Bench, tenant: TenantId) {
     execute(
-        &bench,
+        bench,
         tenant,
         "INSERT INTO ledger (tenant_id, feature, task, provider, model, job_id, cost_microusd)
          SELECT current_tenant(), 'summarize', 'x', 'p', 'm', j.id, 500000 FROM jobs j JOIN runs r ON r.id = j.run_id
          WHERE r.cause = 'schedule' AND j.stage = 'beta'",
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firing_stops_when_its_money_is_spent() {
+    let (bench, tenant, _) = prepared("stage: beta, recompute: true, max_cost_usd: 0.5, per_minute: 1", 3).await;
+    make_due(&bench, tenant).await;
+    let engine = bench.start(bench.config("one"));
+    one_run(&bench, "done").await;
+    spend_half_a_dollar(&bench, tenant).await;
     let fired = ended(&bench, 1).await;
     assert_eq!((fired[0].state.as_str(), fired[0].code.as_deref()), ("stopped", Some("BUDGET_EXCEEDED")));
     assert_eq!(documents_of(&bench, fired[0].id).await.len(), 1);
@@ -321,22 +332,8 @@ async fn a_firing_that_spends_exactly_its_budget_is_done() {
     control::pause(database, PauseKind::Stage, "beta").await.unwrap();
     make_due(&bench, tenant).await;
     let engine = bench.start(bench.config("one"));
-    eventually("its one run waits", PATIENCE, || async {
-        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM runs WHERE cause = 'schedule'")
-            .fetch_one(bench.world.database.engine())
-            .await
-            .unwrap()
-            == 1
-    })
-    .await;
-    execute(
-        &bench,
-        tenant,
-        "INSERT INTO ledger (tenant_id, feature, task, provider, model, job_id, cost_microusd)
-         SELECT current_tenant(), 'summarize', 'x', 'p', 'm', j.id, 500000 FROM jobs j JOIN runs r ON r.id = j.run_id
-         WHERE r.cause = 'schedule' AND j.stage = 'beta'",
-    )
-    .await;
+    one_run(&bench, "running").await;
+    spend_half_a_dollar(&bench, tenant).await;
     control::resume(database, PauseKind::Stage, "beta").await.unwrap();
     let fired = ended(&bench, 1).await;
     assert_eq!((fired[0].state.as_str(), fired[0].code.as_deref()), ("done", None), "no document was left for money");

@@ -7,7 +7,7 @@ mod plant;
 
 use docmill_lifecycle::Stores;
 use docmill_lifecycle::collect::{self, Ages};
-use docmill_model::GenerationId;
+use docmill_model::{GenerationId, RunId};
 use docmill_retrieval::search::SearchMode;
 use docmill_retrieval::spaces::steer;
 use docmill_runtime::replay::{ReplayFilter, start};
@@ -114,21 +114,27 @@ async fn answers_never_get_worse() {
     plant.stop().await;
 }
 
-async fn a_generation_waits_for_its_vectors_in_the_space_that_took_over() {
-    let plant = Plant::start().await;
+/// A version that is embedded in the first space while the second model stands still, and not visible before the switch: its
+/// index job waits.
+async fn overtaken_by_a_switch(plant: &Plant, number: usize, version: i32, more: &str) -> RunId {
     plant.upload(0, 1, "").await;
     plant.settled().await;
     plant.build().await;
     eventually("the space is ready", PATIENCE, || async { plant.row(SECOND).await.unwrap().space.state == "ready" })
         .await;
-    // The second model stands still: a document is embedded in the first space, and the switch comes before it is visible.
     plant.pause("index").await;
     plant.model.fail(true);
-    let run = plant.upload(1, 1, "").await;
-    eventually("the document is embedded", PATIENCE, || async { plant.job(run, "embed").await == "done" }).await;
+    let run = plant.upload(number, version, more).await;
+    eventually("it is embedded", PATIENCE, || async { plant.job(run, "embed").await == "done" }).await;
     plant.switch(SECOND).await;
     plant.resume("index").await;
     eventually("its index job waits", PATIENCE, || async { plant.snoozes(run).await > 0 }).await;
+    run
+}
+
+async fn a_generation_waits_for_its_vectors_in_the_space_that_took_over() {
+    let plant = Plant::start().await;
+    overtaken_by_a_switch(&plant, 1, 1, "").await;
     assert!(!plant.found(SearchMode::Lexical, 1, None).await.unwrap(), "not visible without its vectors");
     plant.model.fail(false);
     plant.settled().await;
@@ -139,18 +145,7 @@ async fn a_generation_waits_for_its_vectors_in_the_space_that_took_over() {
 
 async fn a_generation_whose_text_the_model_refuses_does_not_wait_for_ever() {
     let plant = Plant::start().await;
-    plant.upload(0, 1, "").await;
-    plant.settled().await;
-    plant.build().await;
-    eventually("the space is ready", PATIENCE, || async { plant.row(SECOND).await.unwrap().space.state == "ready" })
-        .await;
-    plant.pause("index").await;
-    plant.model.fail(true);
-    let run = plant.upload(0, 2, "Another paragraph.").await;
-    eventually("the version is embedded", PATIENCE, || async { plant.job(run, "embed").await == "done" }).await;
-    plant.switch(SECOND).await;
-    plant.resume("index").await;
-    eventually("its index job waits", PATIENCE, || async { plant.snoozes(run).await > 0 }).await;
+    let run = overtaken_by_a_switch(&plant, 0, 2, "Another paragraph.").await;
     eventually("the builder says why", PATIENCE, || async {
         plant.row(SECOND).await.unwrap().code.as_deref() == Some("EMBEDDING_INVALID")
     })

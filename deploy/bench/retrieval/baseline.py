@@ -6,7 +6,6 @@ Prints BM25 (bm25s at its defaults with a Snowball stemmer; character bigrams fo
 run file with its difference to RRF and to BM25.
 """
 
-import argparse
 
 import bm25s
 import numpy as np
@@ -59,11 +58,7 @@ def reciprocal(*rankings, k=60):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    parser.add_argument("beir")
-    parser.add_argument("--split")
-    parser.add_argument("--vectors")
+    parser = beir.arguments()
     parser.add_argument("--run", action="append", default=[], metavar="LABEL=FILE")
     options = parser.parse_args()
     folder = beir.Folder(options.beir, options.split)

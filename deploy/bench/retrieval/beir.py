@@ -1,5 +1,6 @@
 """Data sets in BEIR layout, measures as in trec_eval, and the vectors that Docmill's evaluations keep."""
 
+import argparse
 import hashlib
 import json
 import math
@@ -10,6 +11,16 @@ import numpy as np
 
 def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def arguments():
+    """What each program over one data set takes: the model, the set, its split, and a folder of vectors that are kept."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("beir")
+    parser.add_argument("--split")
+    parser.add_argument("--vectors")
+    return parser
 
 
 class Folder:

@@ -7,7 +7,6 @@ of the first 20 or 30 gets, times a weight, the mean over the question's tokens 
 (MaxSim of ColBERT, with the tokens of all-MiniLM-L6-v2, which was not trained for it). Weights are judged by five folds.
 """
 
-import argparse
 import time
 
 import bm25s
@@ -52,12 +51,7 @@ def candidates(folder, model, kept):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    parser.add_argument("beir")
-    parser.add_argument("--split")
-    parser.add_argument("--vectors")
-    options = parser.parse_args()
+    options = beir.arguments().parse_args()
     folder, model = beir.Folder(options.beir, options.split), MiniLM(options.model, threads=2)
     kept = beir.kept_vectors(options.vectors) if options.vectors else {}
     found = list(candidates(folder, model, kept))

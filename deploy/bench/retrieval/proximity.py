@@ -8,7 +8,6 @@ Metzler and Croft 2005, and the pairs of Rasolofo and Savoy 2003, in one form). 
 are told for BM25 alone and for the convex fusion that Docmill ships (.35 and .65 of the cosine). Weights are judged by five folds.
 """
 
-import argparse
 import math
 
 import bm25s
@@ -51,12 +50,7 @@ def proximity(question, positions, idf, window):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    parser.add_argument("beir")
-    parser.add_argument("--split")
-    parser.add_argument("--vectors")
-    options = parser.parse_args()
+    options = beir.arguments().parse_args()
     folder = beir.Folder(options.beir, options.split)
     model = MiniLM(options.model, threads=1)
     kept = beir.kept_vectors(options.vectors) if options.vectors else {}

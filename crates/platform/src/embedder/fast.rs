@@ -8,7 +8,7 @@
 
 use super::queue::{Batch, Queue, plan};
 use super::{Embedder, onnx, usable};
-use crate::onnxruntime::environment;
+use crate::onnxruntime::{environment, model_file};
 use crate::tokens::{TokenCounter, WINDOW};
 use docmill_model::{Code, Failure, Sha256Hex};
 use fastembed::{InitOptionsUserDefined, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel};
@@ -228,12 +228,12 @@ fn start(mut session: TextEmbedding, queue: Arc<Queue>, number: usize) -> Result
 fn graph(config: &FastEmbedderConfig) -> Result<(Vec<u8>, Sha256Hex), Failure> {
     let is_named = matches!(config.model, LocalModel::Named { .. });
     if is_named && config.model_dir.join("model.onnx").is_file() {
-        let graph = read(&config.model_dir, "model.onnx")?;
+        let graph = model_file(&config.model_dir, "model.onnx")?;
         let hash = Sha256Hex::of(&graph);
         return Ok((graph, hash));
     }
-    let weights = read(&config.model_dir, "model.safetensors")?;
-    let shape: onnx::BertConfig = serde_json::from_slice(&read(&config.model_dir, "config.json")?)
+    let weights = model_file(&config.model_dir, "model.safetensors")?;
+    let shape: onnx::BertConfig = serde_json::from_slice(&model_file(&config.model_dir, "config.json")?)
         .map_err(|_| unusable("config.json does not describe a BERT model"))?;
     Ok((onnx::build(&weights, shape)?, Sha256Hex::of(&weights)))
 }
@@ -245,10 +245,10 @@ fn session(
     graph: Vec<u8>,
 ) -> Result<(TextEmbedding, usize), Failure> {
     let files = TokenizerFiles {
-        tokenizer_file: read(&config.model_dir, "tokenizer.json")?,
-        config_file: read(&config.model_dir, "config.json")?,
-        special_tokens_map_file: read(&config.model_dir, "special_tokens_map.json")?,
-        tokenizer_config_file: read(&config.model_dir, "tokenizer_config.json")?,
+        tokenizer_file: model_file(&config.model_dir, "tokenizer.json")?,
+        config_file: model_file(&config.model_dir, "config.json")?,
+        special_tokens_map_file: model_file(&config.model_dir, "special_tokens_map.json")?,
+        tokenizer_config_file: model_file(&config.model_dir, "tokenizer_config.json")?,
     };
     let pooling = match config.model.pooling() {
         Pooling::Mean => fastembed::Pooling::Mean,
@@ -303,12 +303,6 @@ fn runtime_version(path: &Path) -> String {
     }
     let commit = ort::info().split("git-commit-id=").nth(1).unwrap_or_default();
     commit.chars().take_while(char::is_ascii_alphanumeric).take(10).collect()
-}
-
-fn read(model_dir: &Path, file: &str) -> Result<Vec<u8>, Failure> {
-    let path = model_dir.join(file);
-    std::fs::read(&path)
-        .map_err(|error| Failure::new(Code::PartMissing, format!("cannot read {}: {error}", path.display())))
 }
 
 fn unusable(why: &str) -> Failure {

@@ -5,11 +5,11 @@
 //! pads little, and a worker stops between two of them when nobody waits any more.
 
 use super::{RerankError, Reranker, usable};
-use crate::onnxruntime::environment;
+use crate::onnxruntime::{environment, model_file};
 use docmill_model::{Code, Failure};
 use fastembed::{RerankInitOptionsUserDefined, TextRerank, TokenizerFiles, UserDefinedRerankingModel};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
@@ -139,10 +139,10 @@ fn session(config: &FastRerankerConfig) -> Result<TextRerank, Failure> {
         Failure::new(Code::PartMissing, format!("{} holds no model.onnx or onnx/model.onnx", folder.display()))
     })?;
     let files = TokenizerFiles {
-        tokenizer_file: file(folder, "tokenizer.json")?,
-        config_file: file(folder, "config.json")?,
-        special_tokens_map_file: file(folder, "special_tokens_map.json")?,
-        tokenizer_config_file: file(folder, "tokenizer_config.json")?,
+        tokenizer_file: model_file(folder, "tokenizer.json")?,
+        config_file: model_file(folder, "config.json")?,
+        special_tokens_map_file: model_file(folder, "special_tokens_map.json")?,
+        tokenizer_config_file: model_file(folder, "tokenizer_config.json")?,
     };
     let options = RerankInitOptionsUserDefined::new()
         .with_environment(environment(&config.onnxruntime)?)
@@ -158,12 +158,6 @@ fn session(config: &FastRerankerConfig) -> Result<TextRerank, Failure> {
         .and_then(|scores| usable(scores, passages.len()))
         .map_err(|error| unusable(&error.to_string()))?;
     Ok(session)
-}
-
-fn file(folder: &Path, name: &str) -> Result<Vec<u8>, Failure> {
-    let path = folder.join(name);
-    std::fs::read(&path)
-        .map_err(|error| Failure::new(Code::PartMissing, format!("cannot read {}: {error}", path.display())))
 }
 
 fn unusable(why: &str) -> Failure {
