@@ -4,9 +4,9 @@
 //! `add` operation on the feed of the lexical index; and waits until every live serving node has applied it. `commit`
 //! turns the document to the new generation by one row update and puts `remove` operations for what it replaces. Until
 //! then, and after any failure, the old generation keeps answering. A generation that was embedded just before another
-//! embedding space took over waits for its vectors there, and fails when that space's model refuses a text of it for ten
-//! minutes. An older version never replaces a newer one. SQL
-//! only: the lexical index itself is the serving nodes'.
+//! embedding space took over waits for its vectors there, and fails when it has waited ten minutes while that space's
+//! builder says that its model fails on texts. An older version never replaces a newer one. SQL only: the lexical index
+//! itself is the serving nodes'.
 
 use crate::embed::embed_hash;
 use docmill_model::chunk::{Chunk, ChunkList};
