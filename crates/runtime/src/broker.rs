@@ -79,6 +79,13 @@ impl Delivery {
         }
     }
 
+    /// Keeps the broker from delivering the event again for as long as it waits for an answer.
+    pub async fn is_in_progress(&self) {
+        if self.message.ack_with(AckKind::Progress).await.is_err() {
+            tracing::debug!("progress was not sent");
+        }
+    }
+
     /// Asks for another delivery later.
     pub async fn nak(&self, delay: Duration) {
         if self.message.ack_with(AckKind::Nak(Some(delay))).await.is_err() {

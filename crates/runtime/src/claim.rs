@@ -52,6 +52,19 @@ struct Row {
     traceparent: Option<String>,
 }
 
+/// Enters that the event of a ready job has arrived just now.
+pub(crate) async fn heard(pool: &PgPool, event: &JobEvent) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE jobs SET emitted_at = now() WHERE tenant_id = $1 AND id = $2 AND state = 'ready' AND emission = $3",
+    )
+    .bind(event.tenant_id.0)
+    .bind(event.job_id.0)
+    .bind(event.emission)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Whether the job of an event is there to be taken; `None` when there is nothing to do.
 pub(crate) async fn look(pool: &PgPool, event: &JobEvent) -> Result<Option<Offer>, DbError> {
     let row: Option<Row> = sqlx::query_as(

@@ -89,9 +89,15 @@ async fn turn_of<'w>(worker: &'w Worker, event: &JobEvent, delivery: &Delivery) 
     if let Some(turn) = worker.turns.free(offer.alone) {
         return Some((offer, turn));
     }
-    let turn = tokio::select! {
-        () = worker.stop.cancelled() => None,
-        turn = worker.turns.next(offer.alone) => Some(turn),
+    let turn = {
+        let mut next = std::pin::pin!(worker.turns.next(offer.alone));
+        loop {
+            tokio::select! {
+                () = worker.stop.cancelled() => break None,
+                turn = &mut next => break Some(turn),
+                () = tokio::time::sleep(worker.core.config.lease / 3) => still_heard(worker, event, delivery).await,
+            }
+        }
     };
     if let Some(turn) = turn {
         // Meanwhile it may have been paused, taken by another process, or have killed one more.
@@ -102,6 +108,14 @@ async fn turn_of<'w>(worker: &'w Worker, event: &JobEvent, delivery: &Delivery) 
     }
     delivery.nak(Duration::ZERO).await;
     None
+}
+
+/// Keeps the broker from delivering the event of a waiting job again, and others from taking the broker to be silent.
+async fn still_heard(worker: &Worker, event: &JobEvent, delivery: &Delivery) {
+    delivery.is_in_progress().await;
+    if let Err(error) = within(LOOP_LIMIT, claim::heard(worker.core.database.engine(), event)).await {
+        tracing::debug!(code = %error.into_failure().code, "it was not told that a job waits for its turn");
+    }
 }
 
 async fn offered(worker: &Worker, event: &JobEvent, delivery: &Delivery) -> Option<Offer> {

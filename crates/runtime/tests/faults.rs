@@ -38,6 +38,7 @@ async fn a_worker_that_dies_anywhere_is_replaced_and_effects_happen_once() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         dying.kill();
+        bench.close_open_transactions().await;
         let engine = bench.start(bench.config("lives"));
         assert_eq!(bench.settled(document.run).await, "done", "{point}");
         bench.exactly_once(&[document]).await;
@@ -229,7 +230,7 @@ async fn what_waits_for_its_turn_beside_a_killer_holds_no_lease() {
     control::resume(database, PauseKind::Tenant, &paused.to_string()).await.unwrap();
     tokio::time::sleep(LEASE / 2).await;
     let others = bench.documents(tenant, 4).await;
-    tokio::time::sleep(LEASE).await;
+    tokio::time::sleep(LEASE * 2).await;
     // Another process may take any of them; before, each held its lease while it waited.
     let states: Vec<(String, i64)> =
         sqlx::query_as("SELECT state, count(*) FROM jobs WHERE stage = 'alpha' GROUP BY state ORDER BY state")
@@ -237,6 +238,12 @@ async fn what_waits_for_its_turn_beside_a_killer_holds_no_lease() {
             .await
             .unwrap();
     assert_eq!(states, [("leased".to_owned(), 1), ("ready".to_owned(), 5)]);
+    let emission: i32 = sqlx::query_scalar("SELECT emission FROM jobs WHERE run_id = $1 AND stage = 'alpha'")
+        .bind(killer.run.0)
+        .fetch_one(database.engine())
+        .await
+        .unwrap();
+    assert_eq!(emission, 1, "what waits for its turn was heard, and nobody released it again");
     // A pause that comes while a job waits for its turn holds it back as well.
     control::pause(database, PauseKind::Tenant, &paused.to_string()).await.unwrap();
     go.notify_one();

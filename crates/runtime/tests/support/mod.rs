@@ -153,6 +153,18 @@ impl Bench {
         self.run_state(run).await
     }
 
+    /// What the kernel does with the sessions of a process that is killed: here one may rest inside a transaction.
+    pub async fn close_open_transactions(&self) {
+        let closed = self.world.database.read(docmill_model::TenantId::fresh(), |connection| {
+            Box::pin(async move {
+                let sessions = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                                WHERE usename = current_user AND datname = current_database() AND state = 'idle in transaction'";
+                Ok(sqlx::query_scalar::<_, i64>(sessions).fetch_one(connection).await?)
+            })
+        });
+        closed.await.unwrap();
+    }
+
     /// Waits until no job of these runs is open.
     pub async fn all_final(&self, runs: &[RunId]) {
         let runs: Vec<uuid::Uuid> = runs.iter().map(|run| run.0).collect();
