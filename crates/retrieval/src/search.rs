@@ -190,7 +190,7 @@ impl Search {
             self.lexical_half(caller.tenant_id, request, &reach),
             self.query_vector(request, space.as_ref())
         );
-        let mut reads = self.rerank.reads(request);
+        let (mut reads, mut unread) = (self.rerank.reads(request), self.rerank.of_unread(request));
         let (Found { mut hits, seen, .. }, degraded, reranking) = loop {
             let degraded = match (&words, &vector) {
                 (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
@@ -223,10 +223,10 @@ impl Search {
                 ticket = ticket.filter(|ticket| ticket.is_of(found.seen));
                 match self.read_again(caller.tenant_id, request, &scope, candidates).await? {
                     (Some(found), outcome) => break (found, degraded, Some(outcome)),
-                    (None, _) => reads = 0,
+                    (None, outcome) => (reads, unread) = (0, Some(outcome)),
                 }
             } else {
-                break (found, degraded, self.rerank.of_unread(request));
+                break (found, degraded, unread);
             }
             words = self.lexical_half(caller.tenant_id, request, &reach).await;
         };

@@ -36,7 +36,7 @@ pub(super) struct Found {
     pub hits: Vec<Hit>,
     /// Instead of hits what is to be read again.
     pub candidates: Option<Candidates>,
-    /// True when fewer than `k` texts of the lexical half were visible and the index has more.
+    /// True when fewer than `k` texts of the lexical half were visible and the index has more: then nothing else is here.
     pub is_short: bool,
     /// What the snapshot said of the corpus.
     pub seen: cache::Seen,
@@ -67,7 +67,11 @@ impl Plan {
         }
         let seen = cache::seen(connection).await?;
         let (mut hits, mut candidates) = (Vec::new(), None);
-        if self.reads > 0 {
+        if is_short {
+            // Asked again for more.
+        } else if self.reads > 0 {
+            // What is neither read nor shown must not be missed by the snapshot that shows them.
+            fused.truncate(self.reads.max(present::width(&self.request)));
             let ids: Vec<Uuid> = fused.iter().take(self.reads).map(|fused| fused.chunk_id.0).collect();
             candidates = Some(Candidates { passages: rows::passages(connection, &ids).await?, fused });
         } else {

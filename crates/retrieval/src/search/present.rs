@@ -23,10 +23,9 @@ pub(super) async fn present(
     scope: &SearchScope,
 ) -> Result<Vec<Hit>, sqlx::Error> {
     let k = request.k as usize;
-    let is_spread = request.diversity > 0.0;
-    fused.truncate(if is_spread { (k * SPREAD.0).max(SPREAD.1) } else { k + SPARE });
+    fused.truncate(width(request));
     let mut candidates = hydrate(connection, fused).await?;
-    if is_spread {
+    if is_spread(request) {
         candidates = spread(candidates, request.diversity);
     }
     let choice = similar::distinct_first(candidates.iter().map(|hit| hit.text.as_str()), k);
@@ -41,6 +40,16 @@ pub(super) async fn present(
         around::surround(connection, &mut hits, expand).await?;
     }
     Ok(hits)
+}
+
+/// How many of a ranking are looked at for the hits of `request`.
+pub(super) fn width(request: &SearchRequest) -> usize {
+    let k = request.k as usize;
+    if is_spread(request) { (k * SPREAD.0).max(SPREAD.1) } else { k + SPARE }
+}
+
+fn is_spread(request: &SearchRequest) -> bool {
+    request.diversity > 0.0
 }
 
 async fn hydrate(connection: &mut PgConnection, fused: Vec<Fused>) -> Result<Vec<Hit>, sqlx::Error> {

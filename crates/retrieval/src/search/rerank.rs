@@ -100,17 +100,13 @@ impl Rerank {
 
     /// What is said of a result of `request` that is remembered.
     pub(super) fn of_kept(&self, request: &SearchRequest) -> Option<Reranking> {
-        self.of(request, Reranking::Done)
+        let outcome = if self.config.model.is_some() { Reranking::Done } else { Reranking::Unavailable };
+        self.is_wanted(request).then_some(outcome)
     }
 
     /// What is said of a result of `request` that no model has a part in.
     pub(super) fn of_unread(&self, request: &SearchRequest) -> Option<Reranking> {
-        self.of(request, Reranking::Late)
-    }
-
-    fn of(&self, request: &SearchRequest, with_model: Reranking) -> Option<Reranking> {
-        let outcome = if self.config.model.is_some() { with_model } else { Reranking::Unavailable };
-        self.is_wanted(request).then_some(outcome)
+        self.is_wanted(request).then_some(Reranking::Unavailable)
     }
 
     /// The scores of `passages`, in time and in turn.
@@ -146,14 +142,13 @@ impl Rerank {
             Err(outcome) => outcome,
         };
         metrics::histogram!("docmill_rerank_seconds").record(started.elapsed().as_secs_f64());
-        metrics::counter!("docmill_rerank_total", "outcome" => outcome.name()).increment(1);
         (fused, outcome)
     }
 }
 
 impl Search {
-    /// `candidates` read again, and as hits of a second snapshot; `None` when that has lost one of them: what stands in
-    /// its place is not among the others.
+    /// `candidates` read again, and as hits of a second snapshot; `None` when that has lost one of them (what stands in its
+    /// place is not among the others), with what is then to be said.
     ///
     /// # Errors
     /// Of the database; never of the model.
@@ -167,7 +162,10 @@ impl Search {
         let (fused, outcome) = self.rerank.order(&request.query, candidates).await;
         let (request, scope) = (request.clone(), scope.clone());
         let read = self.database.read(tenant, |connection| Box::pin(show(connection, fused, request, scope)));
-        Ok((read.await?, outcome))
+        let found = read.await?;
+        let outcome = if found.is_none() && outcome == Reranking::Done { Reranking::Late } else { outcome };
+        metrics::counter!("docmill_rerank_total", "outcome" => outcome.name()).increment(1);
+        Ok((found, outcome))
     }
 }
 

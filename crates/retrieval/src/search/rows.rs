@@ -5,6 +5,7 @@ use super::scope::SearchScope;
 use super::wire::Hit;
 use crate::dense::in_space;
 use crate::lexical::LexicalHit;
+use docmill_model::chunk::embed_text;
 use docmill_model::{ChunkId, DocumentId, VersionId};
 use docmill_platform::embedder::Space;
 use pgvector::Vector;
@@ -87,17 +88,18 @@ pub(super) async fn visible_candidates(
     Ok(hits.iter().filter_map(candidate).collect())
 }
 
-/// Headings and words of the chunks `ids`, in that order. The ids come from this very snapshot.
+/// The chunks `ids` as they were embedded, in that order. The ids come from this very snapshot.
 pub(super) async fn passages(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT array_to_string(c.heading_path || c.text, E'\n')
+    let parts: Vec<(Vec<String>, String)> = sqlx::query_as(
+        "SELECT c.heading_path, c.text
          FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place)
          JOIN chunks c ON c.tenant_id = current_tenant() AND c.id = wanted.id
          ORDER BY wanted.place",
     )
     .bind(ids)
     .fetch_all(connection)
-    .await
+    .await?;
+    Ok(parts.iter().map(|(heading_path, text)| embed_text(heading_path, text)).collect())
 }
 
 /// Those of the chunks `ids` that are visible in `scope`.
