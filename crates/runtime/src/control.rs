@@ -8,6 +8,9 @@ use docmill_platform::database::{Database, DbError};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+/// Longest subject of a pause, in bytes.
+const MAX_SUBJECT: usize = 100;
+
 /// What a pause is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,29 +57,20 @@ pub struct Pause {
 /// # Errors
 /// `FIELD_INVALID` for an empty or long subject, or database failures.
 pub async fn pause(database: &Database, kind: PauseKind, subject: &str) -> Result<bool, Failure> {
-    if subject.is_empty() || subject.len() > 100 {
-        return Err(Failure::limit(
-            Code::FieldInvalid,
-            "the subject of a pause has 1 to 100 bytes",
-            100,
-            subject.len() as u64,
-        ));
-    }
-    let made = sqlx::query("INSERT INTO pauses (kind, subject) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-        .bind(kind.as_str())
-        .bind(subject)
-        .execute(database.engine())
-        .await
-        .map_err(DbError::from)?;
-    Ok(made.rows_affected() == 1)
+    let mut connection = database.engine().acquire().await.map_err(DbError::from)?;
+    Ok(pause_in(&mut connection, kind, subject).await?)
 }
 
-/// [`pause`] inside the caller's transaction, whose tenant may stop itself, stages and pipelines; true when it was not
-/// paused before.
+/// [`pause`] inside the caller's transaction, whose tenant may stop itself, stages and pipelines.
 ///
 /// # Errors
-/// The driver's error.
+/// As [`pause`].
 pub async fn pause_in(connection: &mut PgConnection, kind: PauseKind, subject: &str) -> Result<bool, DbError> {
+    if subject.is_empty() || subject.len() > MAX_SUBJECT {
+        let (limit, measured) = (MAX_SUBJECT as u64, subject.len() as u64);
+        let message = "the subject of a pause has 1 to 100 bytes";
+        return Err(DbError::Failed(Failure::limit(Code::FieldInvalid, message, limit, measured)));
+    }
     let made = sqlx::query("INSERT INTO pauses (kind, subject) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(kind.as_str())
         .bind(subject)
@@ -85,7 +79,16 @@ pub async fn pause_in(connection: &mut PgConnection, kind: PauseKind, subject: &
     Ok(made.rows_affected() == 1)
 }
 
-/// [`resume`] inside the caller's transaction; true when there was a pause.
+/// Lifts a pause; true when there was one. Work goes on within one tick of the reconciler.
+///
+/// # Errors
+/// Database failures.
+pub async fn resume(database: &Database, kind: PauseKind, subject: &str) -> Result<bool, Failure> {
+    let mut connection = database.engine().acquire().await.map_err(DbError::from)?;
+    Ok(resume_in(&mut connection, kind, subject).await?)
+}
+
+/// [`resume`] inside the caller's transaction.
 ///
 /// # Errors
 /// The driver's error.
@@ -95,20 +98,6 @@ pub async fn resume_in(connection: &mut PgConnection, kind: PauseKind, subject: 
         .bind(subject)
         .execute(connection)
         .await?;
-    Ok(removed.rows_affected() == 1)
-}
-
-/// Lifts a pause; true when there was one. Work goes on within one tick of the reconciler.
-///
-/// # Errors
-/// Database failures.
-pub async fn resume(database: &Database, kind: PauseKind, subject: &str) -> Result<bool, Failure> {
-    let removed = sqlx::query("DELETE FROM pauses WHERE kind = $1 AND subject = $2")
-        .bind(kind.as_str())
-        .bind(subject)
-        .execute(database.engine())
-        .await
-        .map_err(DbError::from)?;
     Ok(removed.rows_affected() == 1)
 }
 

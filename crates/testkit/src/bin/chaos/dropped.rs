@@ -113,6 +113,8 @@ fn judge(
     };
     let answers = found.answers.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (broken_off, refused) = (found.broken_off.into_inner(), found.refused.into_inner());
+    ensure!(broken_off > 0, "no request was broken off: nothing was tried");
+    ensure!(!acknowledged.is_empty(), "no request was answered: nothing can have been lost");
     verdict.kinds.insert(
         "dropped".to_owned(),
         json!({"requests": answers.values().sum::<usize>() + broken_off + refused, "broken_off": broken_off, "refused": refused,
