@@ -99,9 +99,7 @@ pub async fn report(
     let mut tenants = vec![principal.tenant_id];
     if query.all {
         require_installation(&state, &principal)?;
-        let all: Vec<uuid::Uuid> =
-            sqlx::query_scalar("SELECT id FROM tenants ORDER BY id").fetch_all(state.database.engine()).await?;
-        tenants = all.into_iter().map(TenantId).collect();
+        tenants = state.database.tenants().await?;
     }
     let mut rows = Vec::new();
     for tenant in tenants {

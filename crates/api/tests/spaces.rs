@@ -107,6 +107,15 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
         assert_eq!(invariant["violations"].as_array().unwrap().len(), count, "{invariant}");
     };
     sqlx::query("UPDATE jobs SET stage = 'embed'").execute(api.world.database.engine()).await.unwrap();
+    let indexed = api.world.database.write(other.id, |connection| {
+        Box::pin(async move {
+            let job = "INSERT INTO jobs SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'stage', 'index'))).*
+                       FROM jobs j";
+            sqlx::query(job).execute(connection).await?;
+            Ok(())
+        })
+    });
+    indexed.await.unwrap();
     vectorless(0).await;
     let removal = api.world.database.write(other.id, |connection| {
         Box::pin(async move {

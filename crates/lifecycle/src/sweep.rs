@@ -96,16 +96,12 @@ pub async fn finish(stores: &Stores, tenant: TenantId, id: Uuid) -> Result<bool,
 }
 
 async fn sweep_tenants(stores: &Stores, config: &SweepConfig, stop: &CancellationToken) -> Result<(), Failure> {
-    let tenants: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM tenants ORDER BY id")
-        .fetch_all(stores.database.engine())
-        .await
-        .map_err(DbError::from)?;
-    for tenant in tenants {
+    for tenant in stores.database.tenants().await? {
         if stop.is_cancelled() {
             return Ok(());
         }
         // One tenant's trouble is not the next one's.
-        report(sweep_tenant(stores, config, TenantId(tenant)).await, "retention and collection of a tenant");
+        report(sweep_tenant(stores, config, tenant).await, "retention and collection of a tenant");
     }
     Ok(())
 }

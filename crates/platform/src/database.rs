@@ -144,6 +144,16 @@ impl Database {
         &self.engine
     }
 
+    /// Every tenant of the installation, that of evaluations included, in order of id.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn tenants(&self) -> Result<Vec<TenantId>, DbError> {
+        let ids: Vec<uuid::Uuid> =
+            sqlx::query_scalar("SELECT id FROM tenants ORDER BY id").fetch_all(&self.engine).await?;
+        Ok(ids.into_iter().map(TenantId).collect())
+    }
+
     /// Runs `work` in one transaction as `tenant` and commits it. The transaction runs in a task of its own: when the
     /// caller is dropped, it still ends by commit or rollback.
     ///

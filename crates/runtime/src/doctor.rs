@@ -7,7 +7,7 @@ mod content;
 mod queries;
 mod repair;
 
-pub use content::{examine_content, tenants};
+pub use content::{Examined, examine_content};
 pub use repair::{Repair, repair};
 
 use docmill_model::Failure;
@@ -40,7 +40,7 @@ pub struct Violation {
 
 /// Every invariant: those of [`examine`], then those of [`examine_content`].
 pub fn invariants() -> impl Iterator<Item = &'static Invariant> {
-    queries::ALL.iter().chain(content::ALL)
+    queries::ALL.iter().chain(content::ALL).chain(content::OF_EVERYONE)
 }
 
 /// Evaluates the invariants of the engine: cheap enough for a timer.

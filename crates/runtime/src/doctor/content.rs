@@ -3,8 +3,8 @@
 
 use super::{Invariant, SHOWN_LIMIT, Violation};
 use docmill_model::{Failure, TenantId};
-use docmill_platform::database::{Database, DbError};
-use uuid::Uuid;
+use docmill_platform::database::Database;
+use tokio::time::Instant;
 
 /// Asked as a tenant; at most 101 rows of `(subject, detail)` each.
 pub(super) const ALL: &[Invariant] = &[
@@ -19,15 +19,17 @@ pub(super) const ALL: &[Invariant] = &[
     },
     Invariant {
         name: "chunk_has_vector",
-        sentence: "Every chunk that a document shows has its vector in the embedding space that answers, if the document was embedded.",
+        sentence: "Every chunk that a document shows has its vector in the embedding space that answers, if its last run embedded it.",
         sql: "SELECT 'generation ' || g.id, count(*) || ' chunks without a vector' FROM generations g
               JOIN chunks c ON c.tenant_id = g.tenant_id AND c.generation_id = g.id
               WHERE g.tenant_id = current_tenant() AND g.state = 'visible' AND NOT EXISTS (
                 SELECT 1 FROM vectors v JOIN active_spaces a ON a.space_id = v.space_id
                 WHERE v.tenant_id = c.tenant_id AND v.embed_hash = c.embed_hash)
                 AND EXISTS (
-                SELECT 1 FROM runs r JOIN jobs j ON j.tenant_id = r.tenant_id AND j.run_id = r.id
-                WHERE r.tenant_id = g.tenant_id AND r.version_id = g.version_id AND j.stage = 'embed' AND j.state = 'done')
+                SELECT 1 FROM jobs j WHERE j.tenant_id = g.tenant_id AND j.stage = 'embed' AND j.state = 'done' AND j.run_id = (
+                    SELECT r.id FROM runs r
+                    JOIN jobs i ON i.tenant_id = r.tenant_id AND i.run_id = r.id AND i.stage = 'index' AND i.state = 'done'
+                    WHERE r.tenant_id = g.tenant_id AND r.version_id = g.version_id ORDER BY r.created_at DESC LIMIT 1))
               GROUP BY g.id LIMIT 101",
     },
     Invariant {
@@ -51,10 +53,14 @@ pub(super) const ALL: &[Invariant] = &[
               WHERE tenant_id = current_tenant() AND feature = 'embed' AND outcome = 'committed' AND job_id IS NOT NULL
               GROUP BY job_id, task HAVING count(*) > 1 LIMIT 101",
     },
+];
+
+/// The same whoever asks, so asked once.
+pub(super) const OF_EVERYONE: &[Invariant] = &[
     Invariant {
         name: "session_ends_its_transaction",
         sentence: "No session of ours rests inside a transaction.",
-        // Sees the sessions of its own role; the same in every tenant, so it is told once.
+        // Sees the sessions of its own role.
         sql: "SELECT 'session ' || pid, 'idle for ' || extract(epoch FROM now() - state_change)::integer || ' s' FROM pg_stat_activity
               WHERE usename = current_user AND datname = current_database() AND state = 'idle in transaction'
                 AND state_change < now() - interval '10 seconds' LIMIT 101",
@@ -69,39 +75,53 @@ pub(super) const ALL: &[Invariant] = &[
     },
 ];
 
-/// Evaluates the invariants over content for every tenant.
+/// What an examination came to that had until some moment.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// What breaks an invariant.
+    pub violations: Vec<Violation>,
+    /// Names of the invariants that were not looked at for every tenant.
+    pub unfinished: Vec<&'static str>,
+}
+
+/// Evaluates the invariants over content, for every tenant but that of evaluations, until a moment.
 ///
 /// # Errors
 /// Database failures.
-pub async fn examine_content(database: &Database) -> Result<Vec<Violation>, Failure> {
-    let mut violations: Vec<Violation> = Vec::new();
-    for tenant in tenants(database).await? {
-        for invariant in ALL {
-            let known = violations.iter().filter(|known| known.invariant == invariant.name).count();
-            let rows: Vec<(String, String)> = database
-                .read(tenant, move |connection| {
-                    Box::pin(async move { Ok(sqlx::query_as(invariant.sql).fetch_all(connection).await?) })
-                })
-                .await?;
-            for (subject, detail) in rows.into_iter().take(SHOWN_LIMIT.saturating_sub(known)) {
-                let violation = Violation { invariant: invariant.name.to_owned(), subject, detail };
-                if !violations.contains(&violation) {
-                    violations.push(violation);
-                }
-            }
+pub async fn examine_content(database: &Database, until: Instant) -> Result<Examined, Failure> {
+    let mut tenants = database.tenants().await?;
+    tenants.retain(|tenant| *tenant != TenantId::of_evaluations());
+    let mut examined = Examined::default();
+    for invariant in ALL {
+        match tokio::time::timeout_at(until, examine_one(database, invariant, &tenants)).await {
+            Ok(violations) => examined.violations.extend(violations?),
+            Err(_) => examined.unfinished.push(invariant.name),
+        }
+    }
+    if let Some(tenant) = tenants.first() {
+        for invariant in OF_EVERYONE {
+            examined.violations.extend(examine_one(database, invariant, &[*tenant]).await?);
+        }
+    }
+    Ok(examined)
+}
+
+async fn examine_one(
+    database: &Database,
+    invariant: &'static Invariant,
+    tenants: &[TenantId],
+) -> Result<Vec<Violation>, Failure> {
+    let mut violations = Vec::new();
+    for tenant in tenants {
+        let read = database.read(*tenant, move |connection| {
+            Box::pin(async move { Ok(sqlx::query_as(invariant.sql).fetch_all(connection).await?) })
+        });
+        let rows: Vec<(String, String)> = read.await?;
+        let violation = |(subject, detail)| Violation { invariant: invariant.name.to_owned(), subject, detail };
+        violations.extend(rows.into_iter().map(violation).take(SHOWN_LIMIT - violations.len()));
+        if violations.len() == SHOWN_LIMIT {
+            break;
         }
     }
     Ok(violations)
-}
-
-/// Every tenant of the installation, in order of id.
-///
-/// # Errors
-/// Database failures.
-pub async fn tenants(database: &Database) -> Result<Vec<TenantId>, Failure> {
-    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM tenants ORDER BY id")
-        .fetch_all(database.engine())
-        .await
-        .map_err(DbError::from)?;
-    Ok(ids.into_iter().map(TenantId).collect())
 }

@@ -26,8 +26,10 @@ pub struct Repair {
 enum Remedy {
     /// Jobs and outcome of the run are worked out again from its graph.
     Mend,
-    /// The document is processed again.
+    /// The document's newest version is processed again.
     Process,
+    /// The version that is shown is processed again.
+    ProcessShown,
     /// Open attempts of the job are closed as lost.
     CloseAttempts,
 }
@@ -36,9 +38,8 @@ enum Remedy {
 fn remedy(invariant: &str) -> Option<Remedy> {
     match invariant {
         "run_has_open_job" | "settled_run_is_still" | "blocked_counts_predecessors" => Some(Remedy::Mend),
-        "document_is_moving" | "accepted_version_has_run" | "one_visible_generation" | "chunk_has_vector" => {
-            Some(Remedy::Process)
-        }
+        "document_is_moving" | "accepted_version_has_run" | "one_visible_generation" => Some(Remedy::Process),
+        "chunk_has_vector" => Some(Remedy::ProcessShown),
         "attempts_end" => Some(Remedy::CloseAttempts),
         _ => None,
     }
@@ -55,7 +56,18 @@ pub async fn repair(database: &Database, pipelines: &Pipelines, found: &[Violati
         let kind = violation.subject.split(' ').next().unwrap_or_default();
         let action = match remedy {
             Remedy::Mend => mend(database, kind, id).await?.then_some("the run was worked out again"),
-            Remedy::Process => process(database, pipelines, kind, id).await?.then_some("processed again"),
+            Remedy::Process => match document(database, kind, id).await? {
+                Some((tenant, document)) => process(database, pipelines, tenant, document, None).await?,
+                None => false,
+            }
+            .then_some("processed again"),
+            Remedy::ProcessShown => match shown(database, id).await? {
+                Some((tenant, document, version)) => {
+                    process(database, pipelines, tenant, document, Some(version)).await?
+                }
+                None => false,
+            }
+            .then_some("processed again"),
             Remedy::CloseAttempts => close_attempts(database, id).await?.then_some("open attempts were closed"),
         };
         if let Some(action) = action {
@@ -80,26 +92,43 @@ async fn mend(database: &Database, kind: &str, id: Uuid) -> Result<bool, Failure
         "run" => "SELECT tenant_id, id FROM runs WHERE id = $1",
         _ => "SELECT tenant_id, run_id FROM jobs WHERE id = $1",
     };
-    let Some((tenant, run)) = look_up(database, sql, id).await? else { return Ok(false) };
+    let Some((tenant, run)) = look_up::<(Uuid, Uuid)>(database, sql, id).await? else { return Ok(false) };
     let mended = database
         .write(TenantId(tenant), move |connection| Box::pin(async move { runs::mend(connection, RunId(run)).await }));
     Ok(mended.await?)
 }
 
-/// Starts a run of the newest accepted version, unless one is under way.
-async fn process(database: &Database, pipelines: &Pipelines, kind: &str, id: Uuid) -> Result<bool, Failure> {
+/// The document that a subject is about.
+async fn document(database: &Database, kind: &str, id: Uuid) -> Result<Option<(Uuid, Uuid)>, Failure> {
     let sql = match kind {
         "document" => "SELECT tenant_id, id FROM documents WHERE id = $1",
         "version" => "SELECT tenant_id, document_id FROM document_versions WHERE id = $1",
         _ => "SELECT tenant_id, document_id FROM generations WHERE id = $1",
     };
-    let Some((tenant, document)) = look_up(database, sql, id).await? else { return Ok(false) };
+    look_up(database, sql, id).await
+}
+
+/// Document and version of a generation.
+async fn shown(database: &Database, generation: Uuid) -> Result<Option<(Uuid, Uuid, Uuid)>, Failure> {
+    look_up(database, "SELECT tenant_id, document_id, version_id FROM generations WHERE id = $1", generation).await
+}
+
+/// Starts a run of an accepted version, the newest where none is named, unless one is under way.
+async fn process(
+    database: &Database,
+    pipelines: &Pipelines,
+    tenant: Uuid,
+    document: Uuid,
+    version: Option<Uuid>,
+) -> Result<bool, Failure> {
     let newest: Option<(Uuid, String)> = sqlx::query_as(
         "SELECT id, pipeline_version FROM document_versions
-         WHERE tenant_id = $1 AND document_id = $2 AND upload_state = 'accepted' ORDER BY number DESC LIMIT 1",
+         WHERE tenant_id = $1 AND document_id = $2 AND upload_state = 'accepted' AND id = coalesce($3, id)
+         ORDER BY number DESC LIMIT 1",
     )
     .bind(tenant)
     .bind(document)
+    .bind(version)
     .fetch_optional(database.engine())
     .await
     .map_err(DbError::from)?;
@@ -141,7 +170,10 @@ async fn close_attempts(database: &Database, job: Uuid) -> Result<bool, Failure>
     Ok(closed.rows_affected() > 0)
 }
 
-async fn look_up(database: &Database, sql: &'static str, id: Uuid) -> Result<Option<(Uuid, Uuid)>, Failure> {
+async fn look_up<T>(database: &Database, sql: &'static str, id: Uuid) -> Result<Option<T>, Failure>
+where
+    T: Send + Unpin + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+{
     let found = sqlx::query_as(sql).bind(id).fetch_optional(database.engine()).await;
     Ok(found.map_err(DbError::from)?)
 }

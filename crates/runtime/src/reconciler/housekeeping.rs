@@ -54,10 +54,9 @@ pub(super) async fn prune(core: &Arc<Core>) -> Result<(), DbError> {
     .execute(engine)
     .await?;
     sqlx::query("DELETE FROM parked_events WHERE created_at < now() - interval '30 days'").execute(engine).await?;
-    let tenants: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM tenants").fetch_all(engine).await?;
-    for tenant in tenants {
+    for tenant in core.database.tenants().await? {
         core.database
-            .write(TenantId(tenant), |connection| {
+            .write(tenant, |connection| {
                 Box::pin(async move {
                     for statement in [
                         "DELETE FROM idempotency_keys
