@@ -26,6 +26,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "0007_the_backlog_costs_what_is_open",
         include_str!("../../../migrations/0007_the_backlog_costs_what_is_open.sql"),
     ),
+    ("0008_refused_texts_are_known", include_str!("../../../migrations/0008_refused_texts_are_known.sql")),
 ];
 
 /// Serialises concurrent migrations of one database.

@@ -20,7 +20,6 @@ pub use build::{Builder, BuilderConfig};
 pub use plan::{SpacePlan, plan};
 pub use steer::{SpaceDrop, SpaceRow, Switched};
 
-use crate::eval::scratch;
 use docmill_model::{Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Space;
@@ -41,9 +40,7 @@ fn others(spaces: &[Space], space: i32) -> Vec<i32> {
 
 /// Every tenant, that of evaluations aside.
 async fn tenants(database: &Database) -> Result<Vec<TenantId>, Failure> {
-    let ids: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT id FROM tenants ORDER BY id")
-        .fetch_all(database.engine())
-        .await
-        .map_err(DbError::from)?;
-    Ok(ids.into_iter().map(TenantId).filter(|tenant| *tenant != scratch::tenant()).collect())
+    let mut tenants = database.tenants().await?;
+    tenants.retain(|tenant| *tenant != TenantId::of_evaluations());
+    Ok(tenants)
 }

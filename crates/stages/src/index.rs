@@ -4,8 +4,8 @@
 //! `add` operation on the feed of the lexical index; and waits until every live serving node has applied it. `commit`
 //! turns the document to the new generation by one row update and puts `remove` operations for what it replaces. Until
 //! then, and after any failure, the old generation keeps answering. A generation that was embedded just before another
-//! embedding space took over waits for its vectors there, and fails when it has waited ten minutes while that space's
-//! builder says that its model fails on texts. An older version never replaces a newer one. SQL only: the lexical index
+//! embedding space took over waits for its vectors there, and fails when that space's model refuses one of its texts. An
+//! older version never replaces a newer one. SQL only: the lexical index
 //! itself is the serving nodes'.
 
 use crate::embed::embed_hash;
@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Until the builder of the space that was switched to has filled in what a generation lacks.
 const WITHOUT_VECTORS: Duration = Duration::from_secs(1);
 
-/// Longest wait for them once the builder has said that the model fails on a text.
-const REFUSAL_PATIENCE_SECS: f64 = 600.0;
+/// How long the model's last refusal of a text counts: the builder asks it again every minute.
+const REFUSAL_COUNTS_SECS: f64 = 300.0;
 
 /// Settings of the index stage; there are none yet.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -85,7 +85,7 @@ impl Stage for Index {
         new: GenerationId,
     ) -> Result<(), StageError> {
         if let Some(space) = lacks_vectors(connection, new).await? {
-            if is_refused(connection, job, space).await? {
+            if is_refused(connection, new, space).await? {
                 let message = "the model of the embedding space that took over fails on a text of this document";
                 return Err(Failure::new(Code::EmbeddingInvalid, message).into());
             }
@@ -271,18 +271,20 @@ async fn lacks_vectors(connection: &mut PgConnection, generation: GenerationId) 
     Ok(lacks.then_some(active))
 }
 
-/// True when the builder of a space says that its model fails on texts, and this job has waited long enough for it to be
-/// about others.
-async fn is_refused(connection: &mut PgConnection, job: &JobContext, space: i32) -> Result<bool, DbError> {
+/// True when the model of a space has lately refused a text of the generation.
+async fn is_refused(connection: &mut PgConnection, generation: GenerationId, space: i32) -> Result<bool, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM embedding_spaces WHERE id = $1 AND code = $2)
-            AND EXISTS (SELECT 1 FROM attempts WHERE tenant_id = current_tenant() AND job_id = $3
-                        AND started_at < now() - make_interval(secs => $4))",
+        "SELECT EXISTS (
+            SELECT 1 FROM chunks c
+            JOIN refused_texts r ON r.tenant_id = c.tenant_id AND r.space_id = $2 AND r.embed_hash = c.embed_hash
+            WHERE c.tenant_id = current_tenant() AND c.generation_id = $1
+              AND r.refused_at > now() - make_interval(secs => $3)
+              AND NOT EXISTS (SELECT 1 FROM vectors v
+                              WHERE v.tenant_id = c.tenant_id AND v.space_id = $2 AND v.embed_hash = c.embed_hash))",
     )
+    .bind(generation.0)
     .bind(space)
-    .bind(Code::EmbeddingInvalid.as_str())
-    .bind(job.job_id.0)
-    .bind(REFUSAL_PATIENCE_SECS)
+    .bind(REFUSAL_COUNTS_SECS)
     .fetch_one(connection)
     .await?)
 }

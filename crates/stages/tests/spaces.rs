@@ -29,7 +29,7 @@ fn main() -> std::process::ExitCode {
     runtime.block_on(async {
         answers_never_get_worse().await;
         a_generation_waits_for_its_vectors_in_the_space_that_took_over().await;
-        a_generation_whose_text_the_model_refuses_does_not_wait_for_ever().await;
+        a_generation_whose_text_the_model_refuses_ends_and_no_other().await;
         a_document_is_embedded_while_a_space_beside_is_dropped().await;
         an_edit_shows_at_once_and_leaves_no_row_behind().await;
     });
@@ -114,51 +114,56 @@ async fn answers_never_get_worse() {
     plant.stop().await;
 }
 
-/// A version that is embedded in the first space while the second model stands still, and not visible before the switch: its
-/// index job waits.
-async fn overtaken_by_a_switch(plant: &Plant, number: usize, version: i32, more: &str) -> RunId {
+/// Versions that are embedded in the first space while the second model refuses everything and nobody builds, and not
+/// visible before the switch: their index jobs wait.
+async fn overtaken_by_a_switch<const N: usize>(plant: &mut Plant, versions: [(usize, i32, &str); N]) -> [RunId; N] {
     plant.upload(0, 1, "").await;
     plant.settled().await;
     plant.build().await;
     eventually("the space is ready", PATIENCE, || async { plant.row(SECOND).await.unwrap().space.state == "ready" })
         .await;
+    plant.stop_builder().await;
     plant.pause("index").await;
-    plant.model.fail(true);
-    let run = plant.upload(number, version, more).await;
-    eventually("it is embedded", PATIENCE, || async { plant.job(run, "embed").await == "done" }).await;
+    plant.model.refuse(Some(""));
+    let mut runs = [RunId(uuid::Uuid::nil()); N];
+    for (run, (number, version, more)) in runs.iter_mut().zip(versions) {
+        *run = plant.upload(number, version, more).await;
+        eventually("it is embedded", PATIENCE, || async { plant.job(*run, "embed").await == "done" }).await;
+    }
     plant.switch(SECOND).await;
     plant.resume("index").await;
-    eventually("its index job waits", PATIENCE, || async { plant.snoozes(run).await > 0 }).await;
-    run
+    for run in runs {
+        eventually("its index job waits", PATIENCE, || async { plant.snoozes(run).await > 0 }).await;
+    }
+    runs
 }
 
 async fn a_generation_waits_for_its_vectors_in_the_space_that_took_over() {
-    let plant = Plant::start().await;
-    overtaken_by_a_switch(&plant, 1, 1, "").await;
+    let mut plant = Plant::start().await;
+    overtaken_by_a_switch(&mut plant, [(1, 1, "")]).await;
     assert!(!plant.found(SearchMode::Lexical, 1, None).await.unwrap(), "not visible without its vectors");
-    plant.model.fail(false);
+    plant.model.refuse(None);
+    plant.start_builder();
     plant.settled().await;
     assert!(plant.found(SearchMode::Dense, 1, None).await.unwrap());
     assert_eq!(plant.lacking().await, 0);
     plant.stop().await;
 }
 
-async fn a_generation_whose_text_the_model_refuses_does_not_wait_for_ever() {
-    let plant = Plant::start().await;
-    let run = overtaken_by_a_switch(&plant, 0, 2, "Another paragraph.").await;
-    eventually("the builder says why", PATIENCE, || async {
-        plant.row(SECOND).await.unwrap().code.as_deref() == Some("EMBEDDING_INVALID")
-    })
-    .await;
-    assert_ne!(plant.job(run, "index").await, "dead", "others may be refused, and it may be the turn of this one soon");
-    // As if it had waited for an hour.
-    sqlx::query("UPDATE attempts SET started_at = started_at - interval '1 hour'")
-        .execute(plant.world.database.engine())
-        .await
-        .unwrap();
-    eventually("it ends", PATIENCE, || async { plant.job(run, "index").await == "dead" }).await;
+async fn a_generation_whose_text_the_model_refuses_ends_and_no_other() {
+    let mut plant = Plant::start().await;
+    let [refused, waits] = overtaken_by_a_switch(&mut plant, [(0, 2, "A thistle."), (1, 1, "")]).await;
+    plant.model.refuse(Some("thistle"));
+    plant.start_builder();
+    eventually("it ends", PATIENCE, || async { plant.job(refused, "index").await == "dead" }).await;
+    assert_eq!(plant.row(SECOND).await.unwrap().code.as_deref(), Some("EMBEDDING_INVALID"));
     plant.settled().await;
+    assert_eq!(plant.job(waits, "index").await, "done");
     assert!(plant.found(SearchMode::Lexical, 0, None).await.unwrap(), "the version before answers");
+    assert_eq!(plant.refused_texts().await, 1);
+    plant.model.refuse(None);
+    eventually("a text that is taken is none that is refused", PATIENCE, || async { plant.refused_texts().await == 0 })
+        .await;
     plant.stop().await;
 }
 

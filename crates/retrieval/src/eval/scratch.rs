@@ -69,7 +69,7 @@ impl Scratch {
         artifacts: Option<&Artifacts>,
         progress: Progress<'_>,
     ) -> Result<Self, Failure> {
-        let (database, tenant) = (bench.database.clone(), tenant());
+        let (database, tenant) = (bench.database.clone(), TenantId::of_evaluations());
         let lock = lock(&database).await?;
         reserve(&database, tenant).await?;
         clear(&database, tenant).await?;
@@ -123,11 +123,6 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.index);
     }
-}
-
-/// The reserved tenant, whose rows nothing but an evaluation reads and writes.
-pub(crate) fn tenant() -> TenantId {
-    TenantId(derived_uuid(&[b"docmill", b"evaluation tenant"]))
 }
 
 /// A space that holds vectors of the model's length; the tenant's are apart from all others in it.

@@ -6,8 +6,8 @@
 //! space and tenant a slice of time and ends: a large space keeps no other waiting.
 
 use super::empty::empty;
-use super::fill::{Embedded, embed, insert};
-use super::gaps::{self, Gap};
+use super::fill::{Embedded, Stored, embed, forget_refused, insert};
+use super::gaps::{self, Gap, Looked};
 use super::{all, others, tenants};
 use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
@@ -15,6 +15,7 @@ use docmill_platform::embedder::{Embedder, Embedders, Space};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -77,6 +78,8 @@ struct Pass {
     added: Option<Vec<Uuid>>,
     /// How far the feed was when it began.
     head: i64,
+    /// When it began, by the database's clock.
+    began: OffsetDateTime,
     /// The last hash that was looked at.
     after: Vec<u8>,
     /// Texts that the model refused.
@@ -153,10 +156,9 @@ impl Builder {
 
     /// Forgets what is gone: a space of the same number starts anew.
     fn forget_all_but(&mut self, spaces: &[Space]) {
-        let stands = |key: &String| {
-            let mut keys = spaces.iter().filter_map(|space| Some(key_of(space, &*self.embedders.of(space)?)));
-            keys.any(|standing| standing == *key)
-        };
+        let standing: HashSet<String> =
+            spaces.iter().filter_map(|space| Some(key_of(space, &*self.embedders.of(space)?))).collect();
+        let stands = |key: &String| standing.contains(key);
         self.seen.retain(|(key, _), _| stands(key));
         self.passes.retain(|(key, _), _| stands(key));
         self.refused.retain(|(key, _), _| stands(key));
@@ -211,12 +213,14 @@ impl Builder {
                     self.passes.insert(key, pass);
                 }
                 Look::Filled if pass.refused + pass.held == 0 => {
+                    self.forget_refused(site, tenant, pass.began).await?;
                     self.seen.insert(key, pass.head);
                     is_whole &= pass.head == head_of(&tenant);
                 }
                 // Looked at again from the beginning.
                 Look::Filled => {
                     is_whole = false;
+                    self.forget_refused(site, tenant, pass.began).await?;
                     if pass.refused > 0 {
                         refused += pass.refused;
                         self.refused.insert(key, Instant::now() + self.config.rest);
@@ -236,7 +240,17 @@ impl Builder {
             Some(seen) => self.added(*tenant, *seen, head).await?,
             None => None,
         };
-        Ok(Pass { added, head, after: Vec::new(), refused: 0, held: 0 })
+        let began = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(self.database.engine()).await;
+        Ok(Pass { added, head, began: began.map_err(DbError::from)?, after: Vec::new(), refused: 0, held: 0 })
+    }
+
+    /// Takes out of the refused texts what a whole pass has not met again.
+    async fn forget_refused(&self, site: &Site, tenant: TenantId, began: OffsetDateTime) -> Result<(), Failure> {
+        let space = site.space.id;
+        let write = self
+            .database
+            .write(tenant, move |connection| Box::pin(async move { forget_refused(connection, space, began).await }));
+        Ok(write.await?)
     }
 
     /// Goes on with a pass until its end or that of the slice.
@@ -257,25 +271,26 @@ impl Builder {
                     async move { Ok(gaps::next(connection, id, &others, generations.as_deref(), &from, limit).await?) },
                 )
             });
-            let batch = read.await?;
-            let Some(last) = batch.last() else { return Ok(Look::Filled) };
-            let last = last.hash.clone();
-            self.give_way(stop).await?;
-            if stop.is_cancelled() {
-                return Ok(Look::Stopped);
+            let Looked { gaps, last } = read.await?;
+            let Some(last) = last else { return Ok(Look::Filled) };
+            let mut stored = Stored::default();
+            if !gaps.is_empty() {
+                self.give_way(stop).await?;
+                if stop.is_cancelled() {
+                    return Ok(Look::Stopped);
+                }
+                let embedded = self.embed(site, gaps).await?;
+                pass.refused += embedded.refused.len() as i64;
+                let (space, fingerprint) = (site.space.clone(), site.model.fingerprint());
+                let write = self
+                    .database
+                    .write(tenant, move |connection| Box::pin(insert(connection, space, fingerprint, embedded)));
+                stored = write.await?;
+                metrics::counter!("docmill_space_vectors_total").increment(stored.new.unsigned_abs());
             }
-            let embedded = self.embed(site, batch).await?;
-            pass.refused += embedded.refused;
-            let wanted = embedded.gaps.len() as i64;
-            let (space, fingerprint) = (site.space.clone(), site.model.fingerprint());
-            let write = self
-                .database
-                .write(tenant, move |connection| Box::pin(insert(connection, space, fingerprint, embedded)));
-            let stored = write.await?;
-            pass.held += wanted - stored;
+            pass.held += stored.held;
             pass.after = last;
-            metrics::counter!("docmill_space_vectors_total").increment(stored.unsigned_abs());
-            if !self.hold(&site.space, stored).await? {
+            if !self.hold(&site.space, stored.new).await? {
                 return Ok(Look::Stopped);
             }
             if started.elapsed() >= self.config.slice {

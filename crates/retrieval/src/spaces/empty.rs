@@ -5,7 +5,6 @@ use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Space;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// Vectors removed by one statement.
 const BATCH: i64 = 2_000;
@@ -33,12 +32,13 @@ pub(super) async fn empty(
         return Ok(());
     }
     // Evaluations included: the space goes with everything in it.
-    let tenants: Vec<Uuid> =
-        sqlx::query_scalar("SELECT id FROM tenants ORDER BY id").fetch_all(engine).await.map_err(DbError::from)?;
-    for tenant in tenants {
-        while remove(database, TenantId(tenant), space.id).await? == BATCH {
+    for tenant in database.tenants().await? {
+        loop {
             if stop.is_cancelled() || started.elapsed() >= slice {
                 return Ok(());
+            }
+            if remove(database, tenant, space.id).await? < BATCH {
+                break;
             }
         }
     }

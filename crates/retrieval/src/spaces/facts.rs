@@ -37,7 +37,7 @@ impl Builder {
 
     /// Counts what the space has and lacks, once before its first look.
     pub(super) async fn count(&mut self, site: &Site, tenants: &[TenantId]) -> Result<(), Failure> {
-        if !self.counted.insert(site.key()) {
+        if self.counted.contains(&site.key()) {
             return Ok(());
         }
         let gaps::Counted { texts, missing, .. } = self.counted_anew(site, tenants).await?;
@@ -51,6 +51,7 @@ impl Builder {
         .execute(self.database.engine())
         .await
         .map_err(DbError::from)?;
+        self.counted.insert(site.key());
         Ok(())
     }
 
@@ -114,11 +115,7 @@ impl Builder {
                 Some(seen) => self.added(tenant, seen, head).await?,
                 None => None,
             };
-            let (id, others) = (space.id, others.to_vec());
-            let read = self.database.read(tenant, move |connection| {
-                Box::pin(async move { Ok(gaps::next(connection, id, &others, added.as_deref(), &[], 1).await?) })
-            });
-            if read.await?.is_empty() {
+            if gaps::first(&self.database, tenant, space.id, others, added.as_deref(), 1).await?.is_empty() {
                 self.seen.insert(key, head);
                 continue;
             }
@@ -135,13 +132,14 @@ impl Builder {
         Ok(())
     }
 
-    /// What all tenants have and lack in a space.
+    /// What all tenants have and lack in a space; it is kept meanwhile.
     async fn counted_anew(&self, site: &Site, tenants: &[TenantId]) -> Result<gaps::Counted, Failure> {
         let mut all = gaps::Counted::default();
         for tenant in tenants {
             let counted = gaps::count(&self.database, *tenant, site.space.id, &site.others).await?;
             all.texts += counted.texts;
             all.missing += counted.missing;
+            self.hold(&site.space, 0).await?;
         }
         Ok(all)
     }

@@ -6,13 +6,23 @@ use docmill_platform::database::DbError;
 use docmill_platform::embedder::{Embedder, Space};
 use pgvector::Vector;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 /// What could be embedded of a batch.
 pub(super) struct Embedded {
     pub gaps: Vec<Gap>,
     pub vectors: Vec<Vector>,
-    /// Texts the model refuses.
-    pub refused: i64,
+    /// Hashes of the texts the model refuses.
+    pub refused: Vec<Vec<u8>>,
+}
+
+/// What became of a batch in the database.
+#[derive(Default)]
+pub(super) struct Stored {
+    /// Vectors that were not there before.
+    pub new: i64,
+    /// Texts whose chunks a deletion held at that moment, or that are gone.
+    pub held: i64,
 }
 
 /// The vectors of a batch; when the model refuses it, of each text that it does not refuse.
@@ -24,55 +34,61 @@ pub(super) async fn embed(model: &dyn Embedder, batch: Vec<Gap>) -> Result<Embed
     match model.embed(&texts).await {
         Ok(vectors) => {
             let vectors = vectors.into_iter().map(Vector::from).collect();
-            return Ok(Embedded { gaps: batch, vectors, refused: 0 });
+            return Ok(Embedded { gaps: batch, vectors, refused: Vec::new() });
         }
         Err(failure) if failure.code == Code::EmbeddingInvalid => {}
         Err(failure) => return Err(failure),
     }
-    let mut embedded = Embedded { gaps: Vec::new(), vectors: Vec::new(), refused: 0 };
+    let mut embedded = Embedded { gaps: Vec::new(), vectors: Vec::new(), refused: Vec::new() };
     for gap in batch {
         match model.embed(std::slice::from_ref(&gap.text)).await {
             Ok(one) => {
                 embedded.vectors.extend(one.into_iter().map(Vector::from));
                 embedded.gaps.push(gap);
             }
-            Err(failure) if failure.code == Code::EmbeddingInvalid => embedded.refused += 1,
+            Err(failure) if failure.code == Code::EmbeddingInvalid => embedded.refused.push(gap.hash),
             Err(failure) => return Err(failure),
         }
     }
     Ok(embedded)
 }
 
-/// Inserts vectors of chunks that still stand, and their ledger row; how many were new.
+/// Inserts vectors of chunks that still stand, their ledger row, and what was refused.
 pub(super) async fn insert(
     connection: &mut PgConnection,
     space: Space,
     fingerprint: String,
     embedded: Embedded,
-) -> Result<i64, DbError> {
-    let Embedded { gaps, vectors, .. } = embedded;
+) -> Result<Stored, DbError> {
+    let Embedded { gaps, vectors, refused } = embedded;
+    if !refused.is_empty() {
+        enter_refused(connection, space.id, &refused).await?;
+    }
     let hashes: Vec<&[u8]> = gaps.iter().map(|gap| gap.hash.as_slice()).collect();
     // A chunk that a deletion holds is left out: it is gone, or looked at again in a later round.
-    let inserted: Vec<Vec<u8>> = sqlx::query_scalar(
+    let (inserted, standing): (Vec<Vec<u8>>, i64) = sqlx::query_as(
         "WITH space AS (
             SELECT id FROM embedding_spaces
             WHERE id = $1 AND state <> 'dropping' AND (fingerprint IS NULL OR fingerprint = $4) FOR KEY SHARE),
          standing AS (
-            SELECT embed_hash FROM chunks WHERE tenant_id = current_tenant() AND embed_hash = ANY ($2) FOR KEY SHARE SKIP LOCKED)
-         INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding)
-         SELECT current_tenant(), space.id, row.embed_hash, row.embedding
-         FROM space, unnest($2::bytea[], $3::vector[]) AS row (embed_hash, embedding)
-         WHERE row.embed_hash IN (SELECT embed_hash FROM standing)
-         ON CONFLICT DO NOTHING RETURNING embed_hash",
+            SELECT embed_hash FROM chunks WHERE tenant_id = current_tenant() AND embed_hash = ANY ($2) FOR KEY SHARE SKIP LOCKED),
+         inserted AS (
+            INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding)
+            SELECT current_tenant(), space.id, row.embed_hash, row.embedding
+            FROM space, unnest($2::bytea[], $3::vector[]) AS row (embed_hash, embedding)
+            WHERE row.embed_hash IN (SELECT embed_hash FROM standing)
+            ON CONFLICT DO NOTHING RETURNING embed_hash)
+         SELECT (SELECT coalesce(array_agg(embed_hash), '{}') FROM inserted), (SELECT count(DISTINCT embed_hash) FROM standing)",
     )
     .bind(space.id)
     .bind(&hashes)
     .bind(&vectors)
     .bind(fingerprint)
-    .fetch_all(&mut *connection)
+    .fetch_one(&mut *connection)
     .await?;
+    let stored = Stored { new: inserted.len() as i64, held: gaps.len() as i64 - standing };
     if inserted.is_empty() {
-        return Ok(0);
+        return Ok(stored);
     }
     let tokens = |hash: &Vec<u8>| gaps.iter().find(|gap| gap.hash == *hash).map_or(0, |gap| i64::from(gap.tokens));
     sqlx::query(
@@ -84,5 +100,36 @@ pub(super) async fn insert(
     .bind(inserted.iter().map(tokens).sum::<i64>())
     .execute(connection)
     .await?;
-    Ok(inserted.len() as i64)
+    Ok(stored)
+}
+
+/// Enters texts the model of a space refuses, those of chunks that still stand.
+async fn enter_refused(connection: &mut PgConnection, space: i32, refused: &[Vec<u8>]) -> Result<(), DbError> {
+    sqlx::query(
+        "WITH space AS (SELECT id FROM embedding_spaces WHERE id = $1 AND state <> 'dropping' FOR KEY SHARE),
+         standing AS (
+            SELECT embed_hash FROM chunks WHERE tenant_id = current_tenant() AND embed_hash = ANY ($2) FOR KEY SHARE SKIP LOCKED)
+         INSERT INTO refused_texts (tenant_id, space_id, embed_hash)
+         SELECT DISTINCT current_tenant(), space.id, standing.embed_hash FROM space, standing
+         ON CONFLICT (tenant_id, space_id, embed_hash) DO UPDATE SET refused_at = clock_timestamp()",
+    )
+    .bind(space)
+    .bind(refused)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Takes out what the model of a space refused before a moment: texts that it takes now, or that are gone.
+pub(super) async fn forget_refused(
+    connection: &mut PgConnection,
+    space: i32,
+    before: OffsetDateTime,
+) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM refused_texts WHERE tenant_id = current_tenant() AND space_id = $1 AND refused_at < $2")
+        .bind(space)
+        .bind(before)
+        .execute(connection)
+        .await?;
+    Ok(())
 }

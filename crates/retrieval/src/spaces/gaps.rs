@@ -3,11 +3,11 @@
 use docmill_model::chunk::embed_text;
 use docmill_model::{Failure, TenantId};
 use docmill_platform::database::Database;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Texts that one statement counts.
+/// Texts that one statement looks at.
 const PAGE: i64 = 5_000;
 
 /// A text without a vector.
@@ -29,7 +29,16 @@ pub(super) struct Counted {
     pub tokens: i64,
 }
 
-/// The next gaps of `space` after hash `after`, in the order of their hashes; only of `generations` where they are given.
+/// Some texts of a tenant, in the order of their hashes.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// Those of them without a vector.
+    pub gaps: Vec<Gap>,
+    /// The last hash that was looked at; `None` at the end.
+    pub last: Option<Vec<u8>>,
+}
+
+/// Up to `limit` gaps of `space` among the next texts after hash `after`; only of `generations` where they are given.
 pub(super) async fn next(
     connection: &mut PgConnection,
     space: i32,
@@ -37,29 +46,75 @@ pub(super) async fn next(
     generations: Option<&[Uuid]>,
     after: &[u8],
     limit: i64,
-) -> Result<Vec<Gap>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT DISTINCT ON (c.embed_hash) c.embed_hash, c.text, c.heading_path, c.tokens
-         FROM chunks c
-         JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state <> 'retired'
-         WHERE c.tenant_id = current_tenant() AND c.embed_hash > $4 AND ($3::uuid[] IS NULL OR c.generation_id = ANY ($3))
-           AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.tenant_id = c.tenant_id AND v.space_id = $1 AND v.embed_hash = c.embed_hash)
-           AND EXISTS (SELECT 1 FROM vectors v WHERE v.tenant_id = c.tenant_id AND v.space_id = ANY ($2) AND v.embed_hash = c.embed_hash)
-         ORDER BY c.embed_hash LIMIT $5",
+) -> Result<Looked, sqlx::Error> {
+    let page: Vec<(Vec<u8>, Uuid, bool)> = sqlx::query_as(
+        "WITH page AS MATERIALIZED (
+            SELECT DISTINCT ON (c.embed_hash) c.embed_hash, c.id FROM chunks c
+            JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state <> 'retired'
+            WHERE c.tenant_id = current_tenant() AND c.embed_hash > $4 AND ($3::uuid[] IS NULL OR c.generation_id = ANY ($3))
+            ORDER BY c.embed_hash LIMIT $5)
+         SELECT embed_hash, id,
+                NOT EXISTS (SELECT 1 FROM vectors v WHERE v.tenant_id = current_tenant() AND v.space_id = $1
+                            AND v.embed_hash = page.embed_hash)
+                AND EXISTS (SELECT 1 FROM vectors v WHERE v.tenant_id = current_tenant() AND v.space_id = ANY ($2)
+                            AND v.embed_hash = page.embed_hash)
+         FROM page ORDER BY embed_hash",
     )
     .bind(space)
     .bind(others)
     .bind(generations)
     .bind(after)
-    .bind(limit)
+    .bind(PAGE)
+    .fetch_all(&mut *connection)
+    .await?;
+    let missing: Vec<&(Vec<u8>, Uuid, bool)> =
+        page.iter().filter(|(_, _, lacks)| *lacks).take(limit as usize).collect();
+    let is_cut = missing.len() as i64 == limit;
+    let last = if is_cut { missing.last().copied() } else { page.last() };
+    let ids: Vec<Uuid> = missing.iter().map(|(_, id, _)| *id).collect();
+    let gaps = if ids.is_empty() { Vec::new() } else { texts(connection, &ids).await? };
+    Ok(Looked { gaps, last: last.map(|(hash, ..)| hash.clone()) })
+}
+
+/// Up to `limit` of the first gaps of a tenant in `space`; only of `generations` where they are given. None when nothing is
+/// missing.
+pub(super) async fn first(
+    database: &Database,
+    tenant: TenantId,
+    space: i32,
+    others: &[i32],
+    generations: Option<&[Uuid]>,
+    limit: i64,
+) -> Result<Vec<Gap>, Failure> {
+    let mut after = Some(Vec::new());
+    while let Some(from) = after {
+        let (others, generations) = (others.to_vec(), generations.map(<[Uuid]>::to_vec));
+        let read = database.read(tenant, move |connection| {
+            Box::pin(async move { Ok(next(connection, space, &others, generations.as_deref(), &from, limit).await?) })
+        });
+        let looked = read.await?;
+        if !looked.gaps.is_empty() {
+            return Ok(looked.gaps);
+        }
+        after = looked.last;
+    }
+    Ok(Vec::new())
+}
+
+/// The texts of chunks.
+async fn texts(connection: &mut PgConnection, chunks: &[Uuid]) -> Result<Vec<Gap>, sqlx::Error> {
+    let rows: Vec<(Vec<u8>, String, Vec<String>, i32)> = sqlx::query_as(
+        "SELECT embed_hash, text, heading_path, tokens FROM chunks
+         WHERE tenant_id = current_tenant() AND id = ANY ($1) ORDER BY embed_hash",
+    )
+    .bind(chunks)
     .fetch_all(connection)
     .await?;
-    let gap = |row: &sqlx::postgres::PgRow| {
-        let (text, heading_path): (String, Vec<String>) = (row.try_get("text")?, row.try_get("heading_path")?);
+    let gap = |(hash, text, heading_path, tokens): (_, String, Vec<String>, _)| {
         let text = embed_text(&heading_path, &text);
-        Ok(Gap { hash: row.try_get("embed_hash")?, text, tokens: row.try_get("tokens")? })
+        Gap { hash, text, tokens }
     };
-    rows.iter().map(gap).collect()
+    Ok(rows.into_iter().map(gap).collect())
 }
 
 /// Of a tenant: what belongs into `space`, and what of it is missing.

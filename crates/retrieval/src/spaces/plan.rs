@@ -54,11 +54,7 @@ pub async fn plan(database: &Database, name: &str, model: &dyn Embedder) -> Resu
         plan.to_embed += counted.missing;
         plan.tokens += counted.tokens;
         if sample.is_empty() && counted.missing > 0 {
-            let others = others.clone();
-            let read = database.read(tenant, move |connection| {
-                Box::pin(async move { Ok(gaps::next(connection, id, &others, None, &[], SAMPLE).await?) })
-            });
-            let texts = read.await?;
+            let texts = gaps::first(database, tenant, id, &others, None, SAMPLE).await?;
             sampled_tokens = texts.iter().map(|gap| i64::from(gap.tokens)).sum();
             sample = texts.into_iter().map(|gap| gap.text).collect();
         }

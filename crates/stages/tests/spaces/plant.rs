@@ -19,21 +19,22 @@ use docmill_testkit::prober::Probe;
 use docmill_testkit::{Accepted, World, eventually, world};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub const SECOND: &str = "second";
 const PATIENCE: Duration = Duration::from_secs(60);
 const PIPELINE: &str = "name: default\nstages:\n  ingest: {}\n  chunk: {after: [ingest]}\n  embed: {after: [chunk]}\n  index: {after: [embed]}\n";
 
-/// The second model: other dimensions, and as slow or broken as a test wants.
+/// The second model: other dimensions, and as slow or particular as a test wants.
 pub struct Second {
     inner: HashEmbedder,
     is_slow: AtomicBool,
-    is_broken: AtomicBool,
+    /// Texts with these words are refused.
+    refused: Mutex<Option<&'static str>>,
     is_held: AtomicBool,
     waiting: AtomicUsize,
 }
@@ -57,8 +58,9 @@ impl Second {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    pub fn fail(&self, is_broken: bool) {
-        self.is_broken.store(is_broken, Ordering::SeqCst);
+    /// Refuses texts with these words from now on, `""` every text.
+    pub fn refuse(&self, words: Option<&'static str>) {
+        *self.refused.lock().unwrap() = words;
     }
 }
 
@@ -73,7 +75,8 @@ impl Embedder for Second {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.waiting.fetch_sub(1, Ordering::SeqCst);
-        if self.is_broken.load(Ordering::SeqCst) {
+        let refused = *self.refused.lock().unwrap();
+        if refused.is_some_and(|words| texts.iter().any(|text| text.contains(words))) {
             return Err(Failure::new(Code::EmbeddingInvalid, "broken"));
         }
         self.inner.embed(texts).await
@@ -91,6 +94,7 @@ impl Embedder for Second {
 pub struct Plant {
     pub world: World,
     pub model: Arc<Second>,
+    embedders: Embedders,
     pub registry: Arc<Registry>,
     pub pipelines: Arc<Pipelines>,
     pub tenant: TenantId,
@@ -98,6 +102,7 @@ pub struct Plant {
     search: Search,
     folder: PathBuf,
     stop: CancellationToken,
+    builder: Option<(CancellationToken, JoinHandle<()>)>,
     tasks: JoinSet<()>,
 }
 
@@ -111,8 +116,9 @@ impl Plant {
         let world = world().await;
         let tenant = world.tenant().await;
         let inner = HashEmbedder::with_dimensions(96);
-        let [is_slow, is_broken, is_held] = [const { AtomicBool::new(false) }; 3];
-        let model = Arc::new(Second { inner, is_slow, is_broken, is_held, waiting: AtomicUsize::new(0) });
+        let [is_slow, is_held] = [const { AtomicBool::new(false) }; 2];
+        let (refused, waiting) = (Mutex::new(None), AtomicUsize::new(0));
+        let model = Arc::new(Second { inner, is_slow, refused, is_held, waiting });
         let second: Arc<dyn Embedder> = model.clone();
         let embedders = Embedders::new(world.embedder.clone(), BTreeMap::from([(SECOND.to_owned(), second)]));
         let parser = Parser::new(ParserConfig {
@@ -142,12 +148,27 @@ impl Plant {
         eventually("the node is in rotation", PATIENCE, || async { status.is_live() }).await;
         let database = world.database.clone();
         let search = Search::new(database, embedders.clone(), lexical.clone(), SearchConfig::default());
-        let mut plant = Self { world, model, registry, pipelines, tenant, lexical, search, folder, stop, tasks };
-        plant.run_engine(embedders);
+        let builder = None;
+        let mut plant = Self {
+            world,
+            model,
+            embedders,
+            registry,
+            pipelines,
+            tenant,
+            lexical,
+            search,
+            folder,
+            stop,
+            builder,
+            tasks,
+        };
+        plant.run_engine();
+        plant.start_builder();
         plant
     }
 
-    fn run_engine(&mut self, embedders: Embedders) {
+    fn run_engine(&mut self) {
         let World { database, artifacts, stream_prefix, nats_url, .. } = &self.world;
         let mut config = EngineConfig::new("worker", stream_prefix, nats_url.clone());
         config.tick = Duration::from_millis(100);
@@ -161,13 +182,27 @@ impl Plant {
         self.tasks.spawn(async move { relay.run_relay(stop).await.unwrap() });
         let stop = self.stop.clone();
         self.tasks.spawn(async move { reconciler.run_reconciler(stop).await.unwrap() });
+    }
+
+    pub fn start_builder(&mut self) {
         let pause = Duration::from_millis(50);
-        let builder = BuilderConfig { batch: 2, courtesy: pause, pause, rest: pause, ..BuilderConfig::new("builder") };
-        self.tasks.spawn(Builder::new(database.clone(), embedders, builder).run(self.stop.clone()));
+        let config = BuilderConfig { batch: 2, courtesy: pause, pause, rest: pause, ..BuilderConfig::new("builder") };
+        let builder = Builder::new(self.world.database.clone(), self.embedders.clone(), config);
+        let stop = self.stop.child_token();
+        self.builder = Some((stop.clone(), tokio::spawn(builder.run(stop))));
+    }
+
+    /// Until it is started again, nobody fills the gaps of a space.
+    pub async fn stop_builder(&mut self) {
+        if let Some((stop, builder)) = self.builder.take() {
+            stop.cancel();
+            builder.await.unwrap();
+        }
     }
 
     pub async fn stop(mut self) {
         self.stop.cancel();
+        self.stop_builder().await;
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
@@ -315,6 +350,16 @@ impl Plant {
                                        WHERE s.name = $1 AND v.embed_hash = c.embed_hash)",
                 );
                 Ok(lacking.bind(SECOND).fetch_one(connection).await?)
+            })
+        });
+        read.await.unwrap()
+    }
+
+    /// Texts that are entered as refused.
+    pub async fn refused_texts(&self) -> i64 {
+        let read = self.world.database.read(self.tenant, |connection| {
+            Box::pin(async move {
+                Ok(sqlx::query_scalar("SELECT count(*) FROM refused_texts").fetch_one(connection).await?)
             })
         });
         read.await.unwrap()
