@@ -99,21 +99,29 @@ impl DocumentBuilder {
 
     /// Appends a table as one block, a line per row with cells apart by ` | `, and returns its place.
     ///
-    /// `furniture` keeps the words but drops the table from the addressable ones.
+    /// `furniture` keeps the words but drops the table from the addressable ones, as does a table that no reader would see.
     pub fn table(&mut self, draft: TableDraft, path: impl Into<String>, furniture: bool) -> Option<Span> {
         if draft.is_blank() {
             return None;
         }
+        let is_unseen = |cell: &CellDraft| cell.content.is_blank() || cell.content.is_all_hidden();
+        let furniture = furniture || draft.cells.iter().all(is_unseen);
         let table = self.tables.len() as u32;
         let role = if furniture { BlockKind::Furniture } else { BlockKind::Table { table } };
         self.separate(role);
         let (rows, columns) = draft.size();
         let (start, mut row) = (self.chars, 0);
+        let mut unseen = false;
         let mut cells = Vec::with_capacity(draft.cells.len());
         for mut cell in draft.cells {
-            let first = cells.is_empty();
-            if !first {
+            let unseen_before = std::mem::replace(&mut unseen, is_unseen(&cell));
+            if !cells.is_empty() {
+                let before = self.chars;
                 self.raw(if cell.row == row { " | " } else { "\n" });
+                // A bar between cells of a hidden row is as hidden as they are.
+                if unseen && unseen_before && (cell.content.is_all_hidden() || self.is_hidden_at(before)) {
+                    self.hidden.push(Span::new(before, self.chars));
+                }
             }
             row = cell.row;
             cell.content.flatten();
@@ -158,6 +166,11 @@ impl DocumentBuilder {
         };
         language::annotate(&mut document);
         Ok(document)
+    }
+
+    /// True when what was placed last is hidden to its end.
+    fn is_hidden_at(&self, end: u32) -> bool {
+        self.hidden.last().is_some_and(|hidden| hidden.end == end)
     }
 
     fn separate(&mut self, role: BlockKind) {
@@ -261,6 +274,29 @@ mod tests {
         assert_eq!(text.slice(document.tables[0].cells[2].span), Some("Caf\u{e9} au lait"));
         assert_eq!((document.tables[0].rows, document.tables[0].columns), (2, 2));
         assert_eq!(document.violations(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn hidden_rows_leave_no_bars_and_hidden_tables_are_furniture() {
+        let row = |row: u32, words: [&str; 3], hidden: bool| {
+            let cell = |(column, words): (usize, &str)| {
+                let mut content = Inline::of(words);
+                if hidden {
+                    content.hide(0);
+                }
+                CellDraft { row, column: column as u32, content, ..CellDraft::default() }
+            };
+            words.into_iter().enumerate().map(cell).collect::<Vec<_>>()
+        };
+        let mut builder = DocumentBuilder::new(Format::Html);
+        let cells = [row(0, ["a", "", "b"], false), row(1, ["x", "", "y"], true)].concat();
+        builder.table(TableDraft { cells }, "table[1]", false);
+        builder.table(TableDraft { cells: row(0, ["p", "q", ""], true) }, "table[2]", false);
+        let document = builder.finish().expect("has text");
+        assert_eq!(document.text, "a |  | b\nx |  | y\n\np | q | ");
+        let roles: Vec<BlockKind> = document.blocks.iter().map(|block| block.role).collect();
+        assert_eq!(roles, [BlockKind::Table { table: 0 }, BlockKind::Furniture]);
+        assert_eq!(document.hidden, vec![Span::new(9, 17), Span::new(19, 27)]);
     }
 
     #[test]

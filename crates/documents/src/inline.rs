@@ -96,8 +96,16 @@ impl Inline {
 
     /// True when nothing but whitespace lies outside the hidden ranges.
     pub fn is_all_hidden(&self) -> bool {
-        let covered = |at: usize| self.hidden.iter().any(|&(start, end)| start <= at && at < end);
-        !self.hidden.is_empty() && self.raw.char_indices().all(|(at, c)| c.is_whitespace() || covered(at))
+        !self.hidden.is_empty() && self.raw.char_indices().all(|(at, c)| c.is_whitespace() || self.is_hidden(at))
+    }
+
+    /// The raw text outside the hidden ranges.
+    pub fn seen(&self) -> String {
+        self.raw.char_indices().filter(|&(at, _)| !self.is_hidden(at)).map(|(_, c)| c).collect()
+    }
+
+    fn is_hidden(&self, at: usize) -> bool {
+        self.hidden.iter().any(|&(start, end)| start <= at && at < end)
     }
 
     /// The raw text so far.

@@ -1,9 +1,11 @@
 //! CommonMark with tables and footnotes: blocks by their structure, front matter as metadata.
 //!
-//! The text is what a reader of the rendered page sees; raw HTML counts as its text, without scripts and styles.
+//! The text is what a reader of the rendered page sees; raw HTML counts as its text, without scripts and styles, and hides
+//! what it would hide there.
 //! Blocks are found by their line in the file (`line[12]`). Links and images are never fetched.
 
 mod front_matter;
+mod unseen;
 
 use crate::ParseOptions;
 use crate::blocks::{CellDraft, DocumentBuilder, TableDraft};
@@ -14,6 +16,7 @@ use crate::text::{check_lines, record_charset, unify_lines};
 use docmill_model::document::{BlockKind, Format, ParsedDocument};
 use docmill_model::{Code, Failure};
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
+use unseen::Unseen;
 
 /// Reads Markdown.
 ///
@@ -69,6 +72,7 @@ struct Reader {
     row: u32,
     column: u32,
     html: String,
+    unseen: Unseen,
     in_code: bool,
 }
 
@@ -89,6 +93,7 @@ impl Reader {
             row: 0,
             column: 0,
             html: String::new(),
+            unseen: Unseen::default(),
             in_code: false,
         }
     }
@@ -137,6 +142,7 @@ impl Reader {
         if tag.to_ascii_lowercase().starts_with("<br") {
             self.inline.line_break();
         }
+        self.unseen.read(tag, true, &mut self.inline);
     }
 
     fn start(&mut self, tag: Tag, offset: usize) {
@@ -188,7 +194,8 @@ impl Reader {
             }
             TagEnd::HtmlBlock => {
                 let html = std::mem::take(&mut self.html);
-                self.inline.append(Inline::of(&html::fragment_text(&html)));
+                self.inline.append(html::fragment(&html));
+                self.unseen.read(&html, false, &mut self.inline);
                 self.flush();
             }
             TagEnd::List(_) => {
@@ -217,7 +224,8 @@ impl Reader {
     }
 
     fn cell(&mut self) {
-        let content = std::mem::take(&mut self.inline);
+        let mut content = std::mem::take(&mut self.inline);
+        self.unseen.end_block(&mut content);
         let (row, column) = (self.row, self.column);
         self.column += 1;
         if let Some(table) = &mut self.table {
@@ -247,7 +255,8 @@ impl Reader {
     }
 
     fn flush(&mut self) {
-        let inline = std::mem::take(&mut self.inline);
+        let mut inline = std::mem::take(&mut self.inline);
+        self.unseen.end_block(&mut inline);
         let path = std::mem::take(&mut self.path);
         self.links.clear();
         self.builder.block(self.role, path, &inline);
@@ -305,6 +314,23 @@ mod tests {
         let (document, _) =
             read("before\n\n<div>kept <b>words</b><script>alert('gone')</script></div>\n\nafter<br>line\n");
         assert_eq!(document.text, "before\n\nkept words\n\nafter\nline");
+    }
+
+    #[test]
+    fn what_raw_html_hides_is_flagged() {
+        let (document, blocks) = read(concat!(
+            "Seen <span hidden>in <span>line</span> two</span> and *seen*.\n\n",
+            "Open <b style='display:none'>to the end\n\nSeen again.\n\n",
+            "<div hidden>\nraw words\n\n- an *item*\n\n| A | B |\n|---|---|\n| 1 | 2 |\n\n</div>\n\n",
+            "<p>One <i style='font-size:0'>small</i> word</p>\n\nThe end.\n"
+        ));
+        let canonical = CanonicalText::from_canonical(document.text.clone());
+        let hidden: Vec<&str> = document.hidden.iter().filter_map(|&span| canonical.slice(span)).collect();
+        let flagged = ["in line two", "to the end", "raw words", "an item", "A | B\n1 | 2", "small"];
+        assert_eq!(hidden, flagged);
+        let seen = blocks.iter().filter(|(role, _)| *role == BlockKind::Paragraph).map(|(_, words)| words.as_str());
+        let paragraphs = ["Seen in line two and seen.", "Open to the end", "Seen again.", "One small word", "The end."];
+        assert_eq!(seen.collect::<Vec<_>>(), paragraphs);
     }
 
     #[test]

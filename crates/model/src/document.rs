@@ -259,14 +259,16 @@ impl ParsedDocument {
     /// The layout version this build writes.
     pub const SCHEMA: u16 = 1;
 
-    /// The title a person would recognise: metadata first, else the first heading.
+    /// The title a person would recognise: metadata first, else what a reader sees of the first heading.
     #[must_use]
     pub fn title(&self) -> Option<String> {
         let from_metadata = self.metadata.get("title").map(|t| t.trim()).filter(|t| !t.is_empty()).map(str::to_owned);
         from_metadata.or_else(|| {
             let text = CanonicalText::from_canonical(self.text.clone());
             let heading = self.blocks.iter().find(|b| matches!(b.role, BlockKind::Heading { .. }))?;
-            text.slice(heading.span).map(|t| t.trim().to_owned())
+            let is_seen = |at: &u32| !self.hidden.iter().any(|span| span.start <= *at && *at < span.end);
+            let seen = text.slice(heading.span)?.chars().zip(heading.span.start..).filter(|(_, at)| is_seen(at));
+            Some(seen.map(|(c, _)| c).collect::<String>().trim().to_owned())
         })
     }
 

@@ -9,6 +9,8 @@ mod bench;
 mod paid;
 #[path = "contract/toy.rs"]
 mod toy;
+#[path = "contract/unseen.rs"]
+mod unseen;
 
 use bench::{Bench, Document};
 use docmill_model::ErrorKind;
@@ -30,6 +32,7 @@ fn main() -> std::process::ExitCode {
         an_older_version_never_replaces_a_newer_one(&bench).await;
         equal_texts_are_embedded_once(&bench).await;
         sentences_are_embedded_once(&bench).await;
+        unseen::hidden_text_goes_nowhere(&bench).await;
         paid::only_what_changed_is_paid_for(&bench).await;
         settings_are_strict(&bench);
         toy::a_new_stage_is_one_file_and_one_line(&bench);
@@ -167,7 +170,7 @@ async fn sentences_are_embedded_once(bench: &Bench) {
         bench.embedded();
         let manifests = bench.until(&document, "summarize").await;
         bench.finish(&document, "summarize", &manifests.last().unwrap().1).await;
-        bench.embedded()
+        bench.embedded().len()
     };
     let whole = summarize(&ids, 1, SAMPLE).await;
     assert!(whole > 3, "{whole} sentences");

@@ -35,24 +35,34 @@ impl Kind {
     }
 }
 
+/// A note that the body refers to.
+#[derive(Debug)]
+struct Referred {
+    kind: Kind,
+    id: String,
+    /// All its references are hidden, and with them the note.
+    hidden: bool,
+}
+
 /// Note ids in the order in which the body refers to them.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    referred: Vec<(Kind, String)>,
+    referred: Vec<Referred>,
 }
 
 impl Notes {
-    /// Counts a reference and returns its number from 1; foot- and endnotes share one sequence.
-    pub fn refer(&mut self, kind: Kind, id: &str) -> usize {
-        if let Some(number) = self.number(kind, id) {
-            return number;
+    /// Counts a reference, hidden from readers or not, and returns its number from 1; foot- and endnotes share one sequence.
+    pub fn refer(&mut self, kind: Kind, id: &str, hidden: bool) -> usize {
+        if let Some(at) = self.position(kind, id) {
+            self.referred[at].hidden &= hidden;
+            return at + 1;
         }
-        self.referred.push((kind, id.to_owned()));
+        self.referred.push(Referred { kind, id: id.to_owned(), hidden });
         self.referred.len()
     }
 
-    fn number(&self, kind: Kind, id: &str) -> Option<usize> {
-        self.referred.iter().position(|(k, i)| *k == kind && i == id).map(|at| at + 1)
+    fn position(&self, kind: Kind, id: &str) -> Option<usize> {
+        self.referred.iter().position(|note| note.kind == kind && note.id == id)
     }
 }
 
@@ -85,8 +95,13 @@ pub(super) fn collect(
                 story.token(token)?;
                 if let Some((_, id)) = open.take_if(|(at, _)| *at == depth) {
                     let pieces = story.take_collected();
-                    if let Some(number) = story.resources().notes.number(kind, &id) {
-                        found.push((number, Piece::join(pieces, number)));
+                    let notes = &story.resources().notes;
+                    if let Some(at) = notes.position(kind, &id) {
+                        let mut words = Piece::join(pieces, at + 1);
+                        if notes.referred[at].hidden {
+                            words.hide(0);
+                        }
+                        found.push((at + 1, words));
                     }
                 }
                 depth = depth.saturating_sub(1);

@@ -117,6 +117,8 @@ pub(super) struct Story<'a> {
     fields: Vec<Field>,
     /// The open shapes: whether each is filled in the colour of paper.
     shapes: Vec<bool>,
+    /// Depth of elements from which on a drawing that is not shown holds everything.
+    unseen_above: Option<usize>,
     /// The pages have a ground that is not the paper's.
     coloured_pages: bool,
     collected: Option<Vec<Piece>>,
@@ -143,6 +145,7 @@ impl<'a> Story<'a> {
             tables: Vec::new(),
             fields: Vec::new(),
             shapes: Vec::new(),
+            unseen_above: None,
             coloured_pages: false,
             collected: None,
             paragraph_count: 0,
@@ -181,6 +184,7 @@ impl<'a> Story<'a> {
                 if let Some(open) = self.open.pop() {
                     self.end(open);
                 }
+                self.unseen_above = self.unseen_above.filter(|depth| self.open.len() >= *depth);
             }
             Token::Text(_) if self.skipped > 0 => {}
             Token::Text(words) => match self.open.last() {
@@ -271,8 +275,10 @@ impl<'a> Story<'a> {
         let label = self.label_of(&done).unwrap_or_default();
         let mut inline = if label.is_empty() { Inline::default() } else { Inline::of(&format!("{label} ")) };
         let blank = done.inline.is_blank();
+        // A text box is shown with the run that it is anchored in.
+        let hidden = self.has_hidden_style(&done) || self.is_unseen();
         inline.append(done.inline);
-        if done.style.as_deref().is_some_and(|style| self.resources.styles.is_hidden(style)) {
+        if hidden {
             inline.hide(0);
         }
         if let Some(table) = self.tables.last_mut() {

@@ -23,6 +23,8 @@ pub(super) struct TableState {
     column: u32,
     rows_seen: u32,
     header: bool,
+    /// The open row is not shown.
+    hidden: bool,
     /// Its cells have grounds of their own, by its style or its properties.
     pub shaded: bool,
     /// The ground that the open cell says it has: coloured, or that of paper.
@@ -38,11 +40,17 @@ impl TableState {
         self.rows_seen += 1;
         self.column = 0;
         self.header = false;
+        self.hidden = false;
     }
 
     /// The open row repeats on every page: a header.
     pub fn mark_header(&mut self) {
         self.header = true;
+    }
+
+    /// The open row is not shown.
+    pub fn hide_row(&mut self) {
+        self.hidden = true;
     }
 
     /// The row leaves out `columns` grid columns.
@@ -78,7 +86,10 @@ impl TableState {
 
     /// The open cell ends.
     pub fn end_cell(&mut self) {
-        let Some((shape, content)) = self.open.take() else { return };
+        let Some((shape, mut content)) = self.open.take() else { return };
+        if self.hidden {
+            content.hide(0);
+        }
         let span = shape.columns.clamp(1, COLUMNS);
         let column = self.column;
         self.skip(span);

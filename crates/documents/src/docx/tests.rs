@@ -103,6 +103,46 @@ fn text_box(properties: &str, run: &str) -> String {
 }
 
 #[test]
+fn what_hidden_rows_runs_and_drawings_hold_is_hidden() {
+    let run = |properties: &str, inner: &str| format!("<w:r><w:rPr>{properties}</w:rPr>{inner}</w:r>");
+    let words = |words: &str| format!("<w:t xml:space='preserve'>{words}</w:t>");
+    let boxed = |drawing: &str, inner: &str| {
+        let paragraph = format!("<w:p><w:r>{}</w:r></w:p>", words(inner));
+        format!(
+            "<w:drawing><wp:inline>{drawing}<wps:wsp><wps:txbx><w:txbxContent>{paragraph}</w:txbxContent></wps:txbx></wps:wsp></wp:inline></w:drawing>"
+        )
+    };
+    let row = |properties: &str, inner: &str| {
+        let cell = format!("<w:tc><w:p><w:r>{}</w:r></w:p></w:tc>", words(inner));
+        format!("<w:tr><w:trPr>{properties}</w:trPr>{cell}</w:tr>")
+    };
+    let reference = |id: u32| format!("<w:footnoteReference w:id='{id}'/>");
+    let content = [
+        format!("<w:p>{}{}</w:p>", run("<w:vanish/>", &boxed("", "anchored")), run("", &words("seen "))),
+        format!("<w:p>{}{}</w:p>", run("", &boxed("<wp:docPr hidden='1'/>", "drawn")), run("", &words("after"))),
+        format!("<w:p>{}</w:p>", run("", &boxed("<wp:docPr id='2'/>", "boxed"))),
+        format!("<w:tbl>{}{}</w:tbl>", row("<w:hidden/>", "row"), row("", "next")),
+        format!("<w:p>{}{}</w:p>", run("<w:vanish/>", &reference(1)), run("", &reference(2))),
+    ];
+    let relations =
+        r#"<Relationships xmlns="x"><Relationship Id="r1" Type="t/footnotes" Target="footnotes.xml"/></Relationships>"#;
+    let note =
+        |id: u32, inner: &str| format!("<w:footnote w:id='{id}'><w:p><w:r>{}</w:r></w:p></w:footnote>", words(inner));
+    let notes = format!("<w:footnotes xmlns:w='w'>{}{}</w:footnotes>", note(1, "below"), note(2, "foot"));
+    let document = read(&[
+        ("word/document.xml", &body(&content.concat())),
+        ("word/_rels/document.xml.rels", relations),
+        ("word/footnotes.xml", &notes),
+    ]);
+    let text = CanonicalText::from_canonical(document.text.clone());
+    let hidden: Vec<&str> = document.hidden.iter().filter_map(|&span| text.slice(span)).collect();
+    assert_eq!(hidden, ["anchored", "drawn", "row", "[1]", "[1] below"], "{}", document.text);
+    for seen in ["seen", "after", "boxed", "next", "[2] foot"] {
+        assert!(document.text.contains(seen), "{}", document.text);
+    }
+}
+
+#[test]
 fn text_that_cannot_be_seen_is_hidden() {
     let run = |properties: &str, words: &str| {
         format!("<w:r><w:rPr>{properties}</w:rPr><w:t xml:space='preserve'>{words}</w:t></w:r>")

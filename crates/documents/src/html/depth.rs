@@ -3,14 +3,9 @@
 //!
 //! The scan follows the rules of implied end tags only as far as needed not to call flat markup deep.
 
+use super::tags::{is_raw, tags};
 use docmill_model::{Code, Failure};
 
-const VOID: [&str; 16] = [
-    "area", "base", "basefont", "bgsound", "br", "col", "embed", "frame", "hr", "img", "input", "link", "meta",
-    "param", "source", "wbr",
-];
-/// Elements whose content is characters, not tags.
-const RAW: [&str; 9] = ["script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes", "noscript"];
 const BLOCKS: [&str; 27] = [
     "address",
     "article",
@@ -47,33 +42,14 @@ const BLOCKS: [&str; 27] = [
 /// [`Code::DepthLimit`].
 pub(super) fn check(text: &str, limit: u64) -> Result<(), Failure> {
     let mut open: Vec<String> = Vec::new();
-    let mut at = 0;
-    while let Some(found) = text[at..].find('<') {
-        at += found + 1;
-        let rest = &text[at..];
-        if rest.starts_with("!--") {
-            at += rest.find("-->").map_or(rest.len(), |end| end + 3);
-            continue;
-        }
-        let closing = rest.starts_with('/');
-        let name: String = (rest[usize::from(closing)..].chars())
-            .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | ':'))
-            .take(40)
-            .collect::<String>()
-            .to_ascii_lowercase();
-        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || VOID.contains(&name.as_str()) {
-            continue;
-        }
-        if closing {
+    for tag in tags(text) {
+        let name = tag.name;
+        if tag.closing {
             close(&mut open, &name);
             continue;
         }
-        let end = tag_end(rest);
-        let empty = rest[..end].ends_with('/') && is_foreign(&open, &name);
-        at += end;
-        if RAW.contains(&name.as_str()) {
-            at += raw_end(&text[at..], &name);
-        } else if !empty {
+        let empty = tag.inner.ends_with('/') && is_foreign(&open, &name);
+        if !is_raw(&name) && !empty {
             imply_ends(&mut open, &name);
             open.push(name);
             if open.len() as u64 > limit {
@@ -83,33 +59,6 @@ pub(super) fn check(text: &str, limit: u64) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Bytes up to the `>` of a tag, quoted values passed over.
-fn tag_end(rest: &str) -> usize {
-    let mut quote = None;
-    for (at, b) in rest.bytes().enumerate() {
-        match (quote, b) {
-            (None, b'>') => return at,
-            (None, b'"' | b'\'') if rest[..at].trim_end().ends_with('=') => quote = Some(b),
-            (Some(open), b) if b == open => quote = None,
-            _ => {}
-        }
-    }
-    rest.len()
-}
-
-/// Bytes up to and including the name of the end tag of a raw element.
-fn raw_end(rest: &str, name: &str) -> usize {
-    let bytes = rest.as_bytes();
-    let mut at = 0;
-    while let Some(found) = rest[at..].find("</") {
-        at += found + 2;
-        if bytes[at..].len() >= name.len() && bytes[at..at + name.len()].eq_ignore_ascii_case(name.as_bytes()) {
-            return at + name.len();
-        }
-    }
-    rest.len()
 }
 
 fn is_foreign(open: &[String], name: &str) -> bool {

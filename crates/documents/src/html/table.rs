@@ -40,19 +40,20 @@ pub(super) fn is_data(dom: &Dom, at: usize) -> bool {
     (heads > 0 && columns >= 1) || (columns >= 2 && (rows >= 2 || longest < 200) && longest < 1_500)
 }
 
-/// Reads a data table; hidden cells are left flagged.
+/// Reads a data table; what is hidden in it, or with its row, is flagged.
 pub(super) fn read(dom: &Dom, at: usize) -> TableDraft {
     let mut cells: Vec<CellDraft> = Vec::new();
     // Rows that a cell from above still covers, per column.
     let mut covered: Vec<u32> = Vec::new();
-    let mut rows: Vec<(usize, bool)> = Vec::new();
+    let mut rows: Vec<(usize, bool, bool)> = Vec::new();
     for below in at + 1..dom.end(at) {
         if dom.name(below) == "tr" {
-            let head = dom.lineage(below).take_while(|&up| up != at).any(|up| dom.name(up) == "thead");
-            rows.push((below, head));
+            let within = || dom.lineage(below).take_while(|&up| up != at);
+            let head = within().any(|up| dom.name(up) == "thead");
+            rows.push((below, head, within().any(|up| visibility_hidden(dom, up))));
         }
     }
-    for (row, &(tr, head)) in rows.iter().enumerate() {
+    for (row, &(tr, head, hidden)) in rows.iter().enumerate() {
         let mut column = 0usize;
         for cell in dom.children(tr).filter(|&c| matches!(dom.name(c), "td" | "th")) {
             while covered.get(column).is_some_and(|&left| left > 0) {
@@ -65,7 +66,10 @@ pub(super) fn read(dom: &Dom, at: usize) -> TableDraft {
                 covered.resize(column + column_span as usize, 0);
             }
             covered[column..column + column_span as usize].fill(row_span);
-            let content = cell_words(dom, cell);
+            let mut content = words(dom, cell);
+            if hidden {
+                content.hide(0);
+            }
             let header = head || dom.name(cell) == "th";
             cells.push(CellDraft { row: row as u32, column: column as u32, row_span, column_span, header, content });
             column += column_span as usize;
@@ -81,8 +85,8 @@ fn number(value: Option<&str>) -> u32 {
     value.and_then(|v| v.trim().parse().ok()).unwrap_or(1)
 }
 
-/// The words of a cell on one line, with links and hidden parts.
-fn cell_words(dom: &Dom, cell: usize) -> Inline {
+/// The words of a cell or caption on one line, with links and hidden parts.
+pub(super) fn words(dom: &Dom, cell: usize) -> Inline {
     let mut inline = Inline::default();
     let mut links: Vec<(usize, usize, &str)> = Vec::new();
     let mut hidden: Vec<(usize, usize)> = Vec::new();

@@ -71,6 +71,17 @@ fn hidden_text_is_kept_flagged_and_never_content() {
 }
 
 #[test]
+fn what_a_table_hides_is_flagged() {
+    let document = read(concat!(
+        "<table><caption>Prices <span hidden>of old</span></caption><thead hidden><tr><th>Item<th>Cost</thead>",
+        "<tr><td>Seal<td>40<tr style='display:none'><td>Pump<td>7<tr><td>Valve<td hidden>9</table>",
+        "<table style='display:none'><caption>Wages</caption><tr><td>Ada<td>1<tr><td>Bob<td>2</table><p>The end.</p>"
+    ));
+    let hidden: Vec<String> = document.hidden.iter().map(|&span| at(&document, span)).collect();
+    assert_eq!(hidden, ["of old", "Item | Cost", "Pump | 7", "9", "Wages", "Ada | 1\nBob | 2"]);
+}
+
+#[test]
 fn what_only_screen_readers_skip_is_seen() {
     let document = read(
         "<p>One <span aria-hidden=true>two</span> <span style='opacity:0'>three</span> \

@@ -116,14 +116,17 @@ impl<'a> Walker<'a> {
 
     fn table(&mut self, at: usize, furniture: bool) {
         let mut content = table::read(self.dom, at);
-        if self.hidden.is_some() || visibility_hidden(self.dom, at) {
+        let hidden = self.hidden.is_some() || visibility_hidden(self.dom, at);
+        if hidden {
             for cell in &mut content.cells {
                 cell.content.hide(0);
             }
         }
         for caption in self.dom.children(at).filter(|&c| self.dom.name(c) == "caption") {
-            let mut inline = Inline::default();
-            inline.push_collapsed(&self.dom.text(caption));
+            let mut inline = table::words(self.dom, caption);
+            if hidden {
+                inline.hide(0);
+            }
             let content = Content::Words(inline);
             self.drafts.push(Draft { node: caption, role: BlockKind::Caption, furniture, linked: 0, content });
         }

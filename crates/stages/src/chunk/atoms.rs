@@ -84,7 +84,7 @@ impl Walk<'_> {
             let base = self.text.byte_of(visible.start).unwrap_or_default();
             for (range, inner) in cut(words, block.role, self.tokens, self.max_tokens) {
                 let span = Span::new(self.text.char_of(base + range.start), self.text.char_of(base + range.end));
-                let path = match header_of(table, span, self.text) {
+                let path = match self.header_of(table, span) {
                     Some(header) => Arc::new(above.iter().cloned().chain([header]).collect()),
                     None => above.clone(),
                 };
@@ -99,11 +99,25 @@ impl Walk<'_> {
 
     fn enter(&mut self, block: &Block) -> Arc<Vec<String>> {
         let BlockKind::Heading { level } = block.role else { return Arc::new(self.headings.path()) };
-        let title: Vec<&str> =
-            visible(block.span, &self.document.hidden).filter_map(|span| self.text.slice(span)).collect();
         let above = self.headings.above(level);
-        self.headings.enter(level, &title.join(" "));
+        self.headings.enter(level, &self.seen(block.span));
         Arc::new(above)
+    }
+
+    /// The words of the table's header row when `row` is a row below it.
+    fn header_of(&self, table: Option<&Table>, row: Span) -> Option<String> {
+        let cells = table?.cells.iter().take_while(|cell| cell.row == 0 && cell.header);
+        let header: Vec<Span> = cells.map(|cell| cell.span).filter(|span| !span.is_empty()).collect();
+        (header.last()?.end <= row.start).then(|| {
+            let words = header.iter().map(|span| self.seen(*span));
+            words.filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" | ")
+        })
+    }
+
+    /// The words of a span that a reader sees, on one line.
+    fn seen(&self, span: Span) -> String {
+        let parts = visible(span, &self.document.hidden).filter_map(|part| self.text.slice(part));
+        parts.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
     }
 
     fn seam_before(&self, role: BlockKind) -> Seam {
@@ -147,16 +161,6 @@ fn kind_of(role: BlockKind) -> ChunkKind {
         BlockKind::ListItem => ChunkKind::List,
         _ => ChunkKind::Text,
     }
-}
-
-/// The words of the table's header row when `row` is a row below it.
-fn header_of(table: Option<&Table>, row: Span, text: &CanonicalText) -> Option<String> {
-    let cells = table?.cells.iter().take_while(|cell| cell.row == 0 && cell.header);
-    let header: Vec<Span> = cells.map(|cell| cell.span).filter(|span| !span.is_empty()).collect();
-    (header.last()?.end <= row.start).then(|| {
-        let words: Vec<&str> = header.iter().filter_map(|span| text.slice(*span)).collect();
-        words.join(" | ")
-    })
 }
 
 /// Byte ranges of the atoms of one visible stretch of a block, each with the seam before it.

@@ -14,15 +14,14 @@ use docmill_stages::{StageDeps, registry};
 use docmill_testkit::{Accepted, World, world};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 pub struct Bench {
     pub world: World,
     pub deps: StageDeps,
     pub registry: Registry,
     pub pipeline: Pipeline,
-    embedded: Arc<AtomicUsize>,
+    embedded: Arc<Mutex<Vec<String>>>,
 }
 
 /// Identities, so that two tenants can hold the same document.
@@ -47,16 +46,16 @@ pub struct Prepared {
     jobs: HashMap<String, JobId>,
 }
 
-/// Counts the texts it is given.
-struct Counting {
+/// Keeps the texts it is given.
+struct Keeping {
     inner: Arc<dyn Embedder>,
-    texts: Arc<AtomicUsize>,
+    texts: Arc<Mutex<Vec<String>>>,
 }
 
 #[async_trait::async_trait]
-impl Embedder for Counting {
+impl Embedder for Keeping {
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
-        self.texts.fetch_add(texts.len(), Ordering::Relaxed);
+        self.texts.lock().unwrap().extend_from_slice(texts);
         self.inner.embed(texts).await
     }
 
@@ -72,7 +71,7 @@ impl Embedder for Counting {
 impl Bench {
     pub async fn new() -> Self {
         let world = world().await;
-        let embedded = Arc::new(AtomicUsize::new(0));
+        let embedded = Arc::new(Mutex::new(Vec::new()));
         let parser = Parser::new(ParserConfig {
             child: std::env::current_exe().unwrap(),
             child_args: vec!["parse-child".to_owned()],
@@ -84,7 +83,7 @@ impl Bench {
         });
         let deps = StageDeps {
             parser: Arc::new(parser),
-            embedders: Arc::new(Counting { inner: world.embedder.clone(), texts: embedded.clone() }).into(),
+            embedders: Arc::new(Keeping { inner: world.embedder.clone(), texts: embedded.clone() }).into(),
             tokens: Arc::new(TokenCounter::words()),
             gateway: None,
             prompts: Prompts::of_files(Prompt::committed().unwrap()),
@@ -96,8 +95,8 @@ impl Bench {
     }
 
     /// Texts embedded since the last call.
-    pub fn embedded(&self) -> usize {
-        self.embedded.swap(0, Ordering::Relaxed)
+    pub fn embedded(&self) -> Vec<String> {
+        std::mem::take(&mut *self.embedded.lock().unwrap())
     }
 
     /// Ends the job as the engine does.

@@ -69,6 +69,14 @@ impl Story<'_> {
             "gridSpan" => self.shape(|shape| shape.columns = tag.number().unwrap_or(1)),
             "vMerge" => self.shape(|shape| shape.continues = tag.attr("val").is_none_or(|val| val == "continue")),
             "gridBefore" => self.table(|table| table.skip(tag.number().unwrap_or(0))),
+            "hidden" if tag.is_on() && matches!(self.open.last(), Some(Open::Plain)) => {
+                self.table(TableState::hide_row)
+            }
+            "docPr" | "cNvPr"
+                if tag.attr("hidden").is_some_and(|value| matches!(value.as_str(), "1" | "true" | "on")) =>
+            {
+                self.unseen_above = self.unseen_above.or(Some(self.open.len()));
+            }
             "tblHeader" if tag.is_on() => self.table(TableState::mark_header),
             "footnoteReference" => self.reference(Kind::Footnote, tag),
             "endnoteReference" => self.reference(Kind::Endnote, tag),
@@ -90,7 +98,8 @@ impl Story<'_> {
 
     fn reference(&mut self, kind: Kind, tag: &Tag) {
         if let Some(id) = tag.attr("id") {
-            let number = self.resources.notes.refer(kind, &id);
+            let unseen = self.is_unseen() || self.paragraphs.last().is_some_and(|p| self.has_hidden_style(p));
+            let number = self.resources.notes.refer(kind, &id, unseen);
             self.push(&format!("[{number}]"));
         }
     }
@@ -101,6 +110,16 @@ impl Story<'_> {
             .rev()
             .take_while(|o| !matches!(o, Open::Paragraph))
             .any(|o| matches!(o, Open::ParagraphProperties))
+    }
+
+    /// True inside a run or a drawing that is not shown.
+    pub(super) fn is_unseen(&self) -> bool {
+        let hidden = |open: &Open| matches!(open, Open::Run { hidden_from: Some(_), .. });
+        self.unseen_above.is_some() || self.open.iter().any(hidden)
+    }
+
+    pub(super) fn has_hidden_style(&self, paragraph: &Paragraph) -> bool {
+        paragraph.style.as_deref().is_some_and(|style| self.resources.styles.is_hidden(style))
     }
 
     fn hide_run(&mut self) {
