@@ -1,7 +1,10 @@
 //! Bytes to document, in the calling process: what the locked child runs, and what tests and fuzzing call directly.
 
+use crate::frames::{OcrRequest, Request, Task};
 use crate::ocr::{Nobody, Recognise};
 use crate::options::{OcrMode, ParseOptions, PdfEngine};
+use crate::parser::document_of;
+use crate::sandbox::parent;
 use crate::{csv, detect, docx, html, image, markdown, pdf, text};
 use docmill_model::document::{Format, ParsedDocument};
 use docmill_model::{Code, Failure};
@@ -46,10 +49,27 @@ pub fn parse_in_process(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDo
     in_process(None, bytes, &options, &mut Nobody)
 }
 
-/// A reader in the calling process, without sandbox and OCR, for fuzzing.
+/// A reader in the calling process, without sandbox and tesseract, for fuzzing.
 #[derive(Default)]
 pub struct InProcess {
     engine: Option<pdf::Engine>,
+}
+
+/// A recogniser that gives every image the same answer.
+struct Answering<'a>(&'a str, Vec<String>);
+
+impl Recognise for Answering<'_> {
+    fn packs(&self) -> &[String] {
+        &self.1
+    }
+
+    fn submit(&mut self, _: &OcrRequest, _: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn wait(&mut self, _: u32) -> Result<String, Failure> {
+        Ok(self.0.to_owned())
+    }
 }
 
 impl InProcess {
@@ -66,5 +86,34 @@ impl InProcess {
     /// Every code of a bad input.
     pub fn parse(&self, bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocument, Failure> {
         in_process(self.engine.as_ref(), bytes, options, &mut Nobody)
+    }
+
+    /// Reads one file, of whose images a recogniser says what is given here.
+    ///
+    /// # Errors
+    /// Every code of a bad input.
+    pub fn parse_recognised(
+        &self,
+        bytes: &[u8],
+        options: &ParseOptions,
+        answer: &str,
+    ) -> Result<ParsedDocument, Failure> {
+        let mut recogniser = Answering(answer, vec!["eng".to_owned(), "osd".to_owned()]);
+        in_process(self.engine.as_ref(), bytes, options, &mut recogniser)
+    }
+
+    /// What the service makes of the frames that a parsing child wrote.
+    ///
+    /// # Errors
+    /// What the frames report, `PARSER_CRASHED` for broken ones, `OUTPUT_LIMIT`.
+    pub async fn hear(&self, frames: &[u8], options: &ParseOptions) -> Result<ParsedDocument, Failure> {
+        let request = Request {
+            task: Task::Parse,
+            options: options.clone(),
+            ocr_packs: Vec::new(),
+            bad_pages: Vec::new(),
+            size_bytes: 0,
+        };
+        document_of(&parent::hear(frames, &request).await?)
     }
 }

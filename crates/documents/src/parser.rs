@@ -149,15 +149,12 @@ impl Parser {
         };
         let peak_rss_bytes = finished.peak_rss_bytes;
         let decoding = Instant::now();
-        let document = serde_json::from_slice(&finished.output);
+        let document = document_of(&finished.output);
         observed.steps.decode_millis = millis(decoding.elapsed());
         let millis = millis(started.elapsed());
         match document {
             Ok(document) => Ok(Parsed { document, millis, peak_rss_bytes, observed }),
-            Err(_) => {
-                let failure = Failure::new(Code::ParserCrashed, "the parser's result cannot be read");
-                Err(FailedParse { failure, millis, peak_rss_bytes, observed })
-            }
+            Err(failure) => Err(FailedParse { failure, millis, peak_rss_bytes, observed }),
         }
     }
 
@@ -334,4 +331,17 @@ fn setup(config: &ParserConfig, options: &ParseOptions) -> ParseSetup {
         cpu_secs: options.limits.cpu_secs,
         landlock_required: config.landlock_required,
     }
+}
+
+/// The document that a child delivered. The child read what nobody trusts, so its places are not believed either.
+///
+/// # Errors
+/// `PARSER_CRASHED` when it is none, or points past its own text.
+pub(crate) fn document_of(output: &[u8]) -> Result<ParsedDocument, Failure> {
+    let unreadable = |_| Failure::new(Code::ParserCrashed, "the parser's result cannot be read");
+    let document: ParsedDocument = serde_json::from_slice(output).map_err(unreadable)?;
+    if !document.is_within_its_text() {
+        return Err(Failure::new(Code::ParserCrashed, "the parser's result points past its own text"));
+    }
+    Ok(document)
 }

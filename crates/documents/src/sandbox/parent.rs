@@ -136,7 +136,8 @@ pub(crate) async fn run(
 ) -> Result<Finished, Ended> {
     let limits = &request.options.limits;
     let mut watch = Watch::begun(status::of(running.pid));
-    let outcome = converse(&mut running, request, bytes, recogniser, &mut watch).await;
+    let (stdin, pid) = (running.stdin.take(), running.pid);
+    let outcome = converse(stdin, &mut running.stdout, pid, request, bytes, recogniser, &mut watch).await;
     let ended = matches!(outcome, Ok(Conversation::Broken));
     let status = if ended { tokio::time::timeout(ENDING, running.child.wait()).await.ok() } else { None };
     if status.is_none() {
@@ -160,6 +161,20 @@ pub(crate) async fn run(
     Err(Ended { failure, peak_rss_bytes, page, sight: watch.sight() })
 }
 
+/// What is delivered by a child that wrote these bytes and nothing else; images are not recognised.
+///
+/// # Errors
+/// As [`run`]; `PARSER_CRASHED` when they end without a final frame.
+pub(crate) async fn hear(written: &[u8], request: &Request) -> Result<Vec<u8>, Failure> {
+    let pid = std::process::id();
+    let mut watch = Watch::begun(status::of(pid));
+    match converse(None, &mut &*written, pid, request, &[], None, &mut watch).await? {
+        Conversation::Done(finished) => Ok(finished.output),
+        Conversation::Failed(failed) => Err(failed.failure),
+        Conversation::Broken => Err(Failure::new(Code::ParserCrashed, "the parser ended without a result")),
+    }
+}
+
 enum Conversation {
     Done(Finished),
     Failed(Failed),
@@ -168,7 +183,9 @@ enum Conversation {
 }
 
 async fn converse(
-    running: &mut Running,
+    stdin: Option<ChildStdin>,
+    stdout: &mut (impl AsyncRead + Unpin),
+    pid: u32,
     request: &Request,
     bytes: &[u8],
     recogniser: Option<Arc<Recogniser>>,
@@ -176,16 +193,14 @@ async fn converse(
 ) -> Result<Conversation, Failure> {
     let limits = request.options.limits.clone();
     let header = frames::message(request).map_err(|_| Failure::new(Code::Internal, "the request cannot be written"))?;
-    let stdin = running.stdin.take();
     let (replies, queue) = mpsc::unbounded_channel::<Vec<u8>>();
     let write = feed(stdin, header, bytes, queue);
     let (mut recognitions, mut recognised): (JoinSet<OcrReply>, u64) = (JoinSet::new(), 0);
     let mut ticks = tokio::time::interval(TICK);
     let mut output: Vec<u8> = Vec::new();
     let frame_limit = limits.output_bytes.max(limits.pixels.saturating_mul(2)) + (1 << 20);
-    let pid = running.pid;
     let reading = async {
-        let mut frame = Box::pin(read_frame(&mut running.stdout, frame_limit));
+        let mut frame = Box::pin(read_frame(stdout, frame_limit));
         loop {
             tokio::select! {
                 read = &mut frame => {
@@ -202,7 +217,7 @@ async fn converse(
                         return Ok(end);
                     }
                     drop(frame);
-                    frame = Box::pin(read_frame(&mut running.stdout, frame_limit));
+                    frame = Box::pin(read_frame(stdout, frame_limit));
                 }
                 Some(reply) = recognitions.join_next(), if !recognitions.is_empty() => {
                     let reply = reply.map_err(|_| Failure::new(Code::OcrFailed, "recognition was interrupted"))?;

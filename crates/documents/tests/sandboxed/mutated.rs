@@ -4,6 +4,7 @@
 mod docx_of;
 
 use crate::support::{parser, request};
+use docmill_documents::{InProcess, Limits, OcrMode, ParseOptions, PdfEngine};
 use docmill_model::Code;
 use docx_of::docx_of;
 use std::path::Path;
@@ -21,6 +22,9 @@ const TARGETS: [(&str, Option<&str>); 9] = [
     ("csv", Some("text/csv")),
     ("detect", None),
 ];
+
+/// Place of `gray.png` among the seeds of images.
+const GRAY_PNG: usize = 7;
 
 /// xorshift64*: the same mutations from the same seed.
 struct Dice(u64);
@@ -65,21 +69,61 @@ impl Dice {
     }
 }
 
-#[tokio::test]
-async fn mutated_seeds_end_typed() {
+/// The dice, and until when they are thrown.
+fn begin() -> (Dice, Instant) {
     let secs = std::env::var("DOCMILL_MUTATION_SECS").map_or(10, |secs| secs.parse().expect("seconds"));
     let seed = std::env::var("DOCMILL_MUTATION_SEED").map_or(1, |seed| seed.parse().expect("a number"));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    (Dice(seed), Instant::now() + Duration::from_secs(secs))
+}
+
+/// The seeds of a target, in order of name.
+fn seeds_of(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut files: Vec<_> = std::fs::read_dir(folder).expect(target).map(|f| f.expect("an entry").path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{target} has no seeds");
+    files.into_iter().map(|file| std::fs::read(file).expect("reads")).collect()
+}
+
+#[tokio::test]
+async fn what_the_recogniser_and_a_child_say_is_not_believed() {
+    let (reader, image) = (InProcess::default(), seeds_of("image").swap_remove(GRAY_PNG));
+    let ocr = ParseOptions { ocr: OcrMode::Force, ..ParseOptions::default() };
+    let limits = Limits { output_bytes: 1 << 20, pixels: 1 << 20, ..Limits::default() };
+    let options = ParseOptions { limits, ..ParseOptions::default() };
+    let (tables, frames) = (seeds_of("recognised"), seeds_of("frames"));
+    for seed in &frames {
+        reader.hear(seed, &options).await.expect("a seed holds a document");
+    }
+    let read = reader.parse_recognised(&image, &ocr, &String::from_utf8_lossy(&tables[0])).expect("a seed holds words");
+    assert!(read.text.contains("harbour closes"), "{}", read.text);
+    let (mut dice, until) = begin();
+    let (mut tried, mut heard, mut recognised) = (0, 0, 0);
+    while Instant::now() < until {
+        let answer = dice.mutate(&tables[tried % tables.len()], &tables[0]);
+        if let Ok(document) = reader.parse_recognised(&image, &ocr, &String::from_utf8_lossy(&answer)) {
+            assert_eq!(document.violations(), Vec::<String>::new(), "try {tried}");
+            recognised += 1;
+        }
+        let written = dice.mutate(&frames[tried % frames.len()], &frames[0]);
+        if let Ok(document) = reader.hear(&written, &options).await {
+            assert!(document.is_within_its_text(), "try {tried}");
+            heard += 1;
+        }
+        tried += 1;
+    }
+    println!("{tried} tries: {recognised} tables read, {heard} documents heard");
+    assert!(recognised > 0 && heard > 0, "mutations that nothing survives try nothing");
+}
+
+#[tokio::test]
+async fn mutated_seeds_end_typed() {
     let mut seeds: Vec<(&str, Option<&str>, Vec<u8>)> = Vec::new();
     for (target, declared) in TARGETS {
-        let mut files: Vec<_> =
-            std::fs::read_dir(folder.join(target)).expect(target).map(|f| f.expect("an entry").path()).collect();
-        files.sort();
-        assert!(!files.is_empty(), "{target} has no seeds");
-        seeds.extend(files.into_iter().map(|file| (target, declared, std::fs::read(file).expect("reads"))));
+        seeds.extend(seeds_of(target).into_iter().map(|seed| (target, declared, seed)));
     }
     let parser = parser();
-    let (mut dice, until) = (Dice(seed), Instant::now() + Duration::from_secs(secs));
+    let (mut dice, until) = begin();
     let (mut round, mut read, mut refused) = (0usize, 0usize, 0usize);
     while round < seeds.len() || Instant::now() < until {
         let (target, declared, seed) = &seeds[round % seeds.len()];
@@ -90,6 +134,9 @@ async fn mutated_seeds_end_typed() {
         }
         let mut request = request(bytes, "mutated");
         request.declared = declared.map(str::to_owned);
+        if *target == "pdf" && dice.below(2) == 1 {
+            request.options.pdf_engine = PdfEngine::PdfExtract;
+        }
         match parser.parse_measured(request).await {
             Ok(parsed) => {
                 assert_eq!(parsed.document.violations(), Vec::<String>::new(), "round {round}, {target}");

@@ -4,21 +4,30 @@ use super::{ParsedDocument, Word};
 use crate::{CanonicalText, Span};
 
 impl ParsedDocument {
+    /// True when every place lies within the text: all that may be relied on of a document that comes from outside.
+    #[must_use]
+    pub fn is_within_its_text(&self) -> bool {
+        let end = self.text.chars().count();
+        self.spans().all(|(_, span)| span.start <= span.end && span.end as usize <= end)
+    }
+
+    /// Every place, with what is there.
+    fn spans(&self) -> impl Iterator<Item = (&'static str, Span)> {
+        (self.blocks.iter().map(|b| ("block", b.span)))
+            .chain(self.words.iter().map(|w| ("word", w.span)))
+            .chain(self.pages.iter().map(|p| ("page", p.span)))
+            .chain(self.links.iter().map(|l| ("link", l.span)))
+            .chain(self.hidden.iter().map(|h| ("hidden", *h)))
+            .chain(self.tables.iter().flat_map(|t| t.cells.iter().map(|c| ("cell", c.span))))
+    }
+
     /// Every violation of the model's invariants, as short sentences without document text; empty when sound.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         let text = CanonicalText::from_canonical(self.text.clone());
         let mut found = Vec::new();
-        let spans = (self.blocks.iter().map(|b| ("block", b.span)))
-            .chain(self.words.iter().map(|w| ("word", w.span)))
-            .chain(self.pages.iter().map(|p| ("page", p.span)))
-            .chain(self.links.iter().map(|l| ("link", l.span)))
-            .chain(self.hidden.iter().map(|h| ("hidden", *h)))
-            .chain(self.tables.iter().flat_map(|t| t.cells.iter().map(|c| ("cell", c.span))));
-        for (what, span) in spans {
-            if text.slice(span).is_none() {
-                found.push(format!("{what} span {}..{} reaches past {}", span.start, span.end, text.len()));
-            }
+        for (what, span) in self.spans().filter(|(_, span)| text.slice(*span).is_none()) {
+            found.push(format!("{what} span {}..{} reaches past {}", span.start, span.end, text.len()));
         }
         for word in &self.words {
             let blank = text.slice(word.span).is_none_or(|w| w.is_empty() || w.contains(char::is_whitespace));
