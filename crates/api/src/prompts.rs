@@ -1,6 +1,9 @@
 //! `/v1/operate/prompts`: which prompts there are, which version is used by whom, and going back.
 //!
-//! Prompts belong to the installation: everybody who operates may look, keys of the operator tenant may change.
+//! Prompts belong to the installation: everybody who operates may look, keys of the operator tenant may change. Where the
+//! settings say so, a version is rolled out only when it passed its evaluation ([`gate`]), or for a reason that is kept.
+
+pub mod gate;
 
 use crate::audit;
 use crate::auth::Operator;
@@ -10,12 +13,18 @@ use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::{Path, State};
-use docmill_model::{PrincipalId, TenantId};
+use docmill_model::{Failure, PrincipalId, TenantId};
+use docmill_platform::database::DbError;
 use docmill_platform::gateway::prompts::registry::{self, RolloutRow, VersionRow};
-use docmill_platform::gateway::prompts::{Rule, Share};
+use docmill_platform::gateway::prompts::{Rule, Share, evaluations};
+use gate::{PromptEvaluation, PromptGate, RolloutGate};
 use serde_json::json;
+use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
+
+/// Longest reason, in characters.
+const MAX_REASON_CHARS: usize = 500;
 
 /// A version.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
@@ -47,6 +56,25 @@ pub struct PromptRule {
     pub tenants: BTreeMap<TenantId, i32>,
 }
 
+/// A rule that is to hold, as [`PromptRule`].
+#[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromptRollout {
+    /// By everybody for whom nothing else is said.
+    version: i32,
+    /// Another version for a share of the calls.
+    #[serde(default)]
+    share: Option<PromptShare>,
+    /// Versions of single tenants, by id.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    tenants: BTreeMap<TenantId, i32>,
+    /// Why it is rolled out although its evaluation is missing or failed: 1 to 500 characters, kept in the audit log.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 500)]
+    force: Option<String>,
+}
+
 /// A version for a share of the calls.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +97,12 @@ pub struct PromptView {
     /// What held before, newest first, at most 100; only when one prompt is asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<PromptChange>,
+    /// What a version has to pass before it is rolled out, where the settings say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<PromptGate>,
+    /// The newest run of each version and suite file; only when one prompt is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evaluations: Vec<PromptEvaluation>,
 }
 
 /// An entry of the history.
@@ -130,7 +164,7 @@ fn change(row: RolloutRow, with_tenants: bool) -> PromptChange {
 /// Lists the prompts with the versions in use.
 #[utoipa::path(get, path = "/v1/operate/prompts", tag = "operate", responses((status = 200, body = PromptList)))]
 pub async fn list(State(state): State<ApiState>, Operator(principal): Operator) -> Result<Json<PromptList>, Problem> {
-    let sees_all = is_installation(&state, &principal);
+    let (sees_all, config) = (is_installation(&state, &principal), state.config.clone());
     let read = state.database.read(principal.tenant_id, move |connection| {
         Box::pin(async move {
             let mut prompts: Vec<PromptView> = Vec::new();
@@ -143,6 +177,8 @@ pub async fn list(State(state): State<ApiState>, Operator(principal): Operator) 
                         versions: Vec::new(),
                         rule,
                         history: Vec::new(),
+                        gate: config.rollout_gates.get(&row.name).map(PromptGate::from),
+                        evaluations: Vec::new(),
                     });
                 }
                 if let Some(prompt) = prompts.last_mut() {
@@ -163,42 +199,80 @@ pub async fn get(
     Operator(principal): Operator,
     Path(name): Path<String>,
 ) -> Result<Json<PromptView>, Problem> {
-    let sees_all = is_installation(&state, &principal);
+    let (sees_all, config) = (is_installation(&state, &principal), state.config.clone());
     let read = state.database.read(principal.tenant_id, move |connection| {
         Box::pin(async move {
             let versions = registry::versions(&mut *connection, Some(&name)).await?;
-            let history = registry::history(connection, &name).await?;
+            let history = registry::history(&mut *connection, &name).await?;
+            let evaluations = evaluations::newest(connection, &name).await?;
             let history: Vec<PromptChange> = history.into_iter().map(|row| change(row, sees_all)).collect();
             let rule = history.first().map(|entry| entry.rule.clone());
             let versions: Vec<PromptVersion> = versions.into_iter().map(|row| version(row, true)).collect();
-            Ok(PromptView { name, versions, rule, history })
+            let gate = config.rollout_gates.get(&name).map(PromptGate::from);
+            let evaluations = evaluations.into_iter().map(PromptEvaluation::from).collect();
+            Ok(PromptView { name, versions, rule, history, gate, evaluations })
         })
     });
     let prompt = read.await?;
     if prompt.versions.is_empty() { Err(Problem::not_found()) } else { Ok(Json(prompt)) }
 }
 
-/// Makes a rule hold; in effect everywhere within two seconds.
-#[utoipa::path(post, path = "/v1/operate/prompts/{name}/rollout", tag = "operate", request_body = PromptRule,
+/// Makes a rule hold; in effect everywhere within two seconds. Where the settings ask for an evaluation, a version that
+/// somebody newly gets has to have passed it.
+#[utoipa::path(post, path = "/v1/operate/prompts/{name}/rollout", tag = "operate", request_body = PromptRollout,
     params(("name" = String, Path, description = "Its name")),
     responses((status = 200, body = PromptRule), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
-              (status = 422, body = ProblemBody)))]
+              (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn rollout(
     State(state): State<ApiState>,
     Operator(principal): Operator,
     Path(name): Path<String>,
-    JsonBody(wanted): JsonBody<PromptRule>,
+    JsonBody(wanted): JsonBody<PromptRollout>,
 ) -> Result<Json<PromptRule>, Problem> {
     require_installation(&state, &principal)?;
-    let rule = Rule::from(wanted.clone());
+    let PromptRollout { version, share, tenants, force } = wanted;
+    if let Some(reason) = &force
+        && !(1..=MAX_REASON_CHARS).contains(&reason.trim().chars().count())
+    {
+        return Err(Problem::field("force", "a reason of 1 to 500 characters is expected"));
+    }
+    let wanted = PromptRule { version, share, tenants };
+    let (rule, config) = (Rule::from(wanted.clone()), state.config.clone());
     let write = state.database.write(principal.tenant_id, move |connection| {
         Box::pin(async move {
-            registry::roll_out(connection, &name, &rule, principal.principal_id).await?;
-            audit::record(connection, &principal, "prompt.rollout", &name, json!({"version": rule.version})).await
+            let current = registry::history(&mut *connection, &name).await?.into_iter().next();
+            registry::roll_out(&mut *connection, &name, &rule, principal.principal_id).await?;
+            let gate = config.rollout_gates.get(&name);
+            let refusal = match (gate, current) {
+                (Some(gate), Some(current)) => refusal(connection, gate, &name, &rule, &current.rule).await?,
+                _ => None,
+            };
+            let mut data = json!({"version": rule.version});
+            match (refusal, force) {
+                (None, _) => {}
+                // Leaving with an error takes back what was written.
+                (Some(failure), None) => return Err(failure.into()),
+                (Some(failure), Some(reason)) => {
+                    data["forced"] = json!({"reason": reason.trim(), "code": failure.code, "refusal": failure.message});
+                }
+            }
+            audit::record(connection, &principal, "prompt.rollout", &name, data).await
         })
     });
     write.await?;
     Ok(Json(wanted))
+}
+
+/// Why `rule` must not follow `current`, when one of the versions it raises did not pass `gate`.
+async fn refusal(
+    connection: &mut PgConnection,
+    gate: &RolloutGate,
+    name: &str,
+    rule: &Rule,
+    current: &Rule,
+) -> Result<Option<Failure>, DbError> {
+    let rows = evaluations::newest(connection, name).await?;
+    Ok(rule.raised(current).into_iter().find_map(|version| gate.check(name, version, &rows).err()))
 }
 
 /// Goes back to the rule that held before the current one; what models answered under it is still remembered.

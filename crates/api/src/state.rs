@@ -2,6 +2,7 @@
 
 use crate::documents::pages::PageImages;
 use crate::limits::{Limits, MAX_CONCURRENT_REQUESTS, REQUEST_TIMEOUT, Rate};
+use crate::prompts::gate::RolloutGate;
 use docmill_lifecycle::Stores;
 use docmill_model::TenantId;
 use docmill_platform::artifacts::Artifacts;
@@ -14,6 +15,7 @@ use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::registry::Registry;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -39,6 +41,8 @@ pub struct ApiConfig {
     /// Told by `/readyz` in the header `docmill-instance`, so that whoever started this process can tell it from another
     /// one on the same port.
     pub instance: Option<String>,
+    /// By prompt, what a version has to pass before it is rolled out.
+    pub rollout_gates: BTreeMap<String, RolloutGate>,
 }
 
 impl Default for ApiConfig {
@@ -52,6 +56,7 @@ impl Default for ApiConfig {
             allow_private_webhooks: false,
             operator_tenant: None,
             instance: None,
+            rollout_gates: BTreeMap::new(),
         }
     }
 }

@@ -8,12 +8,13 @@ use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection, Row};
 
 /// Tables of the installation rather than of a tenant.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 13] = [
     "active_spaces",
     "embedding_spaces",
     "index_nodes",
     "parked_events",
     "pipeline_versions",
+    "prompt_evaluations",
     "prompt_rollouts",
     "prompt_versions",
     "schema_migrations",

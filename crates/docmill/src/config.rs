@@ -186,6 +186,7 @@ pub struct LlmSettings {
     pub models: Vec<ModelConfig>,
     pub uses: BTreeMap<String, UseSettings>,
     pub limits: BTreeMap<String, ProviderLimits>,
+    pub rollouts: BTreeMap<String, RolloutSettings>,
     pub prices: Option<PathBuf>,
     pub redactions: Vec<Redaction>,
     #[serde(with = "humantime_serde")]
@@ -199,6 +200,17 @@ pub struct LlmSettings {
     pub tries: u32,
     #[serde(with = "humantime_serde")]
     pub cache_for: Duration,
+}
+
+/// What a version of a prompt has to pass before it is rolled out.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutSettings {
+    /// Name of a suite file.
+    pub evaluation: String,
+    /// Conditions on its figures, as `--fail-if`.
+    #[serde(default)]
+    pub fail_if: Vec<String>,
 }
 
 /// How logs look.

@@ -5,7 +5,7 @@
 //! an earlier run case by case.
 
 mod chunking;
-mod gate;
+mod prompts;
 mod results;
 mod run;
 mod suite;
@@ -19,13 +19,15 @@ use crate::roles::Roles;
 use clap::{Args, Subcommand, ValueEnum};
 use docmill_model::{Code, Failure};
 use docmill_retrieval::SearchConfig;
-use docmill_retrieval::eval::{BeirFolder, Bench, Change, Outcome, compare, evaluate_retrieval, trec};
+use docmill_retrieval::answers::Generator;
+use docmill_retrieval::eval::{BeirFolder, Bench, Change, Gate, Outcome, compare, evaluate_retrieval, trec};
 use docmill_retrieval::search::SearchMode;
-use gate::Gate;
+use prompts::{Pin, Pinned};
 use results::Results;
 use run::Stand;
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `eval …`
@@ -84,6 +86,9 @@ pub struct RunArgs {
     /// Condition that ends the command with code 6; may be repeated.
     #[arg(long, value_name = "EXPR")]
     fail_if: Vec<String>,
+    /// Version of a prompt to judge, which need not be rolled out; the figures are kept for its rollout. May be repeated.
+    #[arg(long = "prompt", value_name = "NAME@VERSION")]
+    prompts: Vec<Pin>,
     /// Where to write the results besides the data folder.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -97,8 +102,8 @@ pub async fn run(cli: &Cli, command: &EvalCommand) -> Result<(), Ending> {
     }
 }
 
-/// The services of an evaluation: those of the API role.
-async fn stand(cli: &Cli, model: Option<&str>) -> Result<Stand, Failure> {
+/// The services of an evaluation, those of the API role, with prompts as rolled out but for `pins`.
+async fn stand(cli: &Cli, model: Option<&str>, pins: &[Pin]) -> Result<(Stand, Option<Arc<Pinned>>), Failure> {
     let config = operator::settings(cli).await?;
     let assembly = Assembly::build(&config, &Roles { api: true, ..Roles::default() }).await?;
     let unknown = || Failure::new(Code::ConfigInvalid, "there is no such model in the settings (`embedding.models`)");
@@ -107,7 +112,12 @@ async fn stand(cli: &Cli, model: Option<&str>) -> Result<Stand, Failure> {
         None => assembly.embedders.answering(&assembly.database).await?,
         Some(name) => assembly.embedders.named(name).cloned().ok_or_else(unknown)?,
     };
-    Ok(Stand {
+    let pinned = if pins.is_empty() { None } else { Some(Pinned::new(&assembly, pins).await?) };
+    let generator = match &pinned {
+        Some(pinned) => Some(pinned.clone() as Arc<dyn Generator>),
+        None => crate::models::generator(&assembly),
+    };
+    let stand = Stand {
         bench: Bench {
             database: assembly.database.clone(),
             embedder,
@@ -116,12 +126,13 @@ async fn stand(cli: &Cli, model: Option<&str>) -> Result<Stand, Failure> {
             search: patient(crate::searching::settings(&config, assembly.reranker.clone())),
         },
         artifacts: assembly.artifacts.clone(),
-        generator: crate::models::generator(&assembly),
+        generator,
         parser: crate::assembly::parser(&config),
         tokens: crate::assembly::tokens(&config, true)?,
         schemas: crate::assembly::pipelines_dir(&config, &assembly.data_dir)?.join("schemas"),
         is_quiet: cli.json,
-    })
+    };
+    Ok((stand, pinned))
 }
 
 /// The same with time enough for every half and every model.
@@ -139,7 +150,7 @@ async fn retrieval(cli: &Cli, args: &RetrievalArgs) -> Result<(), Ending> {
         Some(Mode::Dense) => vec![SearchMode::Dense],
         Some(Mode::Hybrid) => vec![SearchMode::Hybrid],
     };
-    let stand = stand(cli, args.model.as_deref()).await?;
+    let (stand, _) = stand(cli, args.model.as_deref(), &[]).await?;
     let report = evaluate_retrieval(&stand.bench, &folder, &modes, &stand.progress()).await?;
     if let Some(path) = &args.run_out {
         for mode in &report.modes {
@@ -173,7 +184,7 @@ async fn suites(cli: &Cli, args: &RunArgs) -> Result<(), Ending> {
         return Err(Failure::new(Code::ConfigInvalid, message).into());
     }
     let root = args.data.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
-    let stand = stand(cli, None).await?;
+    let (stand, pinned) = stand(cli, None, &args.prompts).await?;
     let kept = stand.bench.directory.join(&file.name);
     let names: Vec<&str> = file.suites.iter().map(suite::Suite::name).collect();
     let baseline = args.against.as_deref().map(|name| Results::find(name, &kept, &names)).transpose()?;
@@ -186,12 +197,19 @@ async fn suites(cli: &Cli, args: &RunArgs) -> Result<(), Ending> {
         outcomes.push(outcome);
     }
     let mut results = Results::new(&file.name, outcomes);
-    let judged = judge(&gates, baseline.as_ref(), &results);
+    results.prompts = pinned.as_ref().map(|pinned| pinned.versions()).unwrap_or_default();
+    let judged = judge(&gates, baseline.as_ref(), &results).and_then(|(changes, mut failed)| {
+        failed.extend(pinned.as_ref().map(|pinned| pinned.objections()).transpose()?.unwrap_or_default());
+        Ok((changes, failed))
+    });
     // A run that could not be judged is kept too, but never as a baseline.
     results.failed = judged.as_ref().map_or_else(|why| vec![why.message.clone()], |(_, failed)| failed.clone());
     let path = results.keep(&kept)?;
     args.out.as_ref().map(|out| results.write(out)).transpose()?;
     let (changes, failed) = judged?;
+    if let Some(pinned) = &pinned {
+        pinned.record(&stand.bench.database, &results).await?;
+    }
     if cli.json {
         output::json(&json!({"results": results, "file": path, "changes": changes, "failed": failed}));
     } else {

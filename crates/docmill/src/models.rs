@@ -1,13 +1,16 @@
 //! Settings become the gateway to model providers, its prompts, and what answers make of both.
 
 use crate::assembly::Assembly;
-use crate::config::{Config, LlmSettings};
+use crate::config::{Config, LlmSettings, RolloutSettings};
+use docmill_api::prompts::gate::RolloutGate;
 use docmill_model::{Code, Failure};
 use docmill_platform::database::Database;
 use docmill_platform::gateway::prompts::{Prompt, Prompts};
 use docmill_platform::gateway::{Gateway, GatewayConfig, ModelConfig, Prices};
 use docmill_retrieval::answers::{ANSWERS, Generator, Models};
+use docmill_retrieval::eval::Gate;
 use secrecy::SecretString;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,4 +97,59 @@ pub async fn prompts(pipelines: &Path, database: &Database) -> Result<Prompts, F
 pub fn generator(assembly: &Assembly) -> Option<Arc<dyn Generator>> {
     let gateway = assembly.gateway.clone()?;
     Some(Arc::new(Models::new(gateway, assembly.prompts.clone())))
+}
+
+/// What versions of `prompts` have to pass before they are rolled out.
+///
+/// # Errors
+/// `CONFIG_INVALID` for a prompt that there is not, and for a condition that cannot be read or compares with an earlier
+/// run: that is what `--against` and `--fail-if` of the evaluation itself are for.
+pub fn rollout_gates(settings: &LlmSettings, prompts: &Prompts) -> Result<BTreeMap<String, RolloutGate>, Failure> {
+    let names = prompts.names();
+    let read = |(name, own): (&String, &RolloutSettings)| {
+        let invalid = |what: &str| Failure::new(Code::ConfigInvalid, format!("llm.rollouts.{name}: {what}"));
+        if !names.contains(name) {
+            return Err(invalid(&format!("there is no such prompt, only {}", names.join(", "))));
+        }
+        let mut fail_if = Vec::with_capacity(own.fail_if.len());
+        for text in &own.fail_if {
+            let gate = Gate::parse(text).map_err(|failure| invalid(&failure.message))?;
+            if gate.needs_baseline() {
+                return Err(invalid(&format!("`{text}` compares with an earlier run; give it to the evaluation")));
+            }
+            fail_if.push(gate);
+        }
+        Ok((name.clone(), RolloutGate { evaluation: own.evaluation.clone(), fail_if }))
+    };
+    settings.rollouts.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn gates_of_rollouts_are_about_prompts_there_are_and_figures() {
+        let prompts = Prompts::of_files(Prompt::committed().unwrap());
+        let read = |name: &str, condition: &str| {
+            let own = RolloutSettings { evaluation: "nightly".to_owned(), fail_if: vec![condition.to_owned()] };
+            let settings = LlmSettings { rollouts: BTreeMap::from([(name.to_owned(), own)]), ..settings() };
+            rollout_gates(&settings, &prompts)
+        };
+        let gates = read("answer", "faq.token_f1 < 0.5").unwrap();
+        assert_eq!((gates["answer"].evaluation.as_str(), gates["answer"].fail_if.len()), ("nightly", 1));
+        for (name, condition, expected) in [
+            ("answers", "faq.token_f1 < 0.5", "only answer, extract, memory, rewrite, summarize"),
+            ("answer", "faq.token_f1", "is no condition"),
+            ("answer", "worse *", "compares with an earlier run"),
+        ] {
+            let failure = read(name, condition).unwrap_err();
+            assert!(failure.code == Code::ConfigInvalid && failure.message.contains(expected), "{failure}");
+        }
+    }
+
+    fn settings() -> LlmSettings {
+        crate::config::load::load(None).unwrap().llm
+    }
 }

@@ -269,6 +269,7 @@ fn api_state(
         allow_private_webhooks: config.api.allow_private_webhooks,
         operator_tenant: config.api.operator_tenant,
         instance: probed.instance,
+        rollout_gates: crate::models::rollout_gates(&config.llm, &assembly.prompts)?,
         ..ApiConfig::default()
     };
     Ok(ApiState::new(ApiParts {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use serde_json::json;
 use std::time::{Duration, Instant};
 use support::{Whole, workspace};
 
@@ -178,6 +179,85 @@ fn another_embedding_model_is_built_switched_to_and_the_former_dropped() {
     assert!(!whole.json(&["search", "pump"])["hits"].as_array().unwrap().is_empty());
     assert_eq!(whole.json(&["spaces", "list"])["spaces"].as_array().unwrap().len(), 1);
     assert_eq!(whole.json(&["doctor"])["healthy"], true);
+}
+
+#[test]
+fn a_prompt_is_rolled_out_when_a_model_passed_its_evaluation_with_it() {
+    let model = support::model::serve(|request| {
+        let good = json!({"text": "The pump is inspected by Rask.", "citations": [{"passage": 1, "quote": "The pump is inspected by Rask"}]});
+        match request {
+            text if text.contains("Version 2.") => Some(json!({"found": false, "sentences": []})),
+            text if text.contains("Version 4.") => None,
+            _ => Some(json!({"found": true, "sentences": [good]})),
+        }
+    });
+    let whole = Whole::new("rollout", &[("DOCMILL_EMBEDDING_PROVIDER", "hash")]);
+    let at = |name: &str| whole.home.root().join("given").join(name);
+    let write = |name: &str, text: &str| {
+        std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+        std::fs::write(at(name), text).unwrap();
+    };
+    let committed = workspace().join("pipelines");
+    for name in ["default.yaml", "schemas/general.json", "prompts/answer.v1.md"] {
+        write(&format!("pipelines/{name}"), &std::fs::read_to_string(committed.join(name)).unwrap());
+    }
+    let settings = json!({"pipelines": at("pipelines"), "llm": {"base_url": model, "model": "scripted",
+        "rollouts": {"answer": {"evaluation": "nightly", "fail_if": ["faq.gold_held < 1"]}}}});
+    write("settings.yaml", &settings.to_string());
+    let configured = |arguments: &[&str]| {
+        let output = whole.command(arguments).env("DOCMILL_CONFIG", at("settings.yaml")).output().unwrap();
+        (
+            output.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
+    };
+    assert_eq!(configured(&["up"]).0, Some(0), "{}", whole.logs());
+
+    // New versions come as files, and the data they are judged on.
+    let first = std::fs::read_to_string(committed.join("prompts/answer.v1.md")).unwrap();
+    for version in 2..=4 {
+        let text = first.replace("version: 1", &format!("version: {version}"));
+        let text = text.replace("# system\n", &format!("# system\nVersion {version}.\n"));
+        write(&format!("pipelines/prompts/answer.v{version}.md"), &text);
+    }
+    write("faq/corpus.jsonl", r#"{"_id": "p", "title": "", "text": "The pump is inspected by Rask each year."}"#);
+    write("faq/queries.jsonl", r#"{"_id": "q", "text": "Who inspects the pump?"}"#);
+    write("faq/qrels/test.tsv", "query-id\tcorpus-id\tscore\nq\tp\t1\n");
+    write("faq/answers.jsonl", r#"{"_id": "q", "answer": "inspected by Rask"}"#);
+    write("nightly.yaml", "name: nightly\nsuites: [{kind: answers, name: faq, beir: faq}]\n");
+    let nightly = at("nightly.yaml");
+    let eval = |prompt: &str| configured(&["eval", "run", nightly.to_str().unwrap(), "--prompt", prompt]);
+    let rollout = |version: &str, more: &[&str]| {
+        let output = whole.run(&[&["prompts", "rollout", "answer", version], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let refused = |version: &str, code: &str| {
+        let (status, told) = rollout(version, &[]);
+        assert!(status == Some(5) && told.contains(code), "{told}");
+        told
+    };
+
+    assert_eq!(eval("answer@2").0, Some(0), "the file itself has no condition");
+    let told = refused("2", "EVALUATION_FAILED");
+    assert!(told.contains("faq.gold_held < 1: faq.gold_held is 0.0000"), "{told}");
+    refused("3", "EVALUATION_MISSING");
+    assert_eq!(eval("answer@3").0, Some(0));
+    assert_eq!(rollout("3", &[]).0, Some(0));
+    // Where the model does not answer, the documents' own sentences would pass in its place.
+    let (status, told) = eval("answer@4");
+    assert!(status == Some(6) && told.contains("did not answer 1 of 1 calls"), "{told}");
+    let told = refused("4", "EVALUATION_FAILED");
+    assert!(told.contains("did not answer 1 of 1 calls"), "{told}");
+    assert_eq!(rollout("4", &["--force", "tried by hand"]).0, Some(0));
+    assert_eq!(whole.json(&["prompts", "rollback", "answer"]), json!({"version": 3}));
+
+    for (prompt, expected) in [("rewrite@1", "no suite of this file asks"), ("answer@9", "has no version 9")] {
+        let (status, told) = eval(prompt);
+        assert!(status != Some(0) && told.contains(expected), "{told}");
+    }
+    let shown = whole.json(&["prompts", "show", "answer"]);
+    let kept: Vec<_> = shown["evaluations"].as_array().unwrap().iter().map(|run| run["version"].clone()).collect();
+    assert_eq!(kept, [4, 3, 2]);
 }
 
 #[test]

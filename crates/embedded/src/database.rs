@@ -27,6 +27,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../../migrations/0007_the_backlog_costs_what_is_open.sql"),
     ),
     ("0008_refused_texts_are_known", include_str!("../../../migrations/0008_refused_texts_are_known.sql")),
+    ("0009_rollouts_rest_on_evaluations", include_str!("../../../migrations/0009_rollouts_rest_on_evaluations.sql")),
 ];
 
 /// Serialises concurrent migrations of one database.

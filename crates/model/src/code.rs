@@ -90,6 +90,8 @@ codes! {
     SpaceUnknown "SPACE_UNKNOWN" Permanent 422 "Use the name of an embedding space; `docmill spaces list` shows them.";
     SpaceIncomplete "SPACE_INCOMPLETE" Transient 409 "Wait until the embedding space has a vector for every text.";
     SpaceActive "SPACE_ACTIVE" Permanent 409 "Switch to another embedding space first.";
+    EvaluationMissing "EVALUATION_MISSING" Permanent 409 "Evaluate the version first: `docmill eval run FILE --prompt NAME@VERSION`.";
+    EvaluationFailed "EVALUATION_FAILED" Permanent 409 "Make a version that passes its evaluation, or roll this one out with a reason.";
     Conflict "CONFLICT" Permanent 409 "The state changed meanwhile; read it again.";
     WebhookUrlForbidden "WEBHOOK_URL_FORBIDDEN" Permanent 422 "Use an https URL on a public address and a usual port.";
     PipelineInvalid "PIPELINE_INVALID" Permanent 422 "Correct the pipeline file at the named place.";

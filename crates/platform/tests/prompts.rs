@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use docmill_model::{Code, PrincipalId, TenantId};
+use docmill_platform::gateway::prompts::evaluations::{newest, record};
 use docmill_platform::gateway::prompts::registry::{history, roll_back, roll_out, versions};
 use docmill_platform::gateway::prompts::{Prompt, Prompts, Rule, Share};
 use docmill_testkit::{World, world};
@@ -96,4 +97,38 @@ async fn a_running_process_follows() {
         version(&prompts, tenant).await == 1
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_pinned_version_is_used_by_whoever_pinned_it_and_nobody_else() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    fresh(&world, vec![prompt(1, "Hello.")]).await;
+    let prompts = fresh(&world, vec![prompt(1, "Hello."), prompt(2, "Good day.")]).await;
+    let pinned = prompts.pinned("greet", 2).await.unwrap();
+    assert_eq!((version(&pinned, tenant).await, version(&prompts, tenant).await), (2, 1));
+    let unknown = prompts.pinned("greet", 3).await.err().unwrap();
+    assert!(unknown.code == Code::FieldInvalid && unknown.message.contains("greet has no version 3"), "{unknown}");
+    assert_eq!(prompts.names(), ["greet"]);
+}
+
+#[tokio::test]
+async fn of_what_a_version_measured_the_newest_of_each_suite_file_counts() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    fresh(&world, vec![prompt(1, "Hello."), prompt(2, "Good day.")]).await;
+    let suites = |value: f64| serde_json::json!([{"suite": "faq", "measures": [{"name": "f1", "value": value}]}]);
+    let failed = ["faq.f1 < 0.5: faq.f1 is 0.4000".to_owned()];
+    for (version, evaluation, value, failed) in
+        [(2, "nightly", 0.4, &failed[..]), (2, "nightly", 0.6, &[]), (2, "weekly", 0.7, &[]), (1, "nightly", 0.5, &[])]
+    {
+        record(&world.database, "greet", version, evaluation, &suites(value), failed).await.unwrap();
+    }
+    assert!(record(&world.database, "greet", 3, "nightly", &suites(0.9), &[]).await.is_err(), "no such version");
+    let rows =
+        world.database.read(tenant, |connection| Box::pin(async move { Ok(newest(connection, "greet").await?) }));
+    let rows = rows.await.unwrap();
+    let kept: Vec<_> = rows.iter().map(|row| (row.version, row.evaluation.as_str(), row.suites.clone())).collect();
+    assert_eq!(kept, [(2, "nightly", suites(0.6)), (2, "weekly", suites(0.7)), (1, "nightly", suites(0.5))]);
+    assert!(rows.iter().all(|row| row.failed.is_empty()));
 }

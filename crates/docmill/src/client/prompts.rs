@@ -43,6 +43,9 @@ pub enum PromptsCommand {
         /// Only for this tenant; may be repeated.
         #[arg(long = "tenant")]
         tenants: Vec<String>,
+        /// Why, although the evaluation that the settings ask for is missing or failed; kept in the audit log.
+        #[arg(long, value_name = "REASON")]
+        force: Option<String>,
     },
     /// Go back to what held before.
     Rollback {
@@ -67,6 +70,9 @@ pub async fn run(cli: &Cli, command: &PromptsCommand, api: &Api) -> Result<(), E
             for entry in prompt["history"].as_array().into_iter().flatten() {
                 output::line(format!("{}  {}", field(entry, "/created_at"), describe(&entry["rule"])));
             }
+            for run in prompt["evaluations"].as_array().into_iter().flatten() {
+                output::line(format!("{}  {}", field(run, "/created_at"), judged(run)));
+            }
         }
         PromptsCommand::Diff { name, from, to } => {
             let prompt = api.get(&one(name), &[]).await?;
@@ -77,9 +83,12 @@ pub async fn run(cli: &Cli, command: &PromptsCommand, api: &Api) -> Result<(), E
             }
             lines.iter().for_each(|line| output::line(plain(line)));
         }
-        PromptsCommand::Rollout { name, version, percent, tenants } => {
+        PromptsCommand::Rollout { name, version, percent, tenants, force } => {
             let current = api.get(&one(name), &[]).await?["rule"].clone();
-            let rule = wanted(current, *version, *percent, tenants);
+            let mut rule = wanted(current, *version, *percent, tenants);
+            if let Some(reason) = force {
+                rule["force"] = json!(reason);
+            }
             said(cli, name, &api.post(&format!("{}/rollout", one(name)), &rule).await?);
         }
         PromptsCommand::Rollback { name } => {
@@ -119,6 +128,13 @@ fn describe(rule: &Value) -> String {
         words.push_str(&format!(", {tenant} version {version}"));
     }
     words
+}
+
+/// An evaluation in words.
+fn judged(run: &Value) -> String {
+    let failed: Vec<&str> = run["failed"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let outcome = if failed.is_empty() { "passed".to_owned() } else { format!("failed: {}", failed.join("; ")) };
+    format!("version {} in `{}` {outcome}", field(run, "/version"), field(run, "/evaluation"))
 }
 
 /// The rule that is asked for, made from the one that holds.

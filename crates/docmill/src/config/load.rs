@@ -117,7 +117,7 @@ fn merge(file: Option<(String, String)>, variables: impl Iterator<Item = (String
 }
 
 /// Settings that hold free keys of their own.
-const FREE: [&str; 4] = ["engine.slots", "embedding.models", "llm.uses", "llm.limits"];
+const FREE: [&str; 5] = ["engine.slots", "embedding.models", "llm.uses", "llm.limits", "llm.rollouts"];
 
 fn overlay(tree: &mut Value, given: Value, source: &str, at: &str) -> Result<(), Failure> {
     match (tree, given) {

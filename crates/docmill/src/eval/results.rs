@@ -4,6 +4,7 @@ use crate::output;
 use docmill_embedded::files;
 use docmill_model::{Code, Failure};
 use docmill_retrieval::eval::{Change, Outcome};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -20,6 +21,9 @@ pub struct Results {
     pub made_at: String,
     /// Version of the binary.
     pub docmill: String,
+    /// Versions of prompts it was made with, where they were named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prompts: BTreeMap<String, i32>,
     /// One outcome a suite.
     pub suites: Vec<Outcome>,
     /// The conditions it failed, in words; `last` passes such a run over.
@@ -35,6 +39,7 @@ impl Results {
             name: name.to_owned(),
             made_at,
             docmill: env!("CARGO_PKG_VERSION").to_owned(),
+            prompts: BTreeMap::new(),
             suites,
             failed: Vec::new(),
         }

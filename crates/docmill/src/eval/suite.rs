@@ -147,7 +147,7 @@ impl Suite {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::eval::gate::Gate;
+    use docmill_retrieval::eval::Gate;
 
     #[test]
     fn the_shipped_suite_files_read_and_their_conditions_too() {

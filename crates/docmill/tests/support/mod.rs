@@ -1,6 +1,8 @@
 //! A whole stack for one test: its own home with the shared parts, driven through the binary like by a person.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod model;
+
 use docmill_embedded::{Home, Stack};
 use serde_json::Value;
 use std::path::{Path, PathBuf};

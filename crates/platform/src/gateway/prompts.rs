@@ -5,6 +5,7 @@
 //! registry ([`Prompts`]): for everybody, for a share of the calls, for single tenants. Values are put in where `{{name}}`
 //! stands, once: what a value holds is never read as a template.
 
+pub mod evaluations;
 pub mod registry;
 mod rule;
 

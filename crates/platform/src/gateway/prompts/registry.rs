@@ -122,6 +122,38 @@ impl Prompts {
         Ok(prompts)
     }
 
+    /// The same with one version of prompt `name` for everybody, whatever is rolled out: what an evaluation is made with.
+    /// It does not follow later rollouts.
+    ///
+    /// # Errors
+    /// `FIELD_INVALID` for a version that is not registered; `DATABASE_UNAVAILABLE`.
+    pub async fn pinned(&self, name: &str, version: i32) -> Result<Self, Failure> {
+        let mut known = self.read(|known| Known {
+            prompts: known.prompts.clone(),
+            rules: known.rules.clone(),
+            read_at: known.read_at,
+        });
+        let key = (name.to_owned(), version);
+        if let Some(database) = self.database.as_ref().filter(|_| !known.prompts.contains_key(&key)) {
+            known
+                .prompts
+                .extend(read_text(database, name, version).await?.map(|prompt| (key.clone(), Arc::new(prompt))));
+        }
+        if !known.prompts.contains_key(&key) {
+            return Err(unknown_version(name, version));
+        }
+        known.rules.insert(name.to_owned(), Rule::all(version));
+        Ok(Self { database: None, known: Arc::new(RwLock::new(known)) })
+    }
+
+    /// The names of the prompts, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.read(|known| known.rules.keys().cloned().collect());
+        names.sort();
+        names
+    }
+
     /// Reads rules and new versions until `stop`, so that [`Self::fingerprint`] is never older than [`FRESH_FOR`].
     pub async fn follow(self, stop: CancellationToken) {
         while tokio::time::timeout(FRESH_FOR, stop.cancelled()).await.is_err() {
@@ -176,14 +208,7 @@ impl Prompts {
             self.read(|known| wanted.filter(|key| !known.prompts.contains_key(key)).collect());
         let mut added = Vec::new();
         for (name, version) in missing {
-            let text: Option<String> =
-                sqlx::query_scalar("SELECT text FROM prompt_versions WHERE name = $1 AND version = $2")
-                    .bind(&name)
-                    .bind(version)
-                    .fetch_optional(database.engine())
-                    .await
-                    .map_err(unavailable)?;
-            added.extend(text.map(|text| Prompt::parse(&text)).transpose()?);
+            added.extend(read_text(database, &name, version).await?);
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.prompts.extend(added.into_iter().map(|one| ((one.name.clone(), one.version), Arc::new(one))));
@@ -193,7 +218,22 @@ impl Prompts {
     }
 }
 
-fn unavailable(error: sqlx::Error) -> Failure {
+/// A registered version.
+async fn read_text(database: &Database, name: &str, version: i32) -> Result<Option<Prompt>, Failure> {
+    let text: Option<String> = sqlx::query_scalar("SELECT text FROM prompt_versions WHERE name = $1 AND version = $2")
+        .bind(name)
+        .bind(version)
+        .fetch_optional(database.engine())
+        .await
+        .map_err(unavailable)?;
+    text.map(|text| Prompt::parse(&text)).transpose()
+}
+
+fn unknown_version(name: &str, version: i32) -> Failure {
+    Failure::new(Code::FieldInvalid, format!("`version`: {name} has no version {version}"))
+}
+
+pub(super) fn unavailable(error: sqlx::Error) -> Failure {
     crate::database::DbError::from(error).into_failure()
 }
 
@@ -244,7 +284,7 @@ pub async fn roll_out(
         return Err(Failure::new(Code::NotFound, "there is no such prompt").into());
     }
     if let Some(unknown) = rule.versions().find(|version| !known.contains(version)) {
-        return Err(Failure::new(Code::FieldInvalid, format!("`version`: {name} has no version {unknown}")).into());
+        return Err(unknown_version(name, unknown).into());
     }
     if let Some(share) = rule.share.filter(|share| share.percent > 100) {
         let message = "`percent`: 0 to 100 is expected";

@@ -1,7 +1,7 @@
 //! Who gets which version of a prompt.
 
 use docmill_model::{Sha256Hex, TenantId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A part of the calls that uses another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -46,6 +46,19 @@ impl Rule {
         }
     }
 
+    /// The versions that somebody gets by this rule who did not get them by `current`: what a rollout has to answer for.
+    /// What is everybody's by `current`, or stays as far as it was, is not among them.
+    #[must_use]
+    pub fn raised(&self, current: &Rule) -> BTreeSet<i32> {
+        let share = |rule: &Rule| rule.share.filter(|share| share.percent > 0);
+        let is_kept =
+            |new: &Share| share(current).is_some_and(|old| old.version == new.version && old.percent >= new.percent);
+        let share = share(self).filter(|new| !is_kept(new)).map(|share| share.version);
+        let tenants = self.tenants.iter().filter(|(tenant, version)| current.tenants.get(tenant) != Some(version));
+        let named = std::iter::once(self.version).chain(share).chain(tenants.map(|(_, version)| *version));
+        named.filter(|version| *version != current.version).collect()
+    }
+
     /// Every version it names.
     pub fn versions(&self) -> impl Iterator<Item = i32> {
         let share = self.share.map(|share| share.version);
@@ -79,5 +92,29 @@ mod tests {
             (0..200)
                 .all(|n| none.version_for(other, &n.to_string()) == 1 && all.version_for(other, &n.to_string()) == 2)
         );
+    }
+
+    #[test]
+    fn what_somebody_newly_gets_is_raised_and_what_stays_or_shrinks_is_not() {
+        let (own, other) = (TenantId::fresh(), TenantId::fresh());
+        let share = |version, percent| Some(Share { version, percent });
+        let current = Rule { version: 1, share: share(2, 10), tenants: BTreeMap::from([(own, 3)]) };
+        let raised = |rule: &Rule| rule.raised(&current).into_iter().collect::<Vec<_>>();
+        let of_share = |share| Rule { share, ..current.clone() };
+        for (rule, expected) in [
+            (current.clone(), vec![]),
+            (Rule::all(1), vec![]),
+            (Rule::all(2), vec![2]),
+            (of_share(share(2, 5)), vec![]),
+            (of_share(share(2, 11)), vec![2]),
+            (of_share(share(4, 0)), vec![]),
+            (of_share(share(4, 1)), vec![4]),
+            (of_share(share(1, 50)), vec![]),
+            (Rule { tenants: BTreeMap::from([(own, 3), (other, 3)]), ..current.clone() }, vec![3]),
+            (Rule { tenants: BTreeMap::from([(own, 1)]), ..current.clone() }, vec![]),
+            (Rule { version: 4, share: share(5, 1), tenants: BTreeMap::from([(other, 6)]) }, vec![4, 5, 6]),
+        ] {
+            assert_eq!(raised(&rule), expected, "{rule:?}");
+        }
     }
 }

@@ -5,8 +5,9 @@
 //! bootstrap over the cases, p below 0.05).
 //! `METRIC` is `suite.measure`; `*` stands for any characters, and one match is enough.
 
+use super::outcome::{Change, Outcome};
 use docmill_model::{Code, Failure};
-use docmill_retrieval::eval::{Change, Outcome};
+use std::fmt::{Display, Formatter};
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +55,12 @@ impl Order {
     }
 }
 
+impl Display for Gate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl Gate {
     /// Reads a condition.
     ///
@@ -83,6 +90,7 @@ impl Gate {
     }
 
     /// The same condition for a run of some suites only: about nothing that was measured, it is left out.
+    #[must_use]
     pub fn optional(self) -> Self {
         Self { is_optional: true, ..self }
     }
@@ -105,6 +113,7 @@ impl Gate {
     }
 
     /// True when the condition compares with an earlier run.
+    #[must_use]
     pub fn needs_baseline(&self) -> bool {
         !matches!(self.test, Test::Figure(..))
     }
@@ -161,7 +170,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use docmill_retrieval::eval::{Measure, compare};
+    use crate::eval::{Measure, compare};
 
     fn outcomes(shift: f64) -> Vec<Outcome> {
         let cases = |value: f64| (0..50).map(|n| (n.to_string(), value)).collect();
