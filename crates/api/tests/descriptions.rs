@@ -6,6 +6,7 @@ mod support;
 use docmill_model::scope::Scope;
 use docmill_testkit::eventually;
 use serde_json::{Value, json};
+use std::time::Duration;
 use support::{Api, declaration, publish, put};
 
 fn described(name: &str, bytes: &[u8], more: &Value) -> Value {
@@ -73,6 +74,40 @@ async fn unchanged_bytes_may_be_described_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_gains_sight_of_a_document_finds_it_by_the_next_search_although_one_was_remembered() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let _following = api.follow();
+    let words = "The harbour board meets on Mondays.";
+    let published = publish(&api, &tenant, "minutes.txt", &[words]).await;
+    let id: uuid::Uuid = published.document.parse().unwrap();
+    let write = api.world.database.write(tenant.id, move |connection| {
+        Box::pin(async move {
+            sqlx::query("UPDATE documents SET external_id = 'minutes', labels = '{board}' WHERE id = $1")
+                .bind(id)
+                .execute(connection)
+                .await?;
+            Ok(())
+        })
+    });
+    write.await.unwrap();
+    api.announce(tenant.id, vec![published.generation]).await;
+    let look = || async {
+        let found = api.post(&tenant.key, "/v1/search", &json!({"query": "harbour board"})).await;
+        if found.status == 200 { found.ok() } else { Value::Null }
+    };
+    eventually("a search is remembered", Duration::from_secs(30), || async { look().await["cached"] == true }).await;
+    assert_eq!(look().await["hits"], json!([]), "the key lacks the label");
+
+    let member = api.key(tenant.id, &[Scope::Upload, Scope::Query, Scope::ContentRead], &["board"]).await;
+    let open = json!({"external_id": "minutes", "labels": []});
+    let again = api.post(&member, "/v1/documents", &described("minutes.txt", words.as_bytes(), &open)).await.ok();
+    assert_eq!((&again["deduplicated"], again["id"].as_str()), (&json!(true), Some(published.document.as_str())));
+    let found = look().await;
+    assert_eq!((&found["cached"], &found["hits"][0]["document"]), (&Value::Null, &json!("minutes.txt")), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_description_without_an_external_id_is_another_document() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
@@ -114,7 +149,7 @@ async fn a_new_name_of_unchanged_bytes_is_found_and_the_old_one_is_not() {
     assert_eq!(operations().await, 0, "whose chunks may still be written is announced when they are all there");
     api.announce(tenant.id, vec![published.generation]).await;
     let _following = api.follow();
-    let patience = std::time::Duration::from_secs(20);
+    let patience = Duration::from_secs(20);
     let found = async |words: &str| api.found(&tenant.key, words).await == [published.document.clone()];
     eventually("the first name is found", patience, || found("harbourmaster")).await;
     let runs = async || {

@@ -1,5 +1,5 @@
 //! Rules of the house that no compiler checks: which crate may import which, who names an outside service, who reads
-//! the environment, file headers and sizes, the top level, and that every error code has a page.
+//! the environment, file headers and sizes, the top level, that every error code has a page and every watched metric a source.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,6 +143,23 @@ fn every_code_has_a_page_and_every_page_a_code() {
         .collect();
     let codes: BTreeSet<String> = docmill_model::Code::ALL.iter().map(|code| code.as_str().to_owned()).collect();
     assert_eq!(pages, codes);
+}
+
+#[test]
+fn every_metric_that_is_watched_is_told_by_some_code() {
+    let sources: String =
+        files(&root().join("crates"), "rs").iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut watched = 0;
+    for name in ["docmill.json", "alerts.yaml"] {
+        let text = fs::read_to_string(root().join("deploy/dashboards").join(name)).unwrap();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for metric in words.filter(|word| word.starts_with("docmill_")) {
+            let told = metric.strip_suffix("_bucket").unwrap_or(metric);
+            assert!(sources.contains(&format!("\"{told}\"")), "{name}: nothing tells {metric}");
+            watched += 1;
+        }
+    }
+    assert!(watched > 30, "only {watched} are watched");
 }
 
 #[test]

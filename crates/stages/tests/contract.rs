@@ -7,6 +7,8 @@
 mod bench;
 #[path = "contract/paid.rs"]
 mod paid;
+#[path = "contract/remembered.rs"]
+mod remembered;
 #[path = "contract/toy.rs"]
 mod toy;
 #[path = "contract/unseen.rs"]
@@ -34,6 +36,7 @@ fn main() -> std::process::ExitCode {
         sentences_are_embedded_once(&bench).await;
         unseen::hidden_text_goes_nowhere(&bench).await;
         paid::only_what_changed_is_paid_for(&bench).await;
+        remembered::what_a_commit_shows_is_found_by_the_next_search().await;
         settings_are_strict(&bench);
         toy::a_new_stage_is_one_file_and_one_line(&bench);
     });

@@ -254,11 +254,16 @@ impl Bench {
         inputs: &[(String, Manifest)],
     ) -> Result<Manifest, StageError> {
         let job = self.context(document, stage, inputs);
+        let manifest = self.run_with(&job, stage).await?;
+        self.commit(job, stage, manifest.clone()).await?;
+        Ok(manifest)
+    }
+
+    /// Prepares and commits what a run gave.
+    pub async fn commit(&self, job: JobContext, stage: &str, manifest: Manifest) -> Result<(), StageError> {
         let (erased, settings) = self.stage(stage);
-        let manifest = erased.run(&job, &settings).await?;
         let prepared = erased.prepare(&job, &settings, &manifest).await?;
-        let kept = manifest.clone();
-        let committed = self.world.database.write(document.tenant, move |connection| {
+        let committed = self.world.database.write(job.tenant_id, move |connection| {
             Box::pin(async move {
                 prepared.commit(connection, &job, &manifest).await.map_err(|error| match error {
                     StageError::Failed(failure) => DbError::Failed(failure),
@@ -266,8 +271,7 @@ impl Bench {
                 })
             })
         });
-        committed.await?;
-        Ok(kept)
+        Ok(committed.await?)
     }
 
     /// All stages from the first to `last`.
