@@ -16,6 +16,7 @@ import sys
 import tempfile
 
 import beir
+import windows
 from baseline import dense, lexical, reciprocal
 from minilm import MiniLM
 
@@ -104,18 +105,21 @@ def rows(name, suite, other, missed):
         missed.append(f"{name}: hybrid is below lexical")
 
 
-def chunking(name, suite, missed):
-    """Lines of the table of chunks beside windows of fixed size."""
+def chunking(name, suite, excerpts, missed):
+    """Lines of the table of chunks beside windows of fixed size, found by the same search and, of words, by bm25s."""
     figures = {measure["name"]: measure["value"] for measure in suite["measures"]}
     budgets = sorted({int(key.split("@")[1]) for key in figures})
     for budget in budgets:
-        fixed = f"fixed-{budget // 5}"
+        label = f"fixed-{budget // windows.WINDOWS}"
         own = [figures[f"docmill.{measure}@{budget}"] for measure in ("recall", "iou")]
-        windows = [figures[f"{fixed}.{measure}@{budget}"] for measure in ("recall", "iou")]
-        yield f"| {name.removeprefix('chunking-')} | {budget} | {shown(own[0])} | {shown(windows[0])} | {shown(own[1])} | {shown(windows[1])} |"
-        for measure, mine, theirs in zip(("recall", "IoU"), own, windows):
-            if mine <= theirs:
-                missed.append(f"{name} at {budget}: {measure} {shown(mine)}, windows {shown(theirs)}")
+        fixed = [figures[f"{label}.{measure}@{budget}"] for measure in ("recall", "iou")]
+        peer = windows.judge(excerpts, budget // windows.WINDOWS) if name.endswith("lexical") else (None, None)
+        cells = [value for measure in zip(own, fixed, peer) for value in measure]
+        yield f"| {name.removeprefix('chunking-')} | {budget} | {' | '.join(map(shown, cells))} |"
+        for measure, mine, *others in zip(("recall", "IoU"), own, fixed, peer):
+            for way, theirs in zip(("windows", "windows by bm25s"), others):
+                if theirs is not None and mine <= theirs:
+                    missed.append(f"{name} at {budget}: {measure} {shown(mine)}, {way} {shown(theirs)}")
 
 
 def main():
@@ -137,11 +141,14 @@ def main():
         if suite["kind"] == "retrieval":
             for line in rows(name, suite, peers(options, name, model, kept), missed):
                 print(line, flush=True)
+    excerpts = None
     if any(suite["kind"] == "chunking" for suite in outcomes.values()):
-        print("\n| chunking-eval | characters | recall | windows | IoU | windows |\n|---|---|---|---|---|---|")
+        excerpts = windows.Excerpts(pathlib.Path(options.data) / "chunking-eval")
+        print(f"\nchunking-eval: {len(excerpts.texts)} texts, {len(excerpts.questions)} questions\n")
+        print("| mode | characters | recall | windows | windows, bm25s | IoU | windows | windows, bm25s |\n|---|---|---|---|---|---|---|---|")
     for name, suite in outcomes.items():
         if suite["kind"] == "chunking":
-            for line in chunking(name, suite, missed):
+            for line in chunking(name, suite, excerpts, missed):
                 print(line)
     print("".join(f"\nbelow its mark: {what}" for what in missed) or "\nevery mark is reached")
     sys.exit(1 if missed else 0)
