@@ -124,6 +124,9 @@ fn show(cli: &Cli, args: &InspectArgs, parsed: &Result<Parsed, FailedParse>) {
     for (index, outcome) in report.page_outcomes.iter().enumerate().filter(|(_, o)| *o != "text") {
         output::line(format!("page {}: {outcome}", index + 1));
     }
+    for (path, code) in &report.failed_parts {
+        output::line(format!("{}: {code}", plain(path)));
+    }
     let limit = if args.text { usize::MAX } else { SHOWN_CHARS };
     output::line(format!("\n{}", plain(&report.text.chars().take(limit).collect::<String>())));
 }

@@ -5,7 +5,7 @@
 
 use crate::inline::Inline;
 use crate::language;
-use docmill_model::document::{Block, BlockKind, Cell, Format, Link, ParsedDocument, Table};
+use docmill_model::document::{Block, BlockKind, Cell, FailedPart, Format, Link, ParsedDocument, Table};
 use docmill_model::{Code, Failure, Span};
 use std::collections::BTreeMap;
 
@@ -58,6 +58,7 @@ pub(crate) struct DocumentBuilder {
     links: Vec<Link>,
     hidden: Vec<Span>,
     metadata: BTreeMap<String, String>,
+    failed: Vec<FailedPart>,
 }
 
 impl DocumentBuilder {
@@ -72,6 +73,7 @@ impl DocumentBuilder {
             links: Vec::new(),
             hidden: Vec::new(),
             metadata: BTreeMap::new(),
+            failed: Vec::new(),
         }
     }
 
@@ -142,6 +144,11 @@ impl DocumentBuilder {
         self.tables.push(table);
     }
 
+    /// Records a part that could not be read while the rest stands.
+    pub fn failed_part(&mut self, path: String, failure: Failure) {
+        self.failed.push(FailedPart { path, failure });
+    }
+
     /// The finished document with languages; [`Code::EmptyText`] when nothing visible was found.
     pub fn finish(mut self) -> Result<ParsedDocument, Failure> {
         if self.text.chars().all(char::is_whitespace) {
@@ -163,6 +170,7 @@ impl DocumentBuilder {
             hidden: merge(self.hidden),
             language: None,
             metadata: self.metadata,
+            failed_parts: self.failed,
         };
         language::annotate(&mut document);
         Ok(document)

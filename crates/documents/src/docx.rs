@@ -1,10 +1,12 @@
 //! DOCX: the words of a word-processing package in the order in which they are read.
 //!
 //! Body first, then foot- and endnotes, then page headers and footers as furniture. Deleted text of tracked changes
-//! is dropped, inserted text kept, hidden runs flagged. External targets are recorded and never opened; macros,
-//! embedded objects and comments are not read.
+//! is dropped, inserted text kept, hidden runs flagged. Charts are read as tables; one that cannot be read leaves the rest
+//! standing. External targets are recorded and never opened; macros, embedded objects and comments are not read.
 
 mod archive;
+mod chart;
+mod drawn;
 mod fields;
 mod notes;
 mod numbering;
@@ -37,7 +39,9 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
     let mut resources = Resources {
         styles: styles::Styles::read(&package.related(&relations, "/styles")?, limits)?,
         numbering: numbering::Numbering::read(&package.related(&relations, "/numbering")?, limits)?,
+        drawings: drawn::read(&mut package, &relations, limits)?,
         relations,
+        failed: Vec::new(),
         notes: notes::Notes::default(),
     };
     let body = package.required(&main)?;
@@ -47,6 +51,9 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
     drop(body);
     append_notes(&mut package, &mut resources, &mut builder, options)?;
     append_page_parts(&mut package, &mut resources, &mut builder, options)?;
+    for (path, failure) in resources.failed {
+        builder.failed_part(path, failure);
+    }
     builder.finish()
 }
 
@@ -58,8 +65,11 @@ fn append_notes(
     options: &ParseOptions,
 ) -> Result<(), Failure> {
     for kind in [notes::Kind::Footnote, notes::Kind::Endnote] {
-        let part = package.related(&resources.relations, kind.relation())?;
+        let Some(name) = resources.relations.targets(&[kind.relation()]).into_iter().next() else { continue };
+        let part = package.optional(&name)?;
+        let main = enter(package, resources, &name, options)?;
         let collected = notes::collect(&part, kind, resources, &options.limits)?;
+        resources.relations = main;
         for (number, content) in collected {
             builder.block(BlockKind::Footnote, format!("{}[{number}]", kind.name()), &content);
         }
@@ -78,14 +88,25 @@ fn append_page_parts(
     for target in targets {
         let part = package.optional(&target)?;
         let name = target.rsplit('/').next().unwrap_or(&target).trim_end_matches(".xml").to_owned();
-        let own: Relations = package.relations_of(&target)?;
-        let main = std::mem::replace(&mut resources.relations, own);
+        let main = enter(package, resources, &target, options)?;
         let mut story = Story::new(resources, builder, &name, Some(BlockKind::Furniture));
         xml::walk(&part, &options.limits, |token| story.token(token))?;
         story.finish()?;
         resources.relations = main;
     }
     Ok(())
+}
+
+/// Makes the relations and drawings those of a part, and gives the relations before.
+fn enter(
+    package: &mut Package,
+    resources: &mut Resources,
+    part: &str,
+    options: &ParseOptions,
+) -> Result<Relations, Failure> {
+    let own = package.relations_of(part)?;
+    resources.drawings = drawn::read(package, &own, &options.limits)?;
+    Ok(std::mem::replace(&mut resources.relations, own))
 }
 
 fn malformed(message: impl Into<String>) -> Failure {

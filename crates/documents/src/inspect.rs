@@ -30,6 +30,8 @@ pub struct Inspection {
     pub text: String,
     /// One entry per page: `text`, `ocr`, `blank`, or the code of its failure.
     pub page_outcomes: Vec<String>,
+    /// Parts of a file without pages that could not be read: element path and code.
+    pub failed_parts: Vec<(String, String)>,
     /// Wall clock.
     pub millis: u64,
     /// Where it went.
@@ -114,6 +116,7 @@ impl Inspection {
             words: 0,
             text: String::new(),
             page_outcomes: Vec::new(),
+            failed_parts: Vec::new(),
             millis: 0,
             steps: observed.steps,
             peak_rss_bytes: 0,
@@ -144,6 +147,9 @@ impl Inspection {
             words,
             text: document.text.clone(),
             page_outcomes: document.pages.iter().map(|page| outcome(&page.outcome)).collect(),
+            failed_parts: (document.failed_parts.iter())
+                .map(|part| (part.path.clone(), part.failure.code.to_string()))
+                .collect(),
             millis: parsed.millis,
             peak_rss_bytes: parsed.peak_rss_bytes,
             blocks: document.blocks.len(),

@@ -224,6 +224,15 @@ pub struct Link {
     pub target: String,
 }
 
+/// A part of a document without pages that could not be read: the rest of the document stands.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct FailedPart {
+    /// Where its words would stand: an element path, as that of [`Block::path`].
+    pub path: String,
+    /// Why.
+    pub failure: Failure,
+}
+
 /// Everything one parse yields.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ParsedDocument {
@@ -253,6 +262,9 @@ pub struct ParsedDocument {
     pub language: Option<String>,
     /// Embedded metadata as found (title, author, encoding, …).
     pub metadata: BTreeMap<String, String>,
+    /// Parts that could not be read while the rest stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_parts: Vec<FailedPart>,
 }
 
 impl ParsedDocument {
@@ -272,10 +284,10 @@ impl ParsedDocument {
         })
     }
 
-    /// True when at least one page failed while others stand.
+    /// True when at least one page or part failed while others stand.
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        self.pages.iter().any(|p| matches!(p.outcome, PageOutcome::Failed { .. }))
+        !self.failed_parts.is_empty() || self.pages.iter().any(|p| matches!(p.outcome, PageOutcome::Failed { .. }))
     }
 
     /// Boxes of the words that overlap `span`, merged per line: `(page, rect)` in reading order.

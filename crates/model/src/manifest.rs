@@ -40,7 +40,8 @@ impl Manifest {
     }
 }
 
-/// The fact that lists pages which could not be read, `[{"page", "code"}]`: what was made of the others is partial.
+/// The fact that lists what could not be read, pages as `{"page", "code"}`, parts of files without pages as `{"part", "code"}`:
+/// what was made of the rest is partial.
 pub const FAILED_PAGES: &str = "failed_pages";
 
 /// The fact that names the code of the failure for which a stage made do.

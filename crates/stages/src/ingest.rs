@@ -196,6 +196,7 @@ fn manifest(document: &ParsedDocument, reference: ArtifactRef) -> Manifest {
             PageOutcome::Failed { failure } => Some(json!({ "page": page.number, "code": failure.code })),
             _ => None,
         })
+        .chain(document.failed_parts.iter().map(|part| json!({ "part": part.path, "code": part.failure.code })))
         .collect();
     let mut manifest = Manifest::default();
     manifest.artifacts.insert(kind::PARSED.to_owned(), reference);

@@ -73,15 +73,20 @@ pub struct VersionView {
     pub characters: Option<i32>,
     /// Title, once read.
     pub title: Option<String>,
-    /// Pages that could not be read, at most the first hundred; the document is then `partial`.
+    /// Pages, and parts of files without pages, that could not be read, at most the first hundred; the document is then
+    /// `partial`.
     pub failed_pages: Vec<FailedPage>,
 }
 
-/// A page that could not be read.
+/// A page that could not be read, or a part of a file without pages.
 #[derive(Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct FailedPage {
-    /// From 1.
-    pub page: u32,
+    /// Number of the page, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
+    /// Element path of the part, as `body/drawing[2]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// Why: an error code.
     pub code: String,
 }

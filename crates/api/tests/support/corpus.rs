@@ -116,5 +116,6 @@ pub fn parsed(text: &str) -> ParsedDocument {
         hidden: Vec::new(),
         language: None,
         metadata: std::collections::BTreeMap::new(),
+        failed_parts: Vec::new(),
     }
 }

@@ -95,7 +95,9 @@ fn describe(all: &Value) {
         }
     }
     for failed in document.pointer("/version/failed_pages").and_then(Value::as_array).into_iter().flatten() {
-        output::line(format!("page {:7} not read: {}", field(failed, "/page"), field(failed, "/code")));
+        let what = if failed["part"].is_null() { "page" } else { "part" };
+        let place = output::plain(&field(failed, &format!("/{what}")));
+        output::line(format!("{what} {place:7} not read: {}", field(failed, "/code")));
     }
     output::line("");
     let jobs = all["jobs"].as_array().cloned().unwrap_or_default();

@@ -27,6 +27,12 @@ impl Relations {
         self.0.iter().find(|r| r.external && r.id == id).map(|r| r.target.as_str())
     }
 
+    /// Id, kind and part name of all relations whose kind ends with one of `kinds`.
+    pub fn parts<'a>(&'a self, kinds: &'a [&str]) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+        let wanted = |r: &&Relation| !r.external && kinds.iter().any(|kind| r.kind.ends_with(kind));
+        self.0.iter().filter(wanted).map(|r| (r.id.as_str(), r.kind.as_str(), r.target.as_str()))
+    }
+
     /// Part names of all relations whose kind ends with one of `kinds`, each once.
     pub fn targets(&self, kinds: &[&str]) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();

@@ -4,20 +4,24 @@
 //! read where they are anchored; hidden runs are flagged.
 
 mod changes;
+mod drawings;
+mod roles;
 
 pub(super) use changes::is_paper;
 
+use super::drawn::Drawings;
 use super::fields::{Field, link_target};
 use super::notes::Notes;
 use super::numbering::Numbering;
 use super::package::Relations;
-use super::styles::{self, Styles};
+use super::styles::Styles;
 use super::table::{self, TableState};
 use super::xml::{Tag, Token};
 use crate::blocks::DocumentBuilder;
 use crate::inline::Inline;
 use docmill_model::Failure;
 use docmill_model::document::BlockKind;
+use drawings::Drawing;
 
 /// What all stories of a package share.
 pub(super) struct Resources {
@@ -27,6 +31,10 @@ pub(super) struct Resources {
     pub numbering: Numbering,
     /// Relations of the part being read.
     pub relations: Relations,
+    /// What drawings of the part being read refer to.
+    pub drawings: Drawings,
+    /// What could not be read, with its path.
+    pub failed: Vec<(String, Failure)>,
     /// Notes that were referred to.
     pub notes: Notes,
 }
@@ -102,6 +110,8 @@ struct Paragraph {
     numbering: Option<(Option<u32>, Option<u32>)>,
     /// It has a ground of its own.
     shaded: bool,
+    /// What is drawn in it.
+    drawings: Vec<Drawing>,
 }
 
 /// The reader of one story.
@@ -124,6 +134,7 @@ pub(super) struct Story<'a> {
     collected: Option<Vec<Piece>>,
     paragraph_count: usize,
     table_count: usize,
+    drawing_count: usize,
 }
 
 impl<'a> Story<'a> {
@@ -150,6 +161,7 @@ impl<'a> Story<'a> {
             collected: None,
             paragraph_count: 0,
             table_count: 0,
+            drawing_count: 0,
         }
     }
 
@@ -248,6 +260,11 @@ impl<'a> Story<'a> {
             }
             "spPr" => return Open::ShapeProperties,
             "solidFill" if matches!(self.open.last(), Some(Open::ShapeProperties)) => return Open::ShapeFill,
+            "chart" | "relIds" => {
+                if let Some(id) = tag.attr("id").or_else(|| tag.attr("dm")) {
+                    self.draw(&id);
+                }
+            }
             name => self.property_or_sign(name, tag),
         }
         Open::Plain
@@ -278,24 +295,25 @@ impl<'a> Story<'a> {
         // A text box is shown with the run that it is anchored in.
         let hidden = self.has_hidden_style(&done) || self.is_unseen();
         inline.append(done.inline);
+        let drawings = done.drawings;
         if hidden {
             inline.hide(0);
         }
-        if let Some(table) = self.tables.last_mut() {
-            table.paragraph(inline);
-            return;
-        }
-        self.paragraph_count += 1;
-        if blank {
-            return;
-        }
-        match &mut self.collected {
-            Some(pieces) => pieces.push(Piece(inline)),
-            None => {
-                let path = format!("{}/p[{}]", self.part, self.paragraph_count);
-                self.builder.block(self.role.unwrap_or(role), path, &inline);
+        match (self.tables.last_mut(), &mut self.collected) {
+            (Some(table), _) => table.paragraph(inline),
+            (None, _) if blank => self.paragraph_count += 1,
+            (None, collected) => {
+                self.paragraph_count += 1;
+                match collected {
+                    Some(pieces) => pieces.push(Piece(inline)),
+                    None => {
+                        let path = format!("{}/p[{}]", self.part, self.paragraph_count);
+                        self.builder.block(self.role.unwrap_or(role), path, &inline);
+                    }
+                }
             }
         }
+        drawings.into_iter().for_each(|drawing| self.place(drawing));
     }
 
     fn end_table(&mut self) {
@@ -312,33 +330,5 @@ impl<'a> Story<'a> {
                 self.builder.table(done, path, self.role.is_some());
             }
         }
-    }
-
-    fn role_of(&self, paragraph: &Paragraph) -> BlockKind {
-        let style = paragraph.style.as_deref();
-        let outline = paragraph.outline.and_then(styles::heading);
-        outline.or_else(|| self.resources.styles.role(style)).unwrap_or_else(|| {
-            let listed = self.numbering_of(paragraph).is_some();
-            if listed { BlockKind::ListItem } else { BlockKind::Paragraph }
-        })
-    }
-
-    fn numbering_of(&self, paragraph: &Paragraph) -> Option<(u32, u32)> {
-        let inherited = self.resources.styles.numbering(paragraph.style.as_deref());
-        let (number, level) = match paragraph.numbering {
-            Some((number, level)) => {
-                (number.or(inherited.map(|i| i.0))?, level.or(inherited.map(|i| i.1)).unwrap_or(0))
-            }
-            None => inherited?,
-        };
-        (number != 0).then_some((number, level))
-    }
-
-    fn label_of(&mut self, paragraph: &Paragraph) -> Option<String> {
-        let (number, level) = self.numbering_of(paragraph)?;
-        if paragraph.inline.is_blank() {
-            return None;
-        }
-        self.resources.numbering.label(number, level)
     }
 }

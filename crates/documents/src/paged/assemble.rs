@@ -233,6 +233,7 @@ impl Writer {
             hidden: merge(self.hidden),
             language: None,
             metadata,
+            failed_parts: Vec::new(),
         };
         language::annotate(&mut document);
         Ok(document)

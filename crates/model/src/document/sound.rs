@@ -104,6 +104,7 @@ mod tests {
             hidden: Vec::new(),
             language: None,
             metadata: Default::default(),
+            failed_parts: Vec::new(),
         }
     }
 

@@ -138,6 +138,7 @@ mod tests {
             hidden,
             language: None,
             metadata: std::collections::BTreeMap::new(),
+            failed_parts: Vec::new(),
         })
     }
 

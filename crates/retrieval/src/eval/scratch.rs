@@ -272,6 +272,7 @@ impl Loader<'_> {
             hidden: Vec::new(),
             language: None,
             metadata: std::collections::BTreeMap::new(),
+            failed_parts: Vec::new(),
         };
         let bytes =
             serde_json::to_vec(&parsed).map_err(|_| Failure::new(Code::Internal, "a document cannot be written"))?;

@@ -55,5 +55,6 @@ pub fn paged(text: &str) -> ParsedDocument {
         hidden: Vec::new(),
         language: None,
         metadata: std::collections::BTreeMap::new(),
+        failed_parts: Vec::new(),
     }
 }

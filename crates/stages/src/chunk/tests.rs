@@ -30,6 +30,7 @@ fn document(blocks: &[(BlockKind, String)]) -> ParsedDocument {
         hidden: Vec::new(),
         language: Some("eng".to_owned()),
         metadata: BTreeMap::new(),
+        failed_parts: Vec::new(),
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) fn document(text: &str) -> ParsedDocument {
         hidden: Vec::new(),
         language: Some("eng".to_owned()),
         metadata: BTreeMap::new(),
+        failed_parts: Vec::new(),
     }
 }
 

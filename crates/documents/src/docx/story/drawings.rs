@@ -1,0 +1,77 @@
+//! Charts and diagrams of a story: placed after the paragraph that they are drawn in.
+
+use super::super::drawn::Drawn;
+use super::super::malformed;
+use super::{Piece, Story};
+use crate::inline::Inline;
+use docmill_model::Failure;
+use docmill_model::document::BlockKind;
+
+/// A chart or diagram on its way to the end of its paragraph.
+pub(super) struct Drawing {
+    drawn: Drawn,
+    path: String,
+    /// Readers do not see it.
+    hidden: bool,
+}
+
+impl Story<'_> {
+    /// A drawing refers to a part.
+    pub(super) fn draw(&mut self, id: &str) {
+        self.drawing_count += 1;
+        let missing = || Some(Err(malformed("a drawing refers to a part that is no chart and no diagram")));
+        // Each part is placed once, however often it is referred to, so that a short file cannot become a long text.
+        match self.resources.drawings.get_mut(id).map_or_else(missing, Option::take) {
+            Some(Ok(drawn)) => {
+                let path = format!("{}/{}[{}]", self.part, drawn.name(), self.drawing_count);
+                let drawing = Drawing { drawn, path, hidden: self.is_unseen() };
+                match self.paragraphs.last_mut() {
+                    Some(paragraph) => paragraph.drawings.push(drawing),
+                    None => self.place(drawing),
+                }
+            }
+            Some(Err(failure)) => self.fail(failure),
+            None => {}
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        let path = format!("{}/drawing[{}]", self.part, self.drawing_count);
+        self.resources.failed.push((path, failure));
+    }
+
+    pub(super) fn place(&mut self, drawing: Drawing) {
+        let Drawing { drawn, path, hidden } = drawing;
+        let seen = |mut words: Inline| {
+            if hidden {
+                words.hide(0);
+            }
+            words
+        };
+        if self.collected.is_some() || !self.tables.is_empty() {
+            let words = seen(drawn.flat());
+            match (self.tables.last_mut(), &mut self.collected) {
+                (Some(table), _) => table.paragraph(words),
+                (None, Some(pieces)) => pieces.push(Piece(words)),
+                (None, None) => {}
+            }
+            return;
+        }
+        match drawn {
+            Drawn::Chart(mut chart) => {
+                let titles = seen(Inline::of(&chart.titles.join("\n")));
+                self.builder.block(self.role.unwrap_or(BlockKind::Caption), format!("{path}/title"), &titles);
+                for cell in &mut chart.data.cells {
+                    cell.content = seen(std::mem::take(&mut cell.content));
+                }
+                self.builder.table(chart.data, path, self.role.is_some());
+            }
+            Drawn::Diagram(texts) => {
+                for (number, text) in texts.iter().enumerate() {
+                    let path = format!("{path}/pt[{}]", number + 1);
+                    self.builder.block(self.role.unwrap_or(BlockKind::ListItem), path, &seen(Inline::of(text)));
+                }
+            }
+        }
+    }
+}
