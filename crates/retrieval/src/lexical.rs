@@ -7,10 +7,13 @@
 pub mod analysis;
 mod query;
 mod schema;
+mod soundness;
 mod tenant;
+mod writer;
 
 pub use schema::LexicalChunk;
 pub use tenant::LexicalChange;
+pub use writer::LexicalWriter;
 
 use docmill_model::{ChunkId, Code, DocumentId, Failure, GenerationId, TenantId};
 use std::collections::{HashMap, HashSet};
@@ -92,6 +95,8 @@ struct Open {
 struct State {
     open: HashMap<TenantId, Open>,
     suspect: HashSet<TenantId>,
+    /// Tenants whose index was made, or read from end to end, since this process began.
+    sound: HashSet<TenantId>,
     clock: u64,
 }
 
@@ -99,6 +104,8 @@ struct State {
 pub struct LexicalIndexes {
     config: LexicalConfig,
     state: Mutex<State>,
+    /// Held while an index is opened or made: one that is being read for damage must not be written to.
+    opening: Mutex<()>,
 }
 
 impl LexicalIndexes {
@@ -110,7 +117,7 @@ impl LexicalIndexes {
         std::fs::create_dir_all(&config.directory).map_err(|error| {
             Failure::new(Code::ConfigInvalid, format!("cannot create the lexical index directory: {}", error.kind()))
         })?;
-        Ok(Arc::new(Self { config, state: Mutex::default() }))
+        Ok(Arc::new(Self { config, state: Mutex::default(), opening: Mutex::default() }))
     }
 
     /// The best `limit` chunks of `tenant` for `text` within `scope`; `None` when the tenant has no index, or one that
@@ -148,18 +155,6 @@ impl LexicalIndexes {
         .await
     }
 
-    /// True when every file of the tenant's index has its recorded checksum (or there is no index).
-    ///
-    /// # Errors
-    /// [`LexicalError`].
-    pub async fn is_sound(self: &Arc<Self>, tenant: TenantId) -> Result<bool, LexicalError> {
-        self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
-            Some(index) => Ok(index.is_sound()?),
-            None => Ok(true),
-        })
-        .await
-    }
-
     /// Chunks of each of `generations` in the tenant's index, and of all; zeros when there is no index.
     ///
     /// # Errors
@@ -192,6 +187,7 @@ impl LexicalIndexes {
     pub async fn recreate(self: &Arc<Self>, tenant: TenantId) -> Result<LexicalWriter, LexicalError> {
         let index = self
             .blocking(tenant, move |indexes| {
+                let _opening = indexes.opening.lock().unwrap_or_else(PoisonError::into_inner);
                 indexes.close(tenant);
                 let index = TenantIndex::create(&indexes.directory(tenant))?;
                 Ok(indexes.keep(tenant, Arc::new(index)))
@@ -260,18 +256,27 @@ impl LexicalIndexes {
         outcome
     }
 
+    /// The tenant's index, read for damage when this process opens it for the first time.
     fn opened(&self, tenant: TenantId) -> Result<Option<Arc<TenantIndex>>, LexicalError> {
-        {
-            let mut state = self.locked();
-            state.clock += 1;
-            let now = state.clock;
-            if let Some(open) = state.open.get_mut(&tenant) {
-                open.used = now;
-                return Ok(Some(open.index.clone()));
-            }
+        if let Some(index) = self.open(tenant) {
+            return Ok(Some(index));
         }
-        let Some(index) = TenantIndex::open(&self.directory(tenant))? else { return Ok(None) };
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = self.open(tenant) {
+            return Ok(Some(index));
+        }
+        let check = !self.locked().sound.contains(&tenant);
+        let Some(index) = TenantIndex::open(&self.directory(tenant), check)? else { return Ok(None) };
         Ok(Some(self.keep(tenant, Arc::new(index))))
+    }
+
+    fn open(&self, tenant: TenantId) -> Option<Arc<TenantIndex>> {
+        let mut state = self.locked();
+        state.clock += 1;
+        let now = state.clock;
+        let open = state.open.get_mut(&tenant)?;
+        open.used = now;
+        Some(open.index.clone())
     }
 
     /// The feed number that searches of the tenant have reached here; `None` while its index is not open.
@@ -285,6 +290,7 @@ impl LexicalIndexes {
         let mut state = self.locked();
         state.clock += 1;
         let used = state.clock;
+        state.sound.insert(tenant);
         let kept = state.open.entry(tenant).or_insert(Open { index, used }).index.clone();
         while state.open.len() > self.config.max_open.max(1) {
             // Only what nobody uses right now may go: two open writers of one directory must never exist.
@@ -296,7 +302,9 @@ impl LexicalIndexes {
     }
 
     fn close(&self, tenant: TenantId) {
-        self.locked().open.remove(&tenant);
+        let mut state = self.locked();
+        state.open.remove(&tenant);
+        state.sound.remove(&tenant);
     }
 
     fn suspect(&self, tenant: TenantId) {
@@ -309,41 +317,5 @@ impl LexicalIndexes {
 
     fn locked(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One tenant's index held open for changes: what is applied here is committed here, whatever happens around it.
-pub struct LexicalWriter {
-    indexes: Arc<LexicalIndexes>,
-    tenant: TenantId,
-    index: Arc<TenantIndex>,
-}
-
-impl LexicalWriter {
-    /// The feed number the index has durably reached; `None` before the first commit.
-    ///
-    /// # Errors
-    /// [`LexicalError`].
-    pub async fn seq(&self) -> Result<Option<i64>, LexicalError> {
-        let index = self.index.clone();
-        self.indexes.blocking(self.tenant, move |_| Ok(index.seq()?)).await
-    }
-
-    /// Buffers a change; nothing is visible or durable before [`LexicalWriter::commit`].
-    ///
-    /// # Errors
-    /// [`LexicalError`].
-    pub async fn apply(&self, change: LexicalChange) -> Result<(), LexicalError> {
-        let index = self.index.clone();
-        self.indexes.blocking(self.tenant, move |_| Ok(index.apply(&change)?)).await
-    }
-
-    /// Makes buffered changes durable together with the feed number, in one atomic step, and visible to searches.
-    ///
-    /// # Errors
-    /// [`LexicalError`].
-    pub async fn commit(&self, seq: i64) -> Result<(), LexicalError> {
-        let index = self.index.clone();
-        self.indexes.blocking(self.tenant, move |_| Ok(index.commit(seq)?)).await
     }
 }

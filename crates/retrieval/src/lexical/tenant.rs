@@ -5,6 +5,7 @@
 
 use super::query;
 use super::schema::{CHUNK_HIGH, CHUNK_LOW, Fields, LexicalChunk};
+use super::soundness;
 use super::{LexicalHit, LexicalScope, WeightedWord};
 use docmill_model::{ChunkId, GenerationId};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -25,7 +26,7 @@ const WRITER_BYTES: usize = 32 << 20;
 const PURGE_ROUNDS: usize = 40;
 const PURGE_PAUSE: Duration = Duration::from_millis(50);
 /// Length of a segment's id, with which the names of its files begin.
-const SEGMENT_CHARS: usize = 32;
+pub(super) const SEGMENT_CHARS: usize = 32;
 
 /// What is done to an index, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +50,9 @@ pub(super) struct TenantIndex {
 const NOTHING: i64 = i64::MIN;
 
 impl TenantIndex {
-    /// Opens what is in `directory`; `None` when there is no index.
-    pub fn open(directory: &Path) -> tantivy::Result<Option<Self>> {
+    /// Opens what is in `directory`; `None` when there is no index. With `check`, all of it is read first, and an index
+    /// that was damaged is an error.
+    pub fn open(directory: &Path, check: bool) -> tantivy::Result<Option<Self>> {
         if !directory.join("meta.json").exists() {
             return Ok(None);
         }
@@ -59,12 +61,20 @@ impl TenantIndex {
         if index.schema() != schema {
             return Err(tantivy::TantivyError::SchemaError("the index has another layout".to_owned()));
         }
-        Self::over(index, fields).map(Some)
+        let opened = Self::over(index, fields)?;
+        if check {
+            soundness::check(&opened.index, &opened.reader.searcher(), directory)?;
+        }
+        Ok(Some(opened))
     }
 
     /// Empties `directory` and creates an index in it.
     pub fn create(directory: &Path) -> tantivy::Result<Self> {
-        match std::fs::remove_dir_all(directory) {
+        let removed = match std::fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => std::fs::remove_file(directory),
+            removed => removed,
+        };
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => std::fs::create_dir_all(directory)?,
         }
@@ -81,11 +91,6 @@ impl TenantIndex {
     /// The feed number of the last commit; `None` when nothing was committed yet.
     pub fn seq(&self) -> tantivy::Result<Option<i64>> {
         seq_of(&self.index)
-    }
-
-    /// Hashes every file against its recorded checksum.
-    pub fn is_sound(&self) -> tantivy::Result<bool> {
-        Ok(self.index.validate_checksum()?.is_empty())
     }
 
     /// Chunks of each of `generations`, and of all, as of the last commit.
@@ -120,7 +125,7 @@ impl TenantIndex {
         let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let writer = self.writer(&mut guard)?;
         let mut prepared = writer.prepare_commit()?;
-        prepared.set_payload(&format!("seq={seq}"));
+        prepared.set_payload(&payload(seq));
         prepared.commit()?;
         self.reader.reload()?;
         self.reached.store(seq, Ordering::Release);
@@ -261,6 +266,17 @@ impl TenantIndex {
     }
 }
 
+/// What a commit carries: the feed number, twice, since the file it is kept in has no checksum and a number that grew
+/// would have the feed pass over what the index lacks.
+fn payload(seq: i64) -> String {
+    format!("seq={seq} seq={seq}")
+}
+
+/// `None` also for a number that is not what was written.
 fn seq_of(index: &Index) -> tantivy::Result<Option<i64>> {
-    Ok(index.load_metas()?.payload.and_then(|payload| payload.strip_prefix("seq=")?.parse().ok()))
+    let carried = index.load_metas()?.payload;
+    Ok(carried.and_then(|carried| {
+        let seq = carried.strip_prefix("seq=")?.split(' ').next()?.parse().ok()?;
+        (carried == payload(seq)).then_some(seq)
+    }))
 }
