@@ -249,7 +249,7 @@ async fn a_damaged_index_is_an_error_and_a_suspect_and_can_be_started_anew() {
     assert_eq!(ids(&indexes, tenant, "meadow").await.len(), 1);
 }
 
-/// What a disk or a crash may leave: the node must notice every single bit that an answer depends on.
+/// What a disk or a crash may leave: a lost file is noticed, and every single bit that an answer depends on.
 #[tokio::test]
 async fn no_bit_of_an_index_changes_unnoticed() {
     let scratch = scratch();
@@ -272,6 +272,9 @@ async fn no_bit_of_an_index_changes_unnoticed() {
             continue;
         }
         let whole = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let indexes = LexicalIndexes::new(LexicalConfig::new(&scratch.path)).unwrap();
+        assert!(!matches!(indexes.writer(tenant).await, Ok(Some(_))), "without {name} it passes for an index");
         for at in (0..whole.len() * 8).step_by(5) {
             let mut changed = whole.clone();
             changed[at / 8] ^= 1 << (at % 8);

@@ -5,11 +5,20 @@
 //! is held against what it lists.
 
 use super::schema::CHUNK_HIGH;
-use super::tenant::SEGMENT_CHARS;
-use std::collections::HashSet;
 use std::path::Path;
 use tantivy::error::DataCorruption;
+use tantivy::index::SegmentComponent;
 use tantivy::{Index, Searcher, TantivyError};
+
+/// Files that every segment has.
+const COMPONENTS: [SegmentComponent; 6] = [
+    SegmentComponent::Postings,
+    SegmentComponent::Positions,
+    SegmentComponent::Terms,
+    SegmentComponent::Store,
+    SegmentComponent::FastFields,
+    SegmentComponent::FieldNorms,
+];
 
 /// Reads every file of the index in `directory`, to which nobody writes meanwhile.
 ///
@@ -17,17 +26,14 @@ use tantivy::{Index, Searcher, TantivyError};
 /// `DataCorruption` when something differs; whatever tantivy says of files it cannot read.
 pub(super) fn check(index: &Index, searcher: &Searcher, directory: &Path) -> tantivy::Result<()> {
     list(index, directory)?;
-    let segments: HashSet<String> = index.searchable_segment_ids()?.iter().map(|id| id.uuid_string()).collect();
-    for entry in std::fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        let of_segment = name.to_str().and_then(|name| name.get(..SEGMENT_CHARS));
-        if of_segment.is_some_and(|id| segments.contains(id))
-            && !index.directory().validate_checksum(Path::new(&name))?
-        {
-            return Err(differs("a file has another checksum"));
-        }
-    }
     for meta in index.searchable_segment_metas()? {
+        let removals = meta.has_deletes().then_some(SegmentComponent::Delete);
+        // All of them: an index without its positions opens, and then fails at every question.
+        for component in COMPONENTS.into_iter().chain(removals) {
+            if !index.directory().validate_checksum(&meta.relative_path(component))? {
+                return Err(differs("a file has another checksum"));
+            }
+        }
         let reader = searcher.segment_readers().iter().find(|reader| reader.segment_id() == meta.id());
         let reader = reader.ok_or_else(|| differs("a listed segment is not there"))?;
         let chunks = reader.fast_fields().u64(CHUNK_HIGH)?.num_docs();

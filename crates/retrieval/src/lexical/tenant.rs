@@ -26,7 +26,7 @@ const WRITER_BYTES: usize = 32 << 20;
 const PURGE_ROUNDS: usize = 40;
 const PURGE_PAUSE: Duration = Duration::from_millis(50);
 /// Length of a segment's id, with which the names of its files begin.
-pub(super) const SEGMENT_CHARS: usize = 32;
+const SEGMENT_CHARS: usize = 32;
 
 /// What is done to an index, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
