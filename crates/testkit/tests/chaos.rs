@@ -1,4 +1,4 @@
-//! A short campaign and a part of the crash-point sweep, as the continuous integration runs them. The long ones are
+//! Short campaigns and a part of the crash-point sweep, as the continuous integration runs them. The long ones are
 //! flags of the same program.
 #![allow(clippy::unwrap_used)]
 
@@ -42,4 +42,24 @@ fn callers_that_hang_up_leave_nothing_behind() {
     let dropped = &verdict["kinds"]["dropped"];
     assert_eq!((&dropped["requests"], &dropped["refused"]), (&600.into(), &0.into()), "{verdict}");
     assert!(dropped["broken_off"].as_u64().unwrap() > 100, "{verdict}");
+}
+
+#[test]
+fn the_index_node_may_die_and_find_its_files_damaged() {
+    let verdict = chaos(&["--documents", "40", "--node-kills", "14", "--damage-every", "1", "--seed", "4"]);
+    let (node, searches) = (&verdict["node"], &verdict["searches"]);
+    assert_eq!(node["kills"], 14, "{verdict}");
+    assert_eq!(node["damages"].as_object().unwrap().len(), 7, "{verdict}");
+    assert!(node["rebuilt"].as_u64().unwrap() > 3, "{verdict}");
+    assert!(searches["known"].as_u64().unwrap() > 40, "{verdict}");
+    assert_eq!((&searches["right"], &searches["same_anew"]), (&searches["known"], &searches["known"]), "{verdict}");
+}
+
+#[test]
+fn a_dump_and_the_bucket_are_enough_to_go_on() {
+    let verdict = chaos(&["--documents", "40", "--restore", "--seed", "4"]);
+    let restore = &verdict["restore"];
+    assert!(restore["open_jobs_in_dump"].as_u64().unwrap() > 0, "{verdict}");
+    assert!(restore["accepted_after_dump"].as_u64().unwrap() > 0, "{verdict}");
+    assert_eq!(verdict["searches"]["right"], verdict["searches"]["known"], "{verdict}");
 }

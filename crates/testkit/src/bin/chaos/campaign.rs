@@ -5,7 +5,7 @@ use crate::export::Export;
 use crate::faults::{self, Happened, Injector, Kind};
 use crate::plant::{APART, Plant, Settings, Tenant};
 use crate::verdict::{self, Verdict};
-use crate::work::{self, Progress};
+use crate::work::{self, Acknowledged, Progress};
 use crate::{Arguments, disk};
 use anyhow::{Context, Result, ensure};
 use docmill_model::Sha256Hex;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Differences shown.
 const SHOWN: usize = 10;
 
-fn bar(length: usize, what: &str, quiet: bool) -> ProgressBar {
+pub fn bar(length: usize, what: &str, quiet: bool) -> ProgressBar {
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(length as u64) };
     let style = ProgressStyle::with_template("{prefix:12} {bar:30} {pos}/{len} documents, {elapsed} {msg}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_prefix(what.to_owned())
@@ -63,12 +63,24 @@ pub fn fault_free(arguments: &Arguments, settings: &Settings, documents: &Docume
     Ok(kept)
 }
 
-fn tenants(plant: &Plant) -> Result<Vec<Tenant>> {
+/// The tenants of [`work::SHARES`].
+pub fn tenants(plant: &Plant) -> Result<Vec<Tenant>> {
     work::SHARES.iter().map(|(name, _)| plant.tenant(name)).collect()
 }
 
 fn exports(plant: &Plant, tenants: &[Tenant]) -> Result<Vec<Export>> {
     tenants.iter().map(|tenant| Export::of(plant, tenant)).collect()
+}
+
+/// Enters whether each tenant has what it has when nothing breaks.
+pub fn compare(plant: &Plant, tenants: &[Tenant], kept: &FaultFree, verdict: &mut Verdict) -> Result<()> {
+    verdict.export_equal = true;
+    for (export, expected) in exports(plant, tenants)?.iter().zip(&kept.exports) {
+        let differences = export.differences(expected, SHOWN);
+        verdict.export_equal &= differences.is_empty();
+        verdict.differences.extend(differences);
+    }
+    Ok(())
 }
 
 fn kept_at(settings: &Settings, documents: &Documents) -> Result<PathBuf> {
@@ -85,29 +97,11 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ke
     let with_disk = schedule.contains(&Kind::Disk);
     let plant = Plant::start("chaos", settings, APART, |home| if with_disk { disk::mount(home) } else { Ok(()) })?;
     let tenants = tenants(&plant)?;
-    let (progress, over) = (Progress::default(), AtomicBool::new(false));
-    let bar = bar(documents.paths.len(), &format!("seed {}", arguments.seed), arguments.json);
-    let peaks = Mutex::new(BTreeMap::new());
     let started = Instant::now();
-    let (happened, quiet) = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            work::watch(&plant, &progress, &over, |settled| {
-                bar.set_position(settled as u64);
-                sample(&plant, &mut peaks.lock().unwrap_or_else(PoisonError::into_inner));
-            });
-        });
-        let uploader = scope.spawn(|| work::upload(&plant, &tenants, &documents.paths, &progress, arguments.rate));
-        let broken = break_things(arguments, &plant, &schedule, &progress, &bar);
-        progress.allowed.store(usize::MAX, Ordering::Release);
-        if broken.is_err() {
-            progress.given_up.store(true, Ordering::Release);
-        }
-        let uploaded = uploader.join().unwrap_or_else(|_| Err(anyhow::anyhow!("uploading panicked")));
-        let quiet = broken.and_then(|happened| uploaded.and_then(|()| Ok((happened, work::until_quiet(&plant)?))));
-        over.store(true, Ordering::Release);
-        quiet
-    })?;
-    bar.finish_and_clear();
+    let break_things =
+        |progress: &Progress, bar: &ProgressBar| break_things(arguments, &plant, &schedule, progress, bar);
+    let worked = while_working(arguments, &plant, &tenants, documents, break_things)?;
+    let happened = worked.came_to;
     let mut verdict = Verdict {
         documents: documents.paths.len(),
         kills: happened.iter().filter(|fault| fault.kind == Kind::Kill).count(),
@@ -117,26 +111,64 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ke
         fault_free_seconds: Some(kept.seconds),
         embedder: settings.embedder.clone(),
         source: documents.source.clone(),
-        peak_rss_mb: peaks.into_inner().unwrap_or_else(PoisonError::into_inner),
+        peak_rss_mb: worked.peak_rss_mb,
         left_out: Kind::ALL
             .iter()
             .filter_map(|kind| Some(format!("{}: {}", kind.name(), faults::impossible(*kind)?)))
             .collect(),
         ..Verdict::default()
     };
+    verdict::judge(&plant, &worked.acknowledged, &mut verdict)?;
+    verdict::recovery(&plant, &happened, &mut verdict)?;
+    compare(&plant, &tenants, kept, &mut verdict)?;
+    Ok(verdict)
+}
+
+/// What came of documents that went through while something else happened.
+pub struct Worked<T> {
+    pub came_to: T,
+    pub acknowledged: Acknowledged,
+    /// By process, megabytes.
+    pub peak_rss_mb: BTreeMap<String, u64>,
+}
+
+/// Uploads the documents while `meanwhile` does its part, which lets uploads go ahead by `Progress::allowed`; then waits
+/// until all work has ended, or nothing moves any more.
+pub fn while_working<T>(
+    arguments: &Arguments,
+    plant: &Plant,
+    tenants: &[Tenant],
+    documents: &Documents,
+    meanwhile: impl FnOnce(&Progress, &ProgressBar) -> Result<T>,
+) -> Result<Worked<T>> {
+    let (progress, over) = (Progress::default(), AtomicBool::new(false));
+    let bar = bar(documents.paths.len(), &format!("seed {}", arguments.seed), arguments.json);
+    let peaks = Mutex::new(BTreeMap::new());
+    let (came_to, quiet) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            work::watch(plant, &progress, &over, |settled| {
+                bar.set_position(settled as u64);
+                sample(plant, &mut peaks.lock().unwrap_or_else(PoisonError::into_inner));
+            });
+        });
+        let uploader = scope.spawn(|| work::upload(plant, tenants, &documents.paths, &progress, arguments.rate));
+        let came_to = meanwhile(&progress, &bar);
+        progress.allowed.store(usize::MAX, Ordering::Release);
+        if came_to.is_err() {
+            progress.given_up.store(true, Ordering::Release);
+        }
+        let uploaded = uploader.join().unwrap_or_else(|_| Err(anyhow::anyhow!("uploading panicked")));
+        let quiet = came_to.and_then(|came_to| uploaded.and_then(|()| Ok((came_to, work::until_quiet(plant)?))));
+        over.store(true, Ordering::Release);
+        quiet
+    })?;
+    bar.finish_and_clear();
     if !quiet && !arguments.json {
         eprintln!("nothing moves any more; logs are in {}", plant.home.logs().display());
     }
     let acknowledged = progress.acknowledged.into_inner().unwrap_or_else(PoisonError::into_inner);
-    verdict::judge(&plant, &acknowledged, &mut verdict)?;
-    verdict::recovery(&plant, &happened, &mut verdict)?;
-    verdict.export_equal = true;
-    for (export, expected) in exports(&plant, &tenants)?.iter().zip(&kept.exports) {
-        let differences = export.differences(expected, SHOWN);
-        verdict.export_equal &= differences.is_empty();
-        verdict.differences.extend(differences);
-    }
-    Ok(verdict)
+    let peak_rss_mb = peaks.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Worked { came_to, acknowledged, peak_rss_mb })
 }
 
 /// One fault after the other, each once something was done since the last one.
@@ -152,7 +184,7 @@ fn break_things(
     let mut log = std::fs::File::create(plant.home.logs().join("faults.log"))?;
     for (number, kind) in schedule.iter().enumerate() {
         // Uploads keep step with the faults, so that the last fault still finds work.
-        let share = arguments.documents * (number + 1) / schedule.len();
+        let share = arguments.documents() * (number + 1) / schedule.len();
         progress.allowed.fetch_max(share + 16, Ordering::AcqRel);
         let pause = arguments.every.unwrap_or_else(|| injector.pause());
         std::thread::sleep(pause);

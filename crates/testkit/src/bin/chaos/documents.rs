@@ -1,6 +1,6 @@
 //! Which documents a campaign runs on: real files, the same ones for the same number.
 //!
-//! Up to six in ten are files of the corpora (any format, at most 400 KB), the rest are abstracts of papers as text.
+//! Up to six in ten are files of the corpora (any format, at most 400 KB, or 24 KB), the rest are abstracts of papers as text.
 //! Without the corpora it is the sample documents, varied by a line of their own where there are not enough.
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Larger files cost minutes of OCR and prove nothing more.
-const MAX_BYTES: u64 = 400 << 10;
+pub const MAX_BYTES: u64 = 400 << 10;
+/// Largest file of a campaign that is about the index alone.
+pub const SMALL_BYTES: u64 = 24 << 10;
 /// Bombs and fuzz inputs end at wall-clock limits, which two runs need not reach alike.
 const LEFT_OUT: [&str; 4] = ["_synthetic", "_expected", "_ref_pdfium", "fuzz"];
 
@@ -42,11 +44,11 @@ impl Documents {
     }
 }
 
-/// Chooses `count` documents and copies them to `folder`.
-pub fn choose(count: usize, folder: &Path) -> Result<Documents> {
+/// Chooses `count` documents, files of the corpora of at most `max_bytes` each, and copies them to `folder`.
+pub fn choose(count: usize, max_bytes: u64, folder: &Path) -> Result<Documents> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let (found, source) = match docmill_testkit::corpora() {
-        Some(root) => (from_corpora(&root, count)?, "corpora"),
+        Some(root) => (from_corpora(&root, count, max_bytes)?, "corpora"),
         None => (from_samples(count)?, "sample-docs"),
     };
     ensure!(found.len() == count, "only {} documents of {count} were found", found.len());
@@ -64,13 +66,13 @@ pub fn choose(count: usize, folder: &Path) -> Result<Documents> {
 
 type Named = (String, Vec<u8>);
 
-fn from_corpora(root: &Path, count: usize) -> Result<Vec<Named>> {
+fn from_corpora(root: &Path, count: usize, max_bytes: u64) -> Result<Vec<Named>> {
     let abstracts = abstracts(&root.join("scifact/corpus.jsonl"), count);
     let wanted = (count * 6).div_ceil(10).max(count - abstracts.len().min(count));
     // By hash: a mixture of all folders, and the same whatever the file system's order.
     let mut by_hash = BTreeMap::new();
     for path in walk(root) {
-        let small = fs::metadata(&path).is_ok_and(|meta| (1..=MAX_BYTES).contains(&meta.len()));
+        let small = fs::metadata(&path).is_ok_and(|meta| (1..=max_bytes).contains(&meta.len()));
         let left_out = path.components().any(|part| LEFT_OUT.contains(&part.as_os_str().to_string_lossy().as_ref()));
         if small && !left_out && path.extension().is_none_or(|extension| extension != "fuzz") {
             let bytes = fs::read(&path)?;

@@ -3,15 +3,14 @@
 
 use crate::Arguments;
 use crate::plant::{Plant, Processes, Settings, Tenant};
+use crate::requests;
 use crate::verdict::Verdict;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use docmill_model::Sha256Hex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -154,32 +153,8 @@ fn request(
     body: Option<&str>,
     patience: Duration,
 ) -> Result<Option<u16>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", plant.port()))?;
-    let (body, key) = (body.unwrap_or_default(), &tenant.key);
-    let head = format!(
-        "{method} /v1/documents HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body.as_bytes())?;
-    let (until, mut answer, mut piece) = (Instant::now() + patience, Vec::new(), [0; 4096]);
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let _ = stream.shutdown(Shutdown::Both);
-            return Ok(None);
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(length) => answer.extend_from_slice(&piece[..length]),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let text = String::from_utf8_lossy(&answer);
-    text.split(' ').nth(1).and_then(|status| status.parse().ok()).map(Some).context("an answer without a status")
+    let answer = requests::request(plant, tenant, (method, "/v1/documents"), body, patience)?;
+    Ok(answer.map(|answer| answer.status))
 }
 
 /// The database answers late, again and again.

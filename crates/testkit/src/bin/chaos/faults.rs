@@ -293,7 +293,7 @@ fn faketime() -> Option<PathBuf> {
 }
 
 /// Removes what a folder holds; the folder itself may be a mount.
-fn empty(folder: &Path) -> Result<()> {
+pub fn empty(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
         if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
     }
@@ -318,7 +318,8 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn walk(folder: &Path) -> Vec<PathBuf> {
+/// Every file below a folder, in order.
+pub fn walk(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {

@@ -11,10 +11,15 @@ mod dropped;
 mod environment;
 mod export;
 mod faults;
+mod index_files;
 mod invariants;
+mod node;
 mod plant;
 mod receiver;
 mod repeat;
+mod requests;
+mod restore;
+mod searches;
 mod verdict;
 mod work;
 
@@ -37,21 +42,27 @@ Examples:
   chaos --documents 24 --crash-points --lease 1            (every point)
   chaos --documents 13 --crash-points --points 13 --lease 1 --seed 4
   chaos --drops 10000 --seed 1
+  chaos --node-kills 100 --seed 1
+  chaos --restore --seed 1
   chaos --documents 1500 --kills 20 --faults kill --every 60s --rate 1.1       (a soak)
-Exit code: 0 clean, 1 something was lost, doubled, stuck, violated or different, or a point not met, 2 the campaign
-itself failed.
+Exit code: 0 clean, 1 something was lost, doubled, stuck, violated, different or not tried, or a point not met, 2 the
+campaign itself failed.
 The fault-free run is kept and used again for the same binary, documents and embedder.";
 
 /// Most documents of a crash-point sweep: each is read once for the record, and once a round.
 const SWEPT_DOCUMENTS: usize = 24;
+/// Documents where the command line says nothing, and for a campaign against the index node, which wants small ones.
+const DOCUMENTS: usize = 60;
+const NODE_DOCUMENTS: usize = 300;
 
 /// Breaks a whole Docmill at random while it works, and checks that nothing is lost, doubled or stuck.
 #[derive(Parser)]
 #[command(name = "chaos", after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
-    /// Documents to process: real files where the corpora are, else sample documents.
-    #[arg(long, default_value_t = 60)]
-    documents: usize,
+    /// Documents to process: real files where the corpora are, else sample documents. 60 when absent, 300 small ones with
+    /// `--node-kills`.
+    #[arg(long)]
+    documents: Option<usize>,
     /// How many `kill -9`; the other kinds follow in proportion.
     #[arg(long, default_value_t = 20)]
     kills: usize,
@@ -77,6 +88,17 @@ struct Arguments {
     /// Instead of all that: this many requests that callers break off while the database answers late.
     #[arg(long, conflicts_with = "crash_points", value_name = "N")]
     drops: Option<usize>,
+    /// Instead of random faults: this many `kill -9` of the process that holds the lexical index, whose files are damaged
+    /// between its lives.
+    #[arg(long, conflicts_with_all = ["crash_points", "drops"], value_name = "N")]
+    node_kills: Option<usize>,
+    /// How many of those kills there are for each damage.
+    #[arg(long, requires = "node_kills", default_value_t = 2, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    damage_every: u32,
+    /// Instead of random faults: everything but the object store is lost, and the database comes back from a dump that
+    /// was made while documents were processed.
+    #[arg(long, conflicts_with_all = ["crash_points", "drops", "node_kills"])]
+    restore: bool,
     /// Pause between two faults; a random one of about a second when absent.
     #[arg(long, value_parser = seconds, value_name = "SECONDS")]
     every: Option<Duration>,
@@ -95,6 +117,10 @@ struct Arguments {
 }
 
 impl Arguments {
+    fn documents(&self) -> usize {
+        self.documents.unwrap_or(if self.node_kills.is_some() { NODE_DOCUMENTS } else { DOCUMENTS })
+    }
+
     fn lease(&self) -> Duration {
         Duration::from_secs(self.lease)
     }
@@ -136,12 +162,19 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
         return Ok(verdict);
     }
     let folder = docmill_testkit::scratch_home(&format!("chaos-files-{}", std::process::id()))?;
-    let chosen = documents::choose(arguments.documents, &folder.data());
+    let max_bytes = if arguments.node_kills.is_some() { documents::SMALL_BYTES } else { documents::MAX_BYTES };
+    let chosen = documents::choose(arguments.documents(), max_bytes, &folder.data());
     let verdict = chosen.and_then(|documents| {
         let documents = if arguments.crash_points { documents.of_all_kinds(SWEPT_DOCUMENTS) } else { documents };
         let kept = campaign::fault_free(arguments, &settings, &documents)?;
         if arguments.crash_points {
             return crash_points::run(arguments, &settings, &documents, &kept.exports[0]);
+        }
+        if let Some(count) = arguments.node_kills {
+            return node::run(arguments, &settings, &documents, &kept, count);
+        }
+        if arguments.restore {
+            return restore::run(arguments, &settings, &documents, &kept);
         }
         campaign::run(arguments, &settings, &documents, &kept)
     });
@@ -189,6 +222,13 @@ fn show(verdict: &Verdict) {
         println!("points met {} of {} that were swept, {} are known", points.met, points.swept, points.total);
         points.unmet.iter().for_each(|point| println!("  NOT MET {point}"));
     }
+    let parts = [
+        verdict.node.as_ref().map(serde_json::to_string),
+        verdict.restore.as_ref().map(serde_json::to_string),
+        verdict.searches.as_ref().map(serde_json::to_string),
+    ];
+    parts.into_iter().flatten().flatten().for_each(|figures| println!("{figures}"));
+    verdict.untried.iter().for_each(|what| println!("NOT TRIED {what}"));
     verdict.left_out.iter().for_each(|line| println!("left out: {line}"));
 }
 

@@ -35,6 +35,11 @@ impl Receiver {
         format!("http://127.0.0.1:{}/hook", self.port)
     }
 
+    /// Forgets what was received under ids that are not these.
+    pub fn keep_only(&self, ids: &std::collections::BTreeSet<String>) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| ids.contains(id));
+    }
+
     /// How often each webhook id was received.
     pub fn seen(&self) -> BTreeMap<String, usize> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -47,6 +47,18 @@ pub struct Verdict {
     /// What a crash-point sweep met.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub points: Option<Points>,
+    /// What a campaign against the index node came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<crate::node::Figures>,
+    /// What a restore drill came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<crate::restore::Figures>,
+    /// What was asked of the searches of a campaign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub searches: Option<crate::searches::Figures>,
+    /// What should have been tried and was not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub untried: Vec<String>,
     /// Per kind of fault: how often, and seconds until work went on.
     pub kinds: BTreeMap<String, Value>,
     pub embedder: String,
@@ -56,6 +68,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Enters that something was to be tried, and how often it was.
+    pub fn tried(&mut self, what: &str, count: usize) {
+        if count == 0 {
+            self.untried.push(what.to_owned());
+        }
+    }
+
     /// Enters seconds of recovery by kind, and over all.
     pub fn recoveries(&mut self, by_kind: BTreeMap<String, Vec<f64>>) {
         let all: Vec<f64> = by_kind.values().flatten().copied().collect();
@@ -68,13 +87,14 @@ impl Verdict {
         }
     }
 
-    /// Nothing lost, doubled, stuck, violated or different, and every point of a sweep met.
+    /// Nothing lost, doubled, stuck, violated or different, everything tried, and every point of a sweep met.
     pub fn is_clean(&self) -> bool {
         self.lost == 0
             && self.duplicated == 0
             && self.stuck == 0
             && self.invariant_violations.is_empty()
             && self.export_equal
+            && self.untried.is_empty()
             && self.points.as_ref().is_none_or(|points| points.unmet.is_empty())
     }
 }

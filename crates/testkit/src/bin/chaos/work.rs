@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Files of one call of the client.
-const BATCH: usize = 16;
+pub const BATCH: usize = 16;
 /// Documents that may be under way at once: enough for every slot, few enough that faults meet all stages.
 const UNDER_WAY: usize = 48;
 /// Nothing settles for this long although nothing is broken: stuck.

@@ -1,0 +1,216 @@
+//! Searches of a campaign. A question is made of the words of one passage, so that its answer is known; whatever else is
+//! found must be visible, of the tenant, and as it stands in Postgres.
+
+use crate::index_files;
+use crate::plant::{Plant, Tenant};
+use crate::requests::request;
+use crate::verdict::Verdict;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Which halves are asked.
+pub const MODES: [&str; 2] = ["lexical", "hybrid"];
+/// Words of a question; shorter words tell little.
+const WORDS: usize = 12;
+const WORD_CHARS: usize = 4;
+/// Passages wanted.
+const K: usize = 20;
+/// Longer than the API gives each half.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Questions for each tenant once work has ended.
+const KNOWN: i64 = 40;
+/// Scores this near to each other, relatively, are the same: sums of the same numbers in another order.
+const SCORE: f64 = 1e-4;
+/// Until an index at rest holds nothing that was removed.
+const REST: Duration = Duration::from_secs(40);
+
+/// Counts of what was asked.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct Figures {
+    /// While things broke: answered in full, by one half that said so, refused with a reason, and by nobody.
+    pub answered: usize,
+    pub degraded: usize,
+    pub refused: usize,
+    pub away: usize,
+    /// Answered without the passage by a node that had not yet said it was ready.
+    pub incomplete_before_ready: usize,
+    /// Once work has ended: questions in all modes, and those whose passage was found.
+    pub known: usize,
+    pub right: usize,
+    /// Of them those that an index built anew answers as well: the passage is found, and the best has the same score.
+    pub same_anew: usize,
+    /// Chunks found in the indexes, all of which were held against Postgres.
+    pub chunks_compared: usize,
+}
+
+/// A question whose answer is known.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub words: String,
+    /// The passage that must be found.
+    pub chunk: Uuid,
+}
+
+/// What a search came to.
+pub enum Said {
+    /// The passages found with where else they stand, best first, the score of the best, and whether a half was missing.
+    Found { hits: Vec<(Uuid, String)>, copies: BTreeSet<Uuid>, best: f64, degraded: bool },
+    /// A status other than 200.
+    Refused(u16, String),
+    /// Nobody answered.
+    Away,
+}
+
+impl Said {
+    /// True when the passage is among those found.
+    pub fn holds(&self, chunk: &Uuid) -> bool {
+        matches!(self, Said::Found { hits, copies, .. } if copies.contains(chunk) || hits.iter().any(|(hit, _)| hit == chunk))
+    }
+}
+
+/// Questions about what is visible now: one a document, in the order of files where `random` is false.
+pub fn questions(plant: &Plant, tenant: &Tenant, limit: i64, random: bool) -> Result<Vec<Question>> {
+    let rows: Vec<(Uuid, String)> = plant.runtime.block_on(async {
+        let sql = "SELECT id, text FROM (
+                SELECT DISTINCT ON (d.id) c.id, c.text, v.sha256 FROM documents d
+                JOIN chunks c ON c.tenant_id = d.tenant_id AND c.generation_id = d.visible_generation AND NOT c.has_hidden
+                JOIN document_versions v ON v.tenant_id = d.tenant_id AND v.document_id = d.id
+                WHERE d.tenant_id = $1::uuid ORDER BY d.id, c.ordinal) AS first
+             ORDER BY CASE WHEN $3 THEN random() ELSE 0 END, sha256 LIMIT $2";
+        let query = sqlx::query_as(sql).bind(&tenant.id).bind(limit).bind(random);
+        anyhow::Ok(query.fetch_all(&mut plant.owner().await?).await?)
+    })?;
+    Ok(rows.into_iter().filter_map(|(chunk, text)| Some(Question { words: words(&text)?, chunk })).collect())
+}
+
+/// Distinct words of a passage; `None` when it has few.
+fn words(text: &str) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    let long = text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.chars().count() >= WORD_CHARS);
+    let chosen: Vec<&str> = long.filter(|word| seen.insert(word.to_lowercase())).take(WORDS).collect();
+    (chosen.len() >= WORDS / 2).then(|| chosen.join(" "))
+}
+
+/// Asks as the tenant.
+pub fn ask(plant: &Plant, tenant: &Tenant, question: &Question, mode: &str) -> Said {
+    let body = json!({"query": question.words, "k": K, "mode": mode, "copies": true}).to_string();
+    let Ok(Some(answer)) = request(plant, tenant, ("POST", "/v1/search"), Some(&body), PATIENCE) else {
+        return Said::Away;
+    };
+    // A process that dies while it answers leaves half of one.
+    let Ok(body) = serde_json::from_str::<Value>(&answer.body) else { return Said::Away };
+    if answer.status != 200 {
+        return Said::Refused(answer.status, body["code"].as_str().unwrap_or_default().to_owned());
+    }
+    let id = |value: &Value| value["chunk_id"].as_str().and_then(|id| id.parse::<Uuid>().ok());
+    let hits = body["hits"].as_array().cloned().unwrap_or_default();
+    let copies = hits.iter().flat_map(|hit| hit["copies"].as_array().into_iter().flatten()).filter_map(id).collect();
+    let best = hits.first().and_then(|hit| hit["score"].as_f64()).unwrap_or_default();
+    let text = |hit: &Value| hit["text"].as_str().unwrap_or_default().to_owned();
+    let hits = hits.iter().filter_map(|hit| Some((id(hit)?, text(hit)))).collect();
+    Said::Found { hits, copies, best, degraded: body["degraded"].is_string() }
+}
+
+/// How many of the passages are not what is visible to the tenant, word by word.
+pub fn wrong(plant: &Plant, tenant: &Tenant, said: &Said) -> Result<i64> {
+    let Said::Found { hits, copies, .. } = said else { return Ok(0) };
+    let ids: Vec<Uuid> = hits.iter().map(|(id, _)| *id).chain(copies.iter().copied()).collect();
+    let texts: Vec<Option<&str>> =
+        hits.iter().map(|(_, text)| Some(text.as_str())).chain(copies.iter().map(|_| None)).collect();
+    plant.runtime.block_on(async {
+        let sql = "SELECT count(*) FROM unnest($1::uuid[], $2::text[]) AS h (id, text) WHERE NOT EXISTS (
+                SELECT 1 FROM chunks c JOIN documents d ON d.tenant_id = c.tenant_id AND d.visible_generation = c.generation_id
+                WHERE c.tenant_id = $3::uuid AND c.id = h.id AND (h.text IS NULL OR c.has_hidden OR h.text = c.text))";
+        let query = sqlx::query_scalar(sql).bind(&ids).bind(&texts).bind(&tenant.id);
+        Ok(query.fetch_one(&mut plant.owner().await?).await?)
+    })
+}
+
+/// Once work has ended: the right passages are found; the files of the index hold what Postgres says, by tantivy's own
+/// count; and an index built anew gives the same answers.
+pub fn judge(plant: &Plant, tenants: &[Tenant], figures: &mut Figures, verdict: &mut Verdict) -> Result<()> {
+    plant.wait_ready()?;
+    let (started, folder) = (Instant::now(), index_files::folder(plant));
+    while !index_files::is_at_rest(&folder) && started.elapsed() < REST {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let known: Vec<Vec<Question>> =
+        tenants.iter().map(|tenant| questions(plant, tenant, KNOWN, false)).collect::<Result<_>>()?;
+    let before = answers(plant, tenants, &known)?;
+    let mut found = Vec::new();
+    for (tenant, question, mode, said) in &before {
+        figures.known += 1;
+        match said {
+            Said::Found { degraded: false, .. } if said.holds(&question.chunk) => figures.right += 1,
+            _ => found.push(format!("{mode} search: {} is not found by its own words", question.chunk)),
+        }
+        let wrong = wrong(plant, tenant, said)?;
+        if wrong > 0 {
+            found.push(format!("{mode} search: {wrong} passages that are not visible to {}", tenant.id));
+        }
+    }
+    plant.kill("api")?;
+    for tenant in tenants {
+        let (held, differing) = compare(plant, tenant)?;
+        figures.chunks_compared += held;
+        found.extend(differing);
+    }
+    index_files::wipe(plant)?;
+    plant.run("api", &[])?;
+    plant.wait_ready()?;
+    let anew = answers(plant, tenants, &known)?;
+    for ((_, question, mode, said), (.., anew)) in before.iter().zip(&anew) {
+        // Which of two passages that say nearly the same comes first is left to the last bit of their scores.
+        match (said, anew) {
+            (Said::Found { best, .. }, Said::Found { best: best_anew, degraded: false, .. })
+                if anew.holds(&question.chunk) && (best - best_anew).abs() <= SCORE * best.abs() =>
+            {
+                figures.same_anew += 1;
+            }
+            _ => found.push(format!("{mode} search for {}: an index built anew answers otherwise", question.chunk)),
+        }
+    }
+    found.truncate(20);
+    verdict.invariant_violations.extend(found);
+    verdict.tried("searches whose answer is known", figures.known);
+    verdict.tried("comparison of the index with Postgres", figures.chunks_compared);
+    Ok(())
+}
+
+type Answers<'a> = Vec<(&'a Tenant, &'a Question, &'static str, Said)>;
+
+fn answers<'a>(plant: &Plant, tenants: &'a [Tenant], known: &'a [Vec<Question>]) -> Result<Answers<'a>> {
+    let mut all = Vec::new();
+    for (tenant, questions) in tenants.iter().zip(known) {
+        for question in questions {
+            all.extend(MODES.map(|mode| (tenant, question, mode, ask(plant, tenant, question, mode))));
+        }
+    }
+    Ok(all)
+}
+
+/// Chunks in the tenant's index, and where they are not those of what is visible, each once.
+fn compare(plant: &Plant, tenant: &Tenant) -> Result<(usize, Option<String>)> {
+    let held = index_files::chunks(&index_files::folder(plant), &tenant.id)
+        .with_context(|| format!("the index of {} cannot be read", tenant.id))?;
+    let (visible, others): (Vec<Uuid>, Vec<Uuid>) = plant.runtime.block_on(async {
+        let sql = "SELECT c.id, g.state FROM chunks c
+             JOIN generations g ON g.tenant_id = c.tenant_id AND g.id = c.generation_id AND g.state <> 'retired'
+             WHERE c.tenant_id = $1::uuid ORDER BY c.id";
+        let query = sqlx::query_as(sql).bind(&tenant.id);
+        let rows: Vec<(Uuid, String)> = query.fetch_all(&mut plant.owner().await?).await?;
+        let (visible, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, state)| state == "visible");
+        let ids = |rows: Vec<(Uuid, String)>| rows.into_iter().map(|(id, _)| id).collect();
+        anyhow::Ok((ids(visible), ids(others)))
+    })?;
+    let (others, mut of_visible) = (BTreeSet::from_iter(others), held.clone());
+    // A generation that a failed run left unfinished may be there: nobody sees it.
+    of_visible.retain(|id| !others.contains(id));
+    let differs = of_visible != visible;
+    let differing = differs
+        .then(|| format!("index files of {}: {} chunks, {} are visible", tenant.id, of_visible.len(), visible.len()));
+    Ok((held.len(), differing))
+}
