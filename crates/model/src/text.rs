@@ -109,10 +109,10 @@ impl CanonicalText {
         self.chars == 0
     }
 
-    /// The text of `span`, or `None` when it reaches past the end.
+    /// The text of `span`, or `None` when it reaches past the end or ends before it begins.
     #[must_use]
     pub fn slice(&self, span: Span) -> Option<&str> {
-        Some(&self.text[self.byte_of(span.start)?..self.byte_of(span.end)?])
+        self.text.get(self.byte_of(span.start)?..self.byte_of(span.end)?)
     }
 
     /// The byte offset of character `index` (`len()` gives the end), or `None` past the end.

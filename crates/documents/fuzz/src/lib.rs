@@ -7,8 +7,12 @@ pub use docx_of::docx_of;
 
 use docmill_documents::{InProcess, Limits, OcrMode, ParseOptions, PdfEngine};
 use docmill_model::document::ParsedDocument;
+use std::panic::{Location, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 
+/// Folders of crates that others wrote, and of the standard library.
+const OTHERS: [&str; 2] = ["/registry/src/", "/rustc/"];
 /// An image of which a recogniser says what a fuzzer thinks of.
 const IMAGE: &[u8] = include_bytes!("../corpus/image/gray.png");
 
@@ -27,17 +31,24 @@ pub fn read_pdf(pdfium: Option<&Path>, bytes: &[u8]) {
 
 /// Reads a PDF as pdf-extract sees it.
 pub fn read_pdf_plain(bytes: &[u8]) {
+    static HOOK: Once = Once::new();
     let options = ParseOptions {
         declared_type: Some("application/pdf".to_owned()),
         ocr: OcrMode::Off,
         pdf_engine: PdfEngine::PdfExtract,
         ..ParseOptions::default()
     };
-    // It panics on broken files, which ends a child and no more: that is not what is looked for.
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let read = std::panic::catch_unwind(|| InProcess::default().parse(bytes, &options));
-    std::panic::set_hook(hook);
+    // It panics on broken files, which ends a child and no more: what is looked for are panics of what is written here.
+    HOOK.call_once(|| {
+        let fatal = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let theirs = |at: &Location| OTHERS.iter().any(|folder| at.file().contains(folder));
+            if !panic.location().is_some_and(theirs) {
+                fatal(panic);
+            }
+        }));
+    });
+    let read = catch_unwind(|| InProcess::default().parse(bytes, &options));
     if let Ok(Ok(document)) = read {
         sound(&document);
     }

@@ -7,7 +7,7 @@ use crate::support::{parser, request};
 use docmill_documents::{InProcess, Limits, OcrMode, ParseOptions, PdfEngine};
 use docmill_model::Code;
 use docx_of::docx_of;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Declared type of the files of a folder of seeds.
@@ -22,9 +22,6 @@ const TARGETS: [(&str, Option<&str>); 9] = [
     ("csv", Some("text/csv")),
     ("detect", None),
 ];
-
-/// Place of `gray.png` among the seeds of images.
-const GRAY_PNG: usize = 7;
 
 /// xorshift64*: the same mutations from the same seed.
 struct Dice(u64);
@@ -76,10 +73,14 @@ fn begin() -> (Dice, Instant) {
     (Dice(seed), Instant::now() + Duration::from_secs(secs))
 }
 
+fn folder_of(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
 /// The seeds of a target, in order of name.
 fn seeds_of(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect(target).map(|f| f.expect("an entry").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder_of(target)).expect(target).map(|f| f.expect("an entry").path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{target} has no seeds");
     files.into_iter().map(|file| std::fs::read(file).expect("reads")).collect()
@@ -87,7 +88,7 @@ fn seeds_of(target: &str) -> Vec<Vec<u8>> {
 
 #[tokio::test]
 async fn what_the_recogniser_and_a_child_say_is_not_believed() {
-    let (reader, image) = (InProcess::default(), seeds_of("image").swap_remove(GRAY_PNG));
+    let (reader, image) = (InProcess::default(), std::fs::read(folder_of("image").join("gray.png")).expect("reads"));
     let ocr = ParseOptions { ocr: OcrMode::Force, ..ParseOptions::default() };
     let limits = Limits { output_bytes: 1 << 20, pixels: 1 << 20, ..Limits::default() };
     let options = ParseOptions { limits, ..ParseOptions::default() };
@@ -95,7 +96,8 @@ async fn what_the_recogniser_and_a_child_say_is_not_believed() {
     for seed in &frames {
         reader.hear(seed, &options).await.expect("a seed holds a document");
     }
-    let read = reader.parse_recognised(&image, &ocr, &String::from_utf8_lossy(&tables[0])).expect("a seed holds words");
+    let page = std::fs::read_to_string(folder_of("recognised").join("page.tsv")).expect("reads");
+    let read = reader.parse_recognised(&image, &ocr, &page).expect("a seed holds words");
     assert!(read.text.contains("harbour closes"), "{}", read.text);
     let (mut dice, until) = begin();
     let (mut tried, mut heard, mut recognised) = (0, 0, 0);
