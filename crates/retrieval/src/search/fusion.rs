@@ -8,6 +8,7 @@
 use super::wire::Explanation;
 use crate::dense::DenseHit;
 use docmill_model::ChunkId;
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 /// Constants of the fusion.
@@ -64,6 +65,8 @@ pub struct Fused {
 #[must_use]
 pub fn fuse(config: &FusionConfig, lexical: &[LexicalCandidate], dense: &[DenseHit]) -> Vec<Fused> {
     let best = lexical.iter().map(|candidate| candidate.score).fold(0.0, f64::max);
+    let languages = lexical.iter().map(|candidate| &candidate.language).chain(dense.iter().map(|hit| &hit.language));
+    let usual = usual_language(languages.flatten());
     // Equal texts are one candidate, known by their first chunk in either ranking.
     let mut leader: HashMap<&[u8], ChunkId> = HashMap::new();
     let mut fused: HashMap<ChunkId, Explanation> = HashMap::new();
@@ -73,7 +76,7 @@ pub fn fuse(config: &FusionConfig, lexical: &[LexicalCandidate], dense: &[DenseH
         rank += 1;
         leader.insert(&candidate.embed_hash, candidate.chunk_id);
         let words = if best > 0.0 { config.lexical_weight * candidate.score / best } else { 0.0 };
-        let meaning = config.meaning(candidate.language.as_deref(), candidate.cosine.unwrap_or(0.0));
+        let meaning = config.meaning(candidate.language.as_deref().or(usual), candidate.cosine.unwrap_or(0.0));
         let explanation = Explanation {
             bm25_rank: Some(rank),
             bm25_score: Some(candidate.score),
@@ -93,7 +96,7 @@ pub fn fuse(config: &FusionConfig, lexical: &[LexicalCandidate], dense: &[DenseH
         let entry = fused.entry(chunk).or_default();
         entry.dense_rank = Some(rank);
         if entry.dense_cosine.replace(candidate.cosine).is_none() {
-            entry.fused += config.meaning(candidate.language.as_deref(), candidate.cosine);
+            entry.fused += config.meaning(candidate.language.as_deref().or(usual), candidate.cosine);
         }
     }
     let one =
@@ -108,8 +111,16 @@ pub(super) fn sort(fused: &mut [Fused]) {
     fused.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.chunk_id.cmp(&b.chunk_id)));
 }
 
+/// What a candidate of unknown language is taken to be in: the language of most others. To a model that does not know a
+/// script all its texts are alike, and one of them must not outweigh the words.
+fn usual_language<'a>(languages: impl Iterator<Item = &'a String>) -> Option<&'a str> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    languages.for_each(|language| *counts.entry(language).or_default() += 1);
+    counts.into_iter().max_by_key(|&(language, count)| (count, Reverse(language))).map(|(language, _)| language)
+}
+
 impl FusionConfig {
-    /// What the cosine of a chunk adds. Text of unknown language counts as known to the model.
+    /// What the cosine of a chunk adds. Without any hint at its language the model is taken to know it.
     fn meaning(&self, language: Option<&str>, cosine: f64) -> f64 {
         let is_known = language.is_none_or(|language| self.dense_languages.iter().any(|known| known == language));
         let weight = if is_known { self.dense_weight } else { self.foreign_dense_weight };
@@ -192,5 +203,15 @@ mod tests {
             &[russian(dense("wrong", 3, 0.9)), russian(dense("second", 2, 0.8))],
         );
         assert_eq!(fused[0].chunk_id, id("words"));
+    }
+
+    #[test]
+    fn text_of_unknown_language_is_taken_for_what_the_others_are_in() {
+        let with = |language: Option<&str>, hit: DenseHit| DenseHit { language: language.map(str::to_owned), ..hit };
+        for (language, first) in [("rus", "words"), ("eng", "meaning")] {
+            let words = LexicalCandidate { language: Some(language.to_owned()), ..lexical("words", 1, 4.0) };
+            let meaning = [with(None, dense("meaning", 3, 0.9)), with(Some(language), dense("other", 2, 0.1))];
+            assert_eq!(fuse(&FusionConfig::default(), &[words], &meaning)[0].chunk_id, id(first), "{language}");
+        }
     }
 }
