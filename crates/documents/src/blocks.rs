@@ -55,6 +55,8 @@ pub(crate) struct DocumentBuilder {
     chars: u32,
     blocks: Vec<Block>,
     tables: Vec<Table>,
+    /// Tables within what was placed since the last block.
+    nested: Vec<Table>,
     links: Vec<Link>,
     hidden: Vec<Span>,
     metadata: BTreeMap<String, String>,
@@ -70,6 +72,7 @@ impl DocumentBuilder {
             chars: 0,
             blocks: Vec::new(),
             tables: Vec::new(),
+            nested: Vec::new(),
             links: Vec::new(),
             hidden: Vec::new(),
             metadata: BTreeMap::new(),
@@ -99,7 +102,8 @@ impl DocumentBuilder {
         Some(span)
     }
 
-    /// Appends a table as one block, a line per row with cells apart by ` | `, and returns its place.
+    /// Appends a table as one block, a line per row with cells apart by ` | `, and returns its place. Tables within its cells
+    /// come after it, without blocks of their own.
     ///
     /// `furniture` keeps the words but drops the table from the addressable ones, as does a table that no reader would see.
     pub fn table(&mut self, draft: TableDraft, path: impl Into<String>, furniture: bool) -> Option<Span> {
@@ -201,10 +205,20 @@ impl DocumentBuilder {
         let spans = |start: u32, end: u32| Span::new(base + start, base + end);
         self.links.extend(canonical.links.into_iter().map(|(s, e, target)| Link { span: spans(s, e), target }));
         self.hidden.extend(canonical.hidden.into_iter().map(|(s, e)| spans(s, e)));
+        for mut cells in canonical.tables {
+            cells.iter_mut().for_each(|cell| cell.span = spans(cell.span.start, cell.span.end));
+            let rows = cells.iter().map(|cell| cell.row + cell.row_span).max().unwrap_or(0);
+            let columns = cells.iter().map(|cell| cell.column + cell.column_span).max().unwrap_or(0);
+            self.nested.push(Table { rows, columns, cells });
+        }
         Span::new(base, self.chars)
     }
 
     fn push_block(&mut self, role: BlockKind, span: Span, path: String) {
+        let nested = std::mem::take(&mut self.nested);
+        if role != BlockKind::Furniture {
+            self.tables.extend(nested);
+        }
         self.blocks.push(Block { role, span, page: None, rect: None, path: Some(path), language: None });
     }
 }

@@ -1,8 +1,10 @@
-//! Text of one block while it is being read: raw characters plus the places that matter (links, hidden parts).
+//! Text of one block while it is being read: raw characters plus the places that matter (links, hidden parts, cells).
 //!
 //! Positions here are bytes of the raw buffer; [`Inline::canonical`] turns them into character positions of
 //! canonical text (NFC, `\n`, no NUL) in one pass. Nothing here knows about blocks or documents.
 
+use docmill_model::Span;
+use docmill_model::document::Cell;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, char::canonical_combining_class, is_nfc_quick};
 
 /// Growing text with marked ranges.
@@ -11,7 +13,11 @@ pub(crate) struct Inline {
     raw: String,
     links: Vec<(usize, usize, String)>,
     hidden: Vec<(usize, usize)>,
+    tables: Vec<Vec<Nested>>,
 }
+
+/// A cell of a table within the text, whose span is not known yet, and the range of its words.
+pub(crate) type Nested = (Cell, usize, usize);
 
 /// Canonical text with character positions relative to its start.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,6 +26,8 @@ pub(crate) struct Canonical {
     pub chars: u32,
     pub links: Vec<(u32, u32, String)>,
     pub hidden: Vec<(u32, u32)>,
+    /// Cells of the tables within the text, outer tables before those in their cells.
+    pub tables: Vec<Vec<Cell>>,
 }
 
 impl Inline {
@@ -89,6 +97,11 @@ impl Inline {
         }
     }
 
+    /// Makes parts of the text the cells of a table, which may have tables in its cells.
+    pub fn nest(&mut self, cells: Vec<Nested>) {
+        self.tables.insert(0, cells);
+    }
+
     /// True when no visible character is there.
     pub fn is_blank(&self) -> bool {
         self.raw.chars().all(char::is_whitespace)
@@ -119,6 +132,8 @@ impl Inline {
         self.raw.push_str(&other.raw);
         self.links.extend(other.links.into_iter().map(|(start, end, target)| (start + base, end + base, target)));
         self.hidden.extend(other.hidden.into_iter().map(|(start, end)| (start + base, end + base)));
+        let moved = |(cell, start, end): Nested| (cell, start + base, end + base);
+        self.tables.extend(other.tables.into_iter().map(|cells| cells.into_iter().map(moved).collect()));
     }
 
     /// Puts everything on one line, as table cells need it.
@@ -133,7 +148,8 @@ impl Inline {
         let trimmed = self.raw.trim();
         let offset = self.raw.len() - self.raw.trim_start().len();
         let inside = |at: usize| at.saturating_sub(offset).min(trimmed.len());
-        let ranges = self.links.iter().map(|l| (l.0, l.1)).chain(self.hidden.iter().copied());
+        let cells = self.tables.iter().flatten().map(|(_, start, end)| (*start, *end));
+        let ranges = self.links.iter().map(|l| (l.0, l.1)).chain(self.hidden.iter().copied()).chain(cells);
         let ranges: Vec<(usize, usize)> =
             ranges.map(|(start, end)| tighten(trimmed, inside(start), inside(end))).collect();
         let mut marks: Vec<usize> = ranges.iter().flat_map(|&(start, end)| [start, end]).collect();
@@ -146,8 +162,13 @@ impl Inline {
             .filter(|(_, (start, end))| start < end)
             .map(|(link, (start, end))| (start, end, link.2.clone()))
             .collect();
-        let hidden = places.filter(|(start, end)| start < end).collect();
-        Canonical { text, chars, links, hidden }
+        let hidden = places.by_ref().take(self.hidden.len()).filter(|(start, end)| start < end).collect();
+        let mut placed = |cell: &Cell| {
+            let (start, end) = places.next().unwrap_or_default();
+            Cell { span: Span::new(start, end), ..cell.clone() }
+        };
+        let tables = self.tables.iter().map(|cells| cells.iter().map(|(cell, _, _)| placed(cell)).collect()).collect();
+        Canonical { text, chars, links, hidden, tables }
     }
 }
 

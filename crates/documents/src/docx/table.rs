@@ -2,6 +2,8 @@
 
 use crate::blocks::{CellDraft, TableDraft};
 use crate::inline::Inline;
+use docmill_model::Span;
+use docmill_model::document::Cell;
 
 /// Widest grid; wider declarations are cut.
 const COLUMNS: u32 = 4_096;
@@ -114,10 +116,11 @@ impl TableState {
     }
 }
 
-/// The words of a table inside a cell or a note: rows on lines, cells apart by bars.
+/// The words of a table inside a cell or a note: rows on lines, cells apart by bars, and still cells of a table.
 pub(super) fn flat(table: TableDraft) -> Inline {
     let mut out = Inline::default();
-    let mut row = None;
+    let mut cells = Vec::with_capacity(table.cells.len());
+    let (blank, mut row) = (table.is_blank(), None);
     for mut cell in table.cells {
         match row {
             None => {}
@@ -126,7 +129,13 @@ pub(super) fn flat(table: TableDraft) -> Inline {
         }
         row = Some(cell.row);
         cell.content.flatten();
+        let start = out.mark();
         out.append(cell.content);
+        let CellDraft { row, column, row_span, column_span, header, .. } = cell;
+        cells.push((Cell { row, column, row_span, column_span, header, span: Span::new(0, 0) }, start, out.mark()));
+    }
+    if !blank {
+        out.nest(cells);
     }
     out
 }

@@ -81,6 +81,38 @@ fn merged_cells_and_notes() {
     );
 }
 
+#[test]
+fn a_table_in_a_cell_is_a_table_of_its_own() {
+    let cell = |inner: &str| format!("<w:tc>{inner}</w:tc>");
+    let words = |words: &str| format!("<w:p><w:r><w:t>{words}</w:t></w:r></w:p>");
+    let table = |rows: &[&[String]]| {
+        let row = |cells: &&[String]| format!("<w:tr>{}</w:tr>", cells.concat());
+        format!("<w:tbl>{}</w:tbl>", rows.iter().map(row).collect::<String>())
+    };
+    let deepest = table(&[&[cell(&words("x")), cell(&words(""))]]);
+    let inner = table(&[&[cell(&words("Cafe\u{301}")), cell(&words("B"))], &[cell(&deepest), cell(&words("D"))]]);
+    let outer = table(&[&[cell(&words("left")), cell(&format!("{}{inner}{}", words("Before"), words("after")))]]);
+    let blank = table(&[&[cell(&table(&[&[cell(&words(""))]])), cell(&words("end"))]]);
+    let document = read(&[("word/document.xml", &body(&format!("{outer}{blank}")))]);
+    assert_eq!(document.text, "left | Before Caf\u{e9} | B x |  | D after\n\n | end");
+    let text = CanonicalText::from_canonical(document.text.clone());
+    let at = |span| text.slice(span).expect("inside");
+    let tables: Vec<Vec<(u32, u32, &str)>> =
+        document.tables.iter().map(|t| t.cells.iter().map(|c| (c.row, c.column, at(c.span))).collect()).collect();
+    let expected = [
+        vec![(0, 0, "left"), (0, 1, "Before Caf\u{e9} | B x |  | D after")],
+        vec![(0, 0, "Caf\u{e9}"), (0, 1, "B"), (1, 0, "x |"), (1, 1, "D")],
+        vec![(0, 0, "x"), (0, 1, "")],
+        vec![(0, 0, ""), (0, 1, "end")],
+    ];
+    assert_eq!(tables, expected);
+    assert_eq!((document.tables[1].rows, document.tables[1].columns), (2, 2));
+    let roles: Vec<BlockKind> = document.blocks.iter().map(|block| block.role).collect();
+    assert_eq!(roles, [BlockKind::Table { table: 0 }, BlockKind::Table { table: 3 }]);
+    let outer = document.tables[0].cells[1].span;
+    assert!(document.tables[1..3].iter().flat_map(|t| &t.cells).all(|cell| outer.contains(cell.span)));
+}
+
 /// A paragraph with words and a chart or diagram.
 fn drawing(words: &str, inner: &str) -> String {
     let drawing = format!("<w:drawing><wp:inline><a:graphic>{inner}</a:graphic></wp:inline></w:drawing>");
