@@ -162,6 +162,14 @@ async fn run(mut config: Config, roles: Roles, home: Option<Home>) -> Result<(),
         let (heal, deliver) = (stop.clone(), stop.clone());
         tasks.spawn(async move { healer.run_reconciler(heal).await });
         tasks.spawn(async move { deliverer.run_deliveries(sender, deliver).await });
+        // Whoever else sets the bucket's rules may take ours away.
+        let (settings, artifacts, kept) = (config.clone(), assembly.artifacts.clone(), stop.clone());
+        tasks.spawn(async move {
+            while tokio::time::timeout(SWEEP_EVERY, kept.cancelled()).await.is_err() {
+                crate::assembly::expire_uploads(&settings, &**artifacts.blobs()).await?;
+            }
+            Ok(())
+        });
         let (stores, sweep, stop) = (assembly.stores(), sweep_config(&assembly), stop.clone());
         tasks.spawn(async move {
             docmill_lifecycle::sweep::run(stores, sweep, stop).await;

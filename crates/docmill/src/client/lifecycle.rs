@@ -7,7 +7,7 @@ use crate::exit::Ending;
 use crate::output::{self, field, plain};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at a deletion that is waited for.
 const POLL: Duration = Duration::from_millis(500);
@@ -27,6 +27,9 @@ pub struct DeleteArgs {
     /// Wait until nothing is left, and show what was removed.
     #[arg(long)]
     pub receipt: bool,
+    /// Wait for all of that this long at most; the work goes on.
+    #[arg(long, value_name = "SECS", default_value_t = 3_600, requires = "receipt")]
+    pub wait: u64,
     /// Do not ask.
     #[arg(long, short)]
     pub yes: bool,
@@ -89,34 +92,50 @@ pub async fn delete(cli: &Cli, args: &DeleteArgs, api: &Api) -> Result<(), Endin
     agreed(&format!("remove {} for good", plain(&what)), args.yes)?;
     let mut receipts = Vec::new();
     for path in paths {
-        let mut receipt = api.delete(&path).await?;
-        if args.receipt {
-            receipt = settled(api, receipt).await?;
+        receipts.push(api.delete(&path).await?);
+    }
+    if args.receipt {
+        let until = Instant::now() + Duration::from_secs(args.wait);
+        for receipt in &mut receipts {
+            settled(api, receipt, until).await?;
         }
-        receipts.push(receipt);
     }
-    if cli.json {
-        output::json(&json!({"deletions": receipts}));
-        return Ok(());
-    }
-    for receipt in &receipts {
-        let subject = Some(field(receipt, "/subject")).filter(|s| !s.is_empty()).unwrap_or(field(receipt, "/tenant"));
-        output::line(format!("{}  {}  {}", plain(&subject), field(receipt, "/state"), removed(receipt)));
+    show(cli, &receipts);
+    let open = receipts.iter().filter(|receipt| !is_settled(receipt)).count();
+    if args.receipt && open > 0 {
+        eprintln!("{open} of {} still go on; `docmill deletions` shows them", receipts.len());
+        return Err(Ending::Found);
     }
     Ok(())
 }
 
-/// The receipt once nothing is left, or at least every row is gone.
-async fn settled(api: &Api, mut receipt: Value) -> Result<Value, Ending> {
+fn show(cli: &Cli, receipts: &[Value]) {
+    if cli.json {
+        output::json(&json!({"deletions": receipts}));
+        return;
+    }
+    for receipt in receipts {
+        let subject = Some(field(receipt, "/subject")).filter(|s| !s.is_empty()).unwrap_or(field(receipt, "/tenant"));
+        output::line(format!("{}  {}  {}", plain(&subject), field(receipt, "/state"), removed(receipt)));
+    }
+}
+
+/// True when nothing is left, or at least every row is gone.
+fn is_settled(receipt: &Value) -> bool {
+    receipt["state"] == "finished" || !receipt["rows_removed_at"].is_null()
+}
+
+/// The receipt once it is settled, or as it stands when the wait is over.
+async fn settled(api: &Api, receipt: &mut Value, until: Instant) -> Result<(), Ending> {
     let path = match receipt["tenant"].as_str() {
         Some(tenant) => format!("/v1/tenants/{tenant}/deletion"),
-        None => format!("/v1/deletions/{}", field(&receipt, "/id")),
+        None => format!("/v1/deletions/{}", field(receipt, "/id")),
     };
-    while receipt["state"] != "finished" && receipt["rows_removed_at"].is_null() {
+    while !is_settled(receipt) && Instant::now() < until {
         tokio::time::sleep(POLL).await;
-        receipt = api.get(&path, &[]).await?;
+        *receipt = api.get(&path, &[]).await?;
     }
-    Ok(receipt)
+    Ok(())
 }
 
 fn removed(receipt: &Value) -> String {
