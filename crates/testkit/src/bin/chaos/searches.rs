@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const KNOWN: i64 = 40;
 /// Scores this near to each other, relatively, are the same: sums of the same numbers in another order.
 const SCORE: f64 = 1e-4;
+/// At most one question in this many may be a poor one.
+const MOST_POOR: usize = 20;
 /// Until an index at rest holds nothing that was removed.
 const REST: Duration = Duration::from_secs(40);
 
@@ -42,6 +44,8 @@ pub struct Figures {
     pub right: usize,
     /// Of them those that an index built anew answers as well: the passage is found, and the best has the same score.
     pub same_anew: usize,
+    /// Whose passage neither index finds, with the same best: the words are those of many passages.
+    pub poor: usize,
     /// Chunks found in the indexes, all of which were held against Postgres.
     pub chunks_compared: usize,
 }
@@ -68,6 +72,18 @@ impl Said {
     /// True when the passage is among those found.
     pub fn holds(&self, chunk: &Uuid) -> bool {
         matches!(self, Said::Found { hits, copies, .. } if copies.contains(chunk) || hits.iter().any(|(hit, _)| hit == chunk))
+    }
+
+    /// True when nothing was missing.
+    fn is_whole(&self) -> bool {
+        matches!(self, Said::Found { degraded: false, .. })
+    }
+
+    /// True when both are whole and have the same best. Which of two passages that say nearly the same comes first is left
+    /// to the last bit of their scores.
+    fn is_like(&self, other: &Said) -> bool {
+        let (Said::Found { best, .. }, Said::Found { best: other_best, .. }) = (self, other) else { return false };
+        self.is_whole() && other.is_whole() && (best - other_best).abs() <= SCORE * best.abs()
     }
 }
 
@@ -141,12 +157,7 @@ pub fn judge(plant: &Plant, tenants: &[Tenant], figures: &mut Figures, verdict: 
         tenants.iter().map(|tenant| questions(plant, tenant, KNOWN, false)).collect::<Result<_>>()?;
     let before = answers(plant, tenants, &known)?;
     let mut found = Vec::new();
-    for (tenant, question, mode, said) in &before {
-        figures.known += 1;
-        match said {
-            Said::Found { degraded: false, .. } if said.holds(&question.chunk) => figures.right += 1,
-            _ => found.push(format!("{mode} search: {} is not found by its own words", question.chunk)),
-        }
+    for (tenant, _, mode, said) in &before {
         let wrong = wrong(plant, tenant, said)?;
         if wrong > 0 {
             found.push(format!("{mode} search: {wrong} passages that are not visible to {}", tenant.id));
@@ -163,15 +174,20 @@ pub fn judge(plant: &Plant, tenants: &[Tenant], figures: &mut Figures, verdict: 
     plant.wait_ready()?;
     let anew = answers(plant, tenants, &known)?;
     for ((_, question, mode, said), (.., anew)) in before.iter().zip(&anew) {
-        // Which of two passages that say nearly the same comes first is left to the last bit of their scores.
-        match (said, anew) {
-            (Said::Found { best, .. }, Said::Found { best: best_anew, degraded: false, .. })
-                if anew.holds(&question.chunk) && (best - best_anew).abs() <= SCORE * best.abs() =>
-            {
-                figures.same_anew += 1;
+        figures.known += 1;
+        let [held, held_anew] = [said, anew].map(|said| said.is_whole() && said.holds(&question.chunk));
+        figures.right += usize::from(held);
+        match (held, held_anew) {
+            (true, true) if said.is_like(anew) => figures.same_anew += 1,
+            (false, false) if said.is_like(anew) => figures.poor += 1,
+            (false, _) => found.push(format!("{mode} search: {} is not found by its own words", question.chunk)),
+            (true, _) => {
+                found.push(format!("{mode} search for {}: an index built anew answers otherwise", question.chunk));
             }
-            _ => found.push(format!("{mode} search for {}: an index built anew answers otherwise", question.chunk)),
         }
+    }
+    if figures.poor * MOST_POOR > figures.known {
+        found.push(format!("{} of {} questions have no answer in any index", figures.poor, figures.known));
     }
     found.truncate(20);
     verdict.invariant_violations.extend(found);
