@@ -25,9 +25,9 @@ WORDS = ["", "details", "list", "number", "date", "name", "part", "value", "rule
 
 
 class Stack:
-    def __init__(self, binary, home):
+    def __init__(self, binary, home, settings=None):
         self.binary, self.home = str(binary), str(home)
-        self.environment = dict(os.environ, DOCMILL_HOME=self.home)
+        self.environment = dict(os.environ, **(settings or {}), DOCMILL_HOME=self.home)
 
     def run(self, *arguments):
         done = subprocess.run([self.binary, *arguments, "--json"], env=self.environment, capture_output=True, text=True)
