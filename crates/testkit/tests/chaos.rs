@@ -41,7 +41,8 @@ fn callers_that_hang_up_leave_nothing_behind() {
     let verdict = chaos(&["--drops", "600", "--seed", "4"]);
     let dropped = &verdict["kinds"]["dropped"];
     assert_eq!((&dropped["requests"], &dropped["refused"]), (&600.into(), &0.into()), "{verdict}");
-    assert!(dropped["broken_off"].as_u64().unwrap() > 100, "{verdict}");
+    // How many are still open when their caller hangs up follows the machine's load.
+    assert!(dropped["broken_off"].as_u64().unwrap() > 20, "{verdict}");
 }
 
 #[test]
