@@ -129,7 +129,7 @@ async fn run(mut config: Config, roles: Roles, home: Option<Home>) -> Result<(),
     let metrics = docmill_api::telemetry::install();
     let stop = on_signal()?;
     let assembly = Assembly::build(&config, &roles).await?;
-    let listener = listen(&config, home.as_ref()).await?;
+    let listener = access::listen(&config, home.as_ref()).await?;
     if let Some(home) = &home {
         // Whoever runs the embedded stack is its operator.
         let tenant = access::provide_key(&assembly, &config, home).await?;
@@ -299,15 +299,6 @@ fn api_state(
 fn node_id(data_dir: &Path) -> Result<String, Failure> {
     let secret = files::secret(&data_dir.join("node-id"))?;
     Ok(format!("node-{}", &secret[..16]))
-}
-
-async fn listen(config: &Config, home: Option<&Home>) -> Result<TcpListener, Failure> {
-    let address = match home {
-        Some(home) if std::env::var_os("DOCMILL_LISTEN").is_none() => access::embedded_address(home)?,
-        _ => config.listen,
-    };
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|e| Failure::new(Code::ConfigInvalid, format!("cannot listen on {address}: {e}; set DOCMILL_LISTEN")))
 }
 
 /// Fires on SIGTERM and SIGINT.

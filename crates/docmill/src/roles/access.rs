@@ -9,13 +9,17 @@ use docmill_embedded::{Home, stack::Available};
 use docmill_model::scope::Scope;
 use docmill_model::{Code, Failure, TenantId};
 use secrecy::{ExposeSecret, SecretString};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use tokio::net::TcpListener;
 
 /// The tenant of the embedded stack.
 const TENANT: &str = "default";
 /// What people type when they have not looked at `docmill status`.
 const USUAL_PORT: u16 = 8080;
+/// Free ports that may be lost to other processes before that is a failure.
+const PORT_TRIES: u32 = 5;
 
 /// The file with the key of the embedded stack.
 pub fn key_path(home: &Home) -> PathBuf {
@@ -84,12 +88,31 @@ pub fn adopt(config: &mut Config, home: &Home, available: Available, pepper: Str
     config.api.allow_private_webhooks = true;
 }
 
-/// The usual port when it is free, the last one otherwise, else any.
+/// The socket of the settings; of an embedded stack without any, the usual port when it is free, the last one otherwise,
+/// else any.
 ///
 /// # Errors
-/// `CONFIG_INVALID` when there is no free port.
-pub fn embedded_address(home: &Home) -> Result<SocketAddr, Failure> {
-    Ok(SocketAddr::from(([127, 0, 0, 1], port(home).choose_near(USUAL_PORT)?)))
+/// `CONFIG_INVALID` when nobody may listen there, or no port is free.
+pub async fn listen(config: &Config, home: Option<&Home>) -> Result<TcpListener, Failure> {
+    let choosing = home.filter(|_| std::env::var_os("DOCMILL_LISTEN").is_none());
+    let mut tries = 0;
+    loop {
+        let address = match choosing {
+            Some(home) => SocketAddr::from(([127, 0, 0, 1], port(home).choose_near(USUAL_PORT)?)),
+            None => config.listen,
+        };
+        match TcpListener::bind(address).await {
+            // Another process took it since it was found free.
+            Err(taken) if choosing.is_some() && taken.kind() == ErrorKind::AddrInUse && tries < PORT_TRIES => {
+                tries += 1
+            }
+            Err(error) => {
+                let message = format!("cannot listen on {address}: {error}; set DOCMILL_LISTEN");
+                return Err(Failure::new(Code::ConfigInvalid, message));
+            }
+            Ok(listener) => return Ok(listener),
+        }
+    }
 }
 
 /// Makes sure that the key in the home's file is one that works; returns its tenant, the only one of a laptop.
