@@ -11,7 +11,10 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, char::canonical_
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inline {
     raw: String,
+    /// Something other than whitespace is in `raw`.
+    inked: bool,
     links: Vec<(usize, usize, String)>,
+    /// Ascending and apart.
     hidden: Vec<(usize, usize)>,
     tables: Vec<Vec<Nested>>,
 }
@@ -40,6 +43,7 @@ impl Inline {
 
     /// Appends text and keeps its whitespace; carriage returns become line feeds, NUL is dropped.
     pub fn push(&mut self, text: &str) {
+        self.inked = self.inked || text.contains(|c: char| !c.is_whitespace() && c != '\0');
         if !text.contains(['\r', '\0']) {
             self.raw.push_str(text);
             return;
@@ -63,6 +67,7 @@ impl Inline {
                     self.raw.push(' ');
                 }
             } else if c != '\0' {
+                self.inked = self.inked || !c.is_whitespace();
                 self.raw.push(c);
             }
         }
@@ -91,8 +96,11 @@ impl Inline {
     }
 
     /// Marks everything since `start` as invisible to a reader.
-    pub fn hide(&mut self, start: usize) {
+    pub fn hide(&mut self, mut start: usize) {
         if start < self.raw.len() {
+            while let Some((earlier, _)) = self.hidden.pop_if(|last| last.1 > start) {
+                start = start.min(earlier);
+            }
             self.hidden.push((start, self.raw.len()));
         }
     }
@@ -104,7 +112,7 @@ impl Inline {
 
     /// True when no visible character is there.
     pub fn is_blank(&self) -> bool {
-        self.raw.chars().all(char::is_whitespace)
+        !self.inked
     }
 
     /// True when nothing but whitespace lies outside the hidden ranges.
@@ -118,7 +126,7 @@ impl Inline {
     }
 
     fn is_hidden(&self, at: usize) -> bool {
-        self.hidden.iter().any(|&(start, end)| start <= at && at < end)
+        self.hidden.get(self.hidden.partition_point(|range| range.1 <= at)).is_some_and(|range| range.0 <= at)
     }
 
     /// The raw text so far.
@@ -129,6 +137,7 @@ impl Inline {
     /// Appends another piece with its marks.
     pub fn append(&mut self, other: Inline) {
         let base = self.raw.len();
+        self.inked |= other.inked;
         self.raw.push_str(&other.raw);
         self.links.extend(other.links.into_iter().map(|(start, end, target)| (start + base, end + base, target)));
         self.hidden.extend(other.hidden.into_iter().map(|(start, end)| (start + base, end + base)));
@@ -181,31 +190,38 @@ fn tighten(text: &str, start: usize, end: usize) -> (usize, usize) {
 
 /// NFC of `raw` (which holds neither CR nor NUL), its length, and the character position of each byte mark.
 ///
-/// `marks` ascend and lie on character boundaries. Text is cut before characters that normalisation never
-/// joins to what precedes them, so that the pieces are normalised independently and a mark costs one piece.
+/// `marks` ascend and lie on character boundaries. Text is cut before characters that normalisation never joins to what
+/// precedes them, so that the pieces are normalised independently. A mark within a piece stands as many characters from
+/// its start as it did before, at most at its end. The time is linear in the text and the marks.
 fn canonical_with_marks(raw: &str, marks: &[usize]) -> (String, u32, Vec<u32>) {
-    let mut out = String::with_capacity(raw.len());
-    let (mut chars, mut next) = (0u32, 0usize);
-    let mut positions = vec![0u32; marks.len()];
-    let already = raw.is_ascii() || is_nfc_quick(raw.chars()) == IsNormalized::Yes;
-    let mut start = 0;
-    while start < raw.len() {
-        let end = match already {
-            true => marks.get(next).copied().filter(|&mark| mark > start).unwrap_or(raw.len()),
-            false => piece_end(raw, start),
-        };
-        let piece = &raw[start..end];
-        let normal: String = if already { piece.to_owned() } else { piece.nfc().collect() };
-        let length = normal.chars().count() as u32;
-        while next < marks.len() && marks[next] < end {
-            positions[next] = chars + (raw[start..marks[next]].nfc().count() as u32).min(length);
-            next += 1;
+    let mut positions = Vec::with_capacity(marks.len());
+    if raw.is_ascii() || is_nfc_quick(raw.chars()) == IsNormalized::Yes {
+        let (mut chars, mut start) = (0, 0);
+        for &mark in marks {
+            chars += raw[start..mark].chars().count() as u32;
+            positions.push(chars);
+            start = mark;
         }
-        out.push_str(&normal);
+        return (raw.to_owned(), chars + raw[start..].chars().count() as u32, positions);
+    }
+    let mut out = String::with_capacity(raw.len());
+    let (mut chars, mut start) = (0u32, 0);
+    let mut ahead = marks.iter().copied().peekable();
+    while start < raw.len() {
+        let end = piece_end(raw, start);
+        let written = out.len();
+        out.extend(raw[start..end].nfc());
+        let length = out[written..].chars().count() as u32;
+        let (mut within, mut counted) = (0u32, start);
+        while let Some(mark) = ahead.next_if(|&mark| mark < end) {
+            within += raw[counted..mark].chars().count() as u32;
+            counted = mark;
+            positions.push(chars + within.min(length));
+        }
         chars += length;
         start = end;
     }
-    positions[next..].fill(chars);
+    positions.resize(marks.len(), chars);
     (out, chars, positions)
 }
 

@@ -36,7 +36,7 @@ pub use limits::Limits;
 pub use observed::{Detected, Observed, Steps};
 pub use options::{OcrMode, ParseOptions, PdfEngine};
 pub use parse::{InProcess, parse_in_process};
-pub use parser::{FailedParse, ParseRequest, Parsed, Parser, ParserConfig};
+pub use parser::{FailedParse, ParseRequest, Parsed, Parser, ParserConfig, READING};
 pub use recogniser::TesseractConfig;
 pub use render::excerpt_html;
 pub use sandbox::child::child_main;

@@ -4,6 +4,7 @@ use crate::blocks::{CellDraft, TableDraft};
 use crate::inline::Inline;
 use docmill_model::Span;
 use docmill_model::document::Cell;
+use std::collections::HashMap;
 
 /// Widest grid; wider declarations are cut.
 const COLUMNS: u32 = 4_096;
@@ -21,6 +22,8 @@ pub(super) struct CellShape {
 #[derive(Debug, Default)]
 pub(super) struct TableState {
     cells: Vec<CellDraft>,
+    /// The last cell that begins in each column, which the next row may continue.
+    last: HashMap<u32, usize>,
     row: u32,
     column: u32,
     rows_seen: u32,
@@ -96,8 +99,8 @@ impl TableState {
         let column = self.column;
         self.skip(span);
         if shape.continues
-            && let Some(above) =
-                self.cells.iter_mut().rev().find(|c| c.column == column && c.row + c.row_span == self.row)
+            && let Some(above) = self.last.get(&column).map(|&at| &mut self.cells[at])
+            && above.row + above.row_span == self.row
         {
             above.row_span += 1;
             if !content.is_blank() {
@@ -107,6 +110,7 @@ impl TableState {
             return;
         }
         let header = self.header;
+        self.last.insert(column, self.cells.len());
         self.cells.push(CellDraft { row: self.row, column, row_span: 1, column_span: span, header, content });
     }
 

@@ -2,8 +2,10 @@
 
 mod bad_inputs;
 mod corpus;
+mod linear;
 mod made;
 mod mutated;
 mod ocr;
+mod readings;
 mod support;
 mod walls;
