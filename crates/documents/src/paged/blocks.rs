@@ -181,14 +181,17 @@ fn is_caption(text: &str) -> bool {
         && number.len() > digits.len()
 }
 
+/// The sign before a list item.
+pub(super) fn is_bullet(word: &str) -> bool {
+    let private_use = ["\u{f0b7}", "\u{f0a7}"];
+    ["•", "◦", "▪", "■", "●", "○", "‣", "–", "-", "*", "·", "➢", "✓"].contains(&word) || private_use.contains(&word)
+}
+
 /// A bullet or a short label, then more.
 pub(super) fn is_list_start(text: &str) -> bool {
     let mut words = text.split(' ');
     let (Some(label), Some(_)) = (words.next(), words.next()) else { return false };
-    if matches!(
-        label,
-        "•" | "◦" | "▪" | "■" | "●" | "○" | "‣" | "–" | "-" | "*" | "·" | "➢" | "✓" | "\u{f0b7}" | "\u{f0a7}"
-    ) {
+    if is_bullet(label) {
         return true;
     }
     let inner = label.strip_prefix('(').unwrap_or(label);

@@ -2,6 +2,7 @@
 //!
 //! Rules drawn on the page are not looked at. Prose in columns is no table: its cells are too long.
 
+use super::blocks::is_bullet;
 use super::{Line, PageDraft};
 
 /// A table found among the lines of a page.
@@ -72,13 +73,20 @@ fn rows(page: &PageDraft, lines: &[Line]) -> Vec<Row> {
     rows
 }
 
-/// The words of a line, cut at wide gaps.
+/// The words of a line, cut at wide gaps, but not behind the bullet of a list item.
 fn pieces(page: &PageDraft, line: &Line) -> Vec<Vec<u32>> {
     let mut pieces: Vec<Vec<u32>> = Vec::new();
     let mut right = f32::NEG_INFINITY;
     for &word in &line.words {
         let rect = page.words[word as usize].rect;
         match pieces.last_mut() {
+            Some(piece)
+                if line.words.first() == piece.first()
+                    && is_bullet(page.text(&page.words[piece[0] as usize]))
+                    && piece.len() == 1 =>
+            {
+                piece.push(word)
+            }
             Some(piece)
                 if rect.x0 - right < CELL_GAP * line.size.max(4.0) && rect.x0 >= right - 2.0 * line.size.max(4.0) =>
             {
@@ -180,7 +188,7 @@ mod tests {
     use docmill_model::document::{PageOutcome, Rect};
 
     #[test]
-    fn aligned_cells_are_a_table_and_prose_is_none() {
+    fn aligned_cells_are_a_table_and_prose_and_lists_are_none() {
         let mut page = PageDraft::empty(1, 600.0, 800.0, 0, PageOutcome::Text);
         let mut add = |text: &str, x0: f32, y0: f32, flags: u8| {
             let start = page.buffer.len() as u32;
@@ -208,6 +216,10 @@ mod tests {
                     if column == 0 { LINE } else { 0 },
                 );
             }
+        }
+        for row in 0..4 {
+            add("•", 50.0, 300.0 + 14.0 * row as f32, LINE);
+            add("item", 80.0, 300.0 + 14.0 * row as f32, 0);
         }
         let found = find(&page, &lines(&page));
         assert_eq!(found.len(), 1);
