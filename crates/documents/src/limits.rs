@@ -16,9 +16,9 @@ pub struct Limits {
     pub pixels: u64,
     /// Bytes that an archive or a PDF may unpack to (`EXPANSION_LIMIT`): 200 MB.
     pub expanded_bytes: u64,
-    /// Unpacked bytes per packed byte, once `ratio_free_bytes` are passed (`EXPANSION_LIMIT`): 1,000.
+    /// Unpacked bytes per packed byte, once `ratio_free_bytes` are passed (`EXPANSION_LIMIT`): 100.
     pub expansion_ratio: u64,
-    /// Unpacked bytes of one entry below which the ratio is not looked at: 10 MB.
+    /// Unpacked bytes of one entry below which the ratio is not looked at: 1 MB.
     pub ratio_free_bytes: u64,
     /// Entries of an archive (`ENTRY_LIMIT`): 10,000.
     pub entries: u64,
@@ -69,8 +69,8 @@ impl Default for Limits {
             ocr_pages: 500,
             pixels: 100_000_000,
             expanded_bytes: 200_000_000,
-            expansion_ratio: 1_000,
-            ratio_free_bytes: 10_000_000,
+            expansion_ratio: 100,
+            ratio_free_bytes: 1_000_000,
             entries: 10_000,
             xml_depth: 100,
             xml_attributes: 1_000,
