@@ -70,7 +70,7 @@ impl Assembly {
         let gateway = models::gateway(&config.llm, &database)?;
         let folder = pipelines_dir(config, &data_dir)?;
         let prompts = models::prompts(&folder, &database).await?;
-        let parser = Arc::new(parser(config));
+        let parser = Arc::new(parser(config)?);
         let registry = Arc::new(docmill_stages::registry(StageDeps {
             parser: parser.clone(),
             embedders: embedders.clone(),
@@ -224,8 +224,19 @@ pub async fn check_model(config: &Config) -> Result<String, Failure> {
 }
 
 /// The sandboxed parser: this binary, started again.
-pub fn parser(config: &Config) -> Parser {
-    Parser::new(ParserConfig {
+///
+/// # Errors
+/// `CONFIG_INVALID` for a setting that names nothing: reading would go on with less, and nobody would know why.
+pub fn parser(config: &Config) -> Result<Parser, Failure> {
+    let parsing = &config.parsing;
+    let named = [("pdfium", &parsing.pdfium), ("tesseract", &parsing.tesseract), ("tessdata", &parsing.tessdata)];
+    for (setting, path) in named {
+        if let Some(path) = path.as_ref().filter(|path| !path.exists()) {
+            let message = format!("`parsing.{setting}` names {}, which does not exist", path.display());
+            return Err(Failure::new(Code::ConfigInvalid, message));
+        }
+    }
+    Ok(Parser::new(ParserConfig {
         // Not by its path: the user the roles run as may not be able to reach the folder of the binary.
         child: PathBuf::from("/proc/self/exe"),
         child_args: vec!["parse-child".to_owned()],
@@ -234,7 +245,7 @@ pub fn parser(config: &Config) -> Parser {
         slots: config.parsing.slots.max(1),
         landlock_required: config.parsing.landlock_required,
         options: docmill_documents::ParseOptions::default(),
-    })
+    }))
 }
 
 fn tesseract(config: &Config) -> Option<TesseractConfig> {

@@ -127,7 +127,7 @@ async fn stand(cli: &Cli, model: Option<&str>, pins: &[Pin]) -> Result<(Stand, O
         },
         artifacts: assembly.artifacts.clone(),
         generator,
-        parser: crate::assembly::parser(&config),
+        parser: crate::assembly::parser(&config)?,
         tokens: crate::assembly::tokens(&config, true)?,
         schemas: crate::assembly::pipelines_dir(&config, &assembly.data_dir)?.join("schemas"),
         is_quiet: cli.json,

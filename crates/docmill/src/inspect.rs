@@ -45,7 +45,7 @@ pub async fn run(cli: &Cli, config: &Config, args: &InspectArgs) -> Result<(), E
     let read = move || std::fs::read(&path).map_err(|e| unreachable_path("read", &path, &e));
     let bytes = Bytes::from(blocking(read).await?);
     let declared = content_type(&args.file);
-    let parser = assembly::parser(config);
+    let parser = assembly::parser(config)?;
     let request = ParseRequest {
         bytes: bytes.clone(),
         declared: (declared != "application/octet-stream").then(|| declared.to_owned()),
@@ -66,6 +66,12 @@ pub async fn run(cli: &Cli, config: &Config, args: &InspectArgs) -> Result<(), E
         blocking(move || std::fs::write(&path, html).map_err(|e| unreachable_path("write", &path, &e))).await?;
     }
     show(cli, args, &parsed);
+    let of_pdf = parsed.as_ref().is_ok_and(|parsed| parsed.document.format == Format::Pdf);
+    if of_pdf && config.parsing.pdfium.is_none() {
+        eprintln!(
+            "pdfium is not set up, so pdf-extract read this, without places of words or hidden text: run `docmill setup`"
+        );
+    }
     if parsed.is_ok() { Ok(()) } else { Err(Ending::Found) }
 }
 

@@ -94,7 +94,7 @@ async fn doctor(cli: &Cli, args: &DoctorArgs) -> Result<(), Ending> {
         let loaded = crate::searching::reranker(&config, true).await;
         checks.push(Check { name: "reranking model", result: loaded.map(|_| folder.display().to_string()) });
     }
-    let sandbox = assembly::parser(&config).sandbox_report().await;
+    let sandbox = async { assembly::parser(&config)?.sandbox_report().await }.await;
     let ocr = sandbox.as_ref().map(|report| report.ocr_packs.join(", ")).unwrap_or_default();
     let walls = sandbox.and_then(|report| {
         report.check()?;

@@ -17,14 +17,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The stages of this build: their settings matter here, not what they would run with.
-fn registry(config: &Config) -> Registry {
-    docmill_stages::registry(StageDeps {
-        parser: Arc::new(assembly::parser(config)),
+fn registry(config: &Config) -> Result<Registry, Failure> {
+    Ok(docmill_stages::registry(StageDeps {
+        parser: Arc::new(assembly::parser(config)?),
         embedders: Arc::new(HashEmbedder::new()).into(),
         tokens: Arc::new(TokenCounter::words()),
         gateway: None,
         prompts: Prompts::of_files(Vec::new()),
-    })
+    }))
 }
 
 fn folder(config: &Config) -> Result<PathBuf, Failure> {
@@ -36,7 +36,7 @@ fn folder(config: &Config) -> Result<PathBuf, Failure> {
 /// Runs a pipelines command.
 pub async fn run(cli: &Cli, command: &PipelinesCommand) -> Result<(), Ending> {
     let config = load::load(cli.config.as_deref())?;
-    let registry = registry(&config);
+    let registry = registry(&config)?;
     match command {
         PipelinesCommand::Schema => output::line(serde_json::to_string_pretty(&registry.schema()).unwrap_or_default()),
         PipelinesCommand::Check { files } => {
