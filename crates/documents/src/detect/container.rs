@@ -105,12 +105,13 @@ pub(super) fn compound(bytes: &[u8]) -> Result<Kind, Failure> {
     if has("EncryptedPackage") {
         return Err(Failure::new(Code::ArchiveEncrypted, "the document is encrypted with a password"));
     }
-    let label = if has("WordDocument") {
+    // Presentations hold sheets more often than sheets hold presentations.
+    let label = if has("PowerPoint Document") {
+        "application/vnd.ms-powerpoint"
+    } else if has("WordDocument") {
         "application/msword"
     } else if has("Workbook") || has("Book") {
         "application/vnd.ms-excel"
-    } else if has("PowerPoint Document") {
-        "application/vnd.ms-powerpoint"
     } else if has("__properties_version1.0") {
         "application/vnd.ms-outlook"
     } else {

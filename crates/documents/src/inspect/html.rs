@@ -69,12 +69,16 @@ fn top(title: &str) -> String {
 
 /// A block of a format without pages.
 fn flow(out: &mut String, document: &ParsedDocument, text: &CanonicalText, block: &Block) {
-    let hidden = document.hidden.iter().any(|h| h.overlaps(block.span));
+    let first = document.hidden.partition_point(|hidden| hidden.end <= block.span.start);
+    let hidden = document.hidden.get(first).is_some_and(|hidden| hidden.overlaps(block.span));
     let class = if hidden { "block hidden" } else { "block" };
     let path = escape(block.path.as_deref().unwrap_or_default());
     let _ = write!(out, "<div class=\"{class}\" title=\"{path}\"><b>{}</b> ", role(block.role));
     match table_of(document, block) {
-        Some(table) => rows(out, text, table),
+        Some(table) => {
+            rows(out, text, table);
+            nested(document, block).for_each(|table| rows(out, text, table));
+        }
         None => out.push_str(&escape(text.slice(block.span).unwrap_or_default())),
     }
     out.push_str("</div>");
@@ -85,11 +89,20 @@ fn table_of<'a>(document: &'a ParsedDocument, block: &Block) -> Option<&'a Table
     document.tables.get(table as usize)
 }
 
+/// The tables in the cells of the block's own.
+fn nested<'a>(document: &'a ParsedDocument, block: &Block) -> impl Iterator<Item = &'a Table> {
+    let BlockKind::Table { table: own } = block.role else { return [].iter() };
+    let after = document.tables.get(own as usize + 1..).unwrap_or_default();
+    let inside = |table: &Table| table.cells.first().is_some_and(|cell| cell.span.end <= block.span.end);
+    after[..after.iter().take_while(|table| inside(table)).count()].iter()
+}
+
 fn rows(out: &mut String, text: &CanonicalText, table: &Table) {
     out.push_str("<table>");
-    for row in 0..table.rows {
+    for cells in table.cells.chunk_by(|left, right| left.row == right.row) {
+        let row = cells[0].row;
         out.push_str("<tr>");
-        for cell in table.cells.iter().filter(|cell| cell.row == row) {
+        for cell in cells {
             let tag = if cell.header { "th" } else { "td" };
             let words = escape(text.slice(cell.span).unwrap_or_default());
             let _ = write!(
