@@ -29,8 +29,8 @@ def environment():
 
 
 def build():
-    """Builds Docmill's side."""
-    command = ["cargo", "build", "--release", "-p", "docmill-documents", "--example", "corpus"]
+    """Builds Docmill's side, with the features of the whole workspace, so that no dependency is built once more."""
+    command = ["cargo", "build", "--release", "--workspace", "--example", "corpus"]
     subprocess.run(command, check=True, cwd=WORKSPACE)
 
 

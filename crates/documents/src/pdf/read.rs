@@ -152,9 +152,17 @@ pub(super) fn gray(page: &PdfPage, dpi: u32, pixels: u64) -> Result<(GrayImage, 
     }
     // Not the engine's own gray bitmaps: their rows are padded, and some pages end the process while drawn on them.
     let config = PdfRenderConfig::new().scale_page_by_factor(scale).set_format(PdfBitmapFormat::BGRx);
-    let drawn = page.render_with_config(&config).and_then(|bitmap| bitmap.as_image());
-    let image = drawn.map_err(|_| Failure::new(Code::OcrFailed, "the page cannot be drawn"))?;
-    Ok((image.into_luma8(), scale))
+    let undrawn = || Failure::new(Code::OcrFailed, "the page cannot be drawn");
+    let bitmap = page.render_with_config(&config).map_err(|_| undrawn())?;
+    let (width, height) = (u32::try_from(bitmap.width()).ok(), u32::try_from(bitmap.height()).ok());
+    let shades = bitmap.as_raw_bytes().chunks_exact(4).map(|pixel| shade([pixel[2], pixel[1], pixel[0]])).collect();
+    let image = width.zip(height).and_then(|(width, height)| GrayImage::from_raw(width, height, shades));
+    Ok((image.ok_or_else(undrawn)?, scale))
+}
+
+/// The luma of red, green and blue (ITU-R BT.709).
+fn shade([red, green, blue]: [u8; 3]) -> u8 {
+    ((2_126 * u32::from(red) + 7_152 * u32::from(green) + 722 * u32::from(blue)) / 10_000) as u8
 }
 
 /// Draws a page in colour.
