@@ -1,8 +1,8 @@
 //! What lies under and over the text of a page, by the order in which its objects are drawn.
 //!
-//! This only suspects: text in the colour of the box it stands on, text that a box or a picture
-//! was drawn over. Whether a reader sees it is then judged by drawing the page. Text and boxes inside form objects are
-//! not looked at.
+//! This only suspects: text in the colour of the box it stands on or on a picture, text that a box or a picture was drawn
+//! over, and all text where a form object stands, whose own objects are not looked at. Whether a reader sees it is then
+//! judged by drawing the page.
 
 use super::read::{OBJECTS, Placement};
 use docmill_model::document::Rect;
@@ -29,7 +29,7 @@ struct Ground {
 /// Areas of text that is perhaps not seen.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
-    /// Text in the colour of what it stands on.
+    /// Text in the colour of what it stands on, or on what has no single colour.
     pub alike: Vec<Rect>,
     /// Text that something was drawn over.
     pub covered: Vec<Rect>,
@@ -38,8 +38,8 @@ pub(super) struct Suspects {
 impl Suspects {
     /// Looks through the objects of a page.
     pub fn of(page: &PdfPage, placement: &Placement) -> Self {
-        let grounds = grounds(page, placement);
         let mut found = Self::default();
+        let grounds = grounds(page, placement, &mut found.alike);
         if grounds.is_empty() {
             return found;
         }
@@ -49,10 +49,8 @@ impl Suspects {
             }
             let Some(rect) = bounds(&object, placement) else { continue };
             let under = grounds.iter().rev().find(|ground| ground.order < order && holds_middle(ground.rect, rect));
-            if let Some(ground) = under
-                && let Some(fill) = &ground.fill
-                && object.fill_color().is_ok_and(|colour| alike(&colour, fill))
-            {
+            let is_alike = |fill: &PdfColor| object.fill_color().is_ok_and(|colour| alike(&colour, fill));
+            if under.is_some_and(|ground| ground.fill.as_ref().is_none_or(is_alike)) {
                 found.alike.push(rect);
             }
             let over = grounds.iter().filter(|ground| ground.order > order);
@@ -90,7 +88,8 @@ pub(super) fn extremes(image: &GrayImage, rect: Rect, scale: f32, shade: impl Fn
     pixels.map(|(x, y)| shade(x, y)).fold((255, 0), |(low, high), shade| (low.min(shade), high.max(shade)))
 }
 
-fn grounds(page: &PdfPage, placement: &Placement) -> Vec<Ground> {
+/// Boxes and pictures; the places of form objects go to `forms`.
+fn grounds(page: &PdfPage, placement: &Placement, forms: &mut Vec<Rect>) -> Vec<Ground> {
     let mut grounds = Vec::new();
     for (order, object) in page.objects().iter().take(OBJECTS).enumerate() {
         let fill = match &object {
@@ -99,6 +98,10 @@ fn grounds(page: &PdfPage, placement: &Placement) -> Vec<Ground> {
                 _ => continue,
             },
             PdfPageObject::Image(_) => None,
+            PdfPageObject::XObjectForm(_) if forms.len() < GROUNDS => {
+                forms.extend(bounds(&object, placement));
+                continue;
+            }
             _ => continue,
         };
         let Some(rect) = bounds(&object, placement) else { continue };

@@ -102,6 +102,25 @@ async fn text_like_its_ground_or_under_something_is_hidden() {
 }
 
 #[tokio::test]
+async fn text_on_a_picture_and_in_a_form_object_is_judged_by_its_trace() {
+    let content = concat!(
+        "q 300 0 0 30 60 690 cm /I Do Q BT 0.1 g /F1 12 Tf 72 700 Td (dark) Tj ET ",
+        "q 300 0 0 30 60 640 cm /I Do Q BT 1 g /F1 12 Tf 72 650 Td (light) Tj ET /X Do ",
+        "BT 0 g /F1 12 Tf 72 500 Td (outside) Tj ET"
+    );
+    let picture =
+        stream("/Type/XObject/Subtype/Image/Width 1/Height 1/BitsPerComponent 8/ColorSpace/DeviceGray", "\u{1a}");
+    let form = concat!(
+        "BT 0 g /F1 12 Tf 72 600 Td (covered) Tj ET 1 0 0 rg 60 590 300 30 re f ",
+        "0 0 0.4 rg 60 560 300 20 re f BT 0 0.02 0.42 rg /F1 12 Tf 72 565 Td (alike) Tj ET ",
+        "BT 0 g /F1 12 Tf 72 540 Td (shown) Tj ET"
+    );
+    let form = stream("/Type/XObject/Subtype/Form/BBox[0 530 612 640]/Resources<</Font<</F1 5 0 R>>>>", form);
+    let bytes = page("/XObject<</I 6 0 R/X 7 0 R>>", content, &[picture, form]);
+    assert_eq!(hidden(bytes).await, ["dark", "covered", "alike"]);
+}
+
+#[tokio::test]
 async fn a_text_layer_under_the_image_of_its_page_is_not_hidden() {
     let words = "BT 0 0 0 rg /F1 12 Tf 72 700 Td (Words that somebody recognised on this page once) Tj ET ";
     let picture = stream("/Type/XObject/Subtype/Image/Width 2/Height 1/BitsPerComponent 8/ColorSpace/DeviceGray", "az");
