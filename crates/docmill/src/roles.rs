@@ -228,7 +228,8 @@ fn serve_http(
         let lexical = LexicalIndexes::new(LexicalConfig::new(assembly.data_dir.join("lexical")))?;
         let node = FollowerConfig::new(node_id(&assembly.data_dir)?);
         let follower = Follower::new(assembly.database.clone(), lexical.clone(), node);
-        let readiness = Readiness { broker, index: Some(follower.status()) };
+        let status = follower.status();
+        let readiness = Readiness { broker, index: Some(status.clone()) };
         let following = stop.clone();
         tasks.spawn(async move {
             follower.run(following).await;
@@ -236,6 +237,7 @@ fn serve_http(
         });
         let settings = crate::searching::settings(config, assembly.reranker.clone());
         let search = Search::new(assembly.database.clone(), assembly.embedders.clone(), lexical, settings);
+        let search = search.following(status);
         let (remembering, stopped) = (search.clone(), stop.clone());
         tasks.spawn(async move {
             while stopped.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {

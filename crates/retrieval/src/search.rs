@@ -28,6 +28,7 @@ pub use wire::{Context, Copy, Explanation, Hit, SearchMode, SearchRequest, Searc
 
 use crate::Caller;
 use crate::dense::{Dense, DenseConfig};
+use crate::follower::FollowerStatus;
 use crate::lexical::analysis::{analyse, detect_language};
 use crate::lexical::{LexicalHit, LexicalIndexes, LexicalScope, WeightedWord};
 use cache::{Recall, ResultCache};
@@ -96,6 +97,7 @@ pub struct Search {
     dense: Arc<Dense>,
     cache: Arc<ResultCache>,
     rerank: Arc<Rerank>,
+    follower: Option<FollowerStatus>,
     config: Arc<SearchConfig>,
 }
 
@@ -112,7 +114,14 @@ impl Search {
         let cache = Arc::new(ResultCache::new(config.cache_bytes));
         let embedders = embedders.into();
         let rerank = Arc::new(Rerank::new(config.rerank.clone()));
-        Self { database, embedders, known, pinned: None, lexical, dense, cache, rerank, config: Arc::new(config) }
+        let (pinned, follower, config) = (None, None, Arc::new(config));
+        Self { database, embedders, known, pinned, lexical, dense, cache, rerank, follower, config }
+    }
+
+    /// Says that the lexical half may lack something while the follower of its indexes is out of rotation.
+    #[must_use]
+    pub fn following(self, follower: FollowerStatus) -> Self {
+        Self { follower: Some(follower), ..self }
     }
 
     /// Compares in this space only, whichever is active, and takes the first model's vectors to lie there: for
@@ -196,6 +205,9 @@ impl Search {
                 (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
                 (Some(Ok(_)), Some(Err(_))) => Some("dense".to_owned()),
                 (Some(Err(failure)), _) | (_, Some(Err(failure))) => return Err(failure.clone()),
+                (Some(Ok(_)), _) if self.follower.as_ref().is_some_and(|node| !node.is_live()) => {
+                    Some("lexical".to_owned())
+                }
                 _ => None,
             };
             let plan = Plan {

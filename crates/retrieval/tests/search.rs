@@ -6,7 +6,9 @@ mod support;
 use docmill_model::{Code, DocumentId, TenantId};
 use docmill_platform::embedder::Embedder;
 use docmill_retrieval::search::{Hit, SearchMode};
-use docmill_retrieval::{Caller, Filters, LexicalConfig, LexicalIndexes, SearchConfig, SearchRequest};
+use docmill_retrieval::{
+    Caller, Filters, Follower, FollowerConfig, LexicalConfig, LexicalIndexes, SearchConfig, SearchRequest,
+};
 use support::{Doc, Node, World, eventually, world};
 
 const MODES: [SearchMode; 3] = [SearchMode::Hybrid, SearchMode::Lexical, SearchMode::Dense];
@@ -215,6 +217,16 @@ async fn a_half_that_is_late_or_being_built_is_named() {
     assert_eq!((response.degraded.as_deref(), response.hits.len()), (Some("dense"), 1));
     let dense = SearchRequest { mode: SearchMode::Dense, ..SearchRequest::new("brass") };
     assert_eq!(late.search(&caller, &dense).await.unwrap_err().code, Code::RequestTimeout);
+
+    // A follower that is not in rotation, whatever it has built.
+    let follower = Follower::new(world.database.clone(), node.lexical.clone(), FollowerConfig::new("apart"));
+    let apart = node.search.clone().following(follower.status());
+    for request in
+        [SearchRequest::new("lamp"), SearchRequest { mode: SearchMode::Lexical, ..SearchRequest::new("lamp") }]
+    {
+        let response = apart.search(&caller, &request).await.unwrap();
+        assert_eq!((response.degraded.as_deref(), response.hits.len()), (Some("lexical"), 1));
+    }
 
     // Another node, whose follower has built nothing yet.
     let directory = tempfile::tempdir().unwrap();

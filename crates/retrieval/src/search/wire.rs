@@ -132,7 +132,7 @@ pub struct SearchResponse {
     /// Time inside retrieval, milliseconds.
     pub took_ms: f64,
     /// A half that did not answer in time, failed or is being rebuilt, so that the other answered alone: `lexical` or
-    /// `dense`.
+    /// `dense`. Or `lexical` because this node is out of rotation and may lack what became visible last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<String>,
     /// What became of reranking, where that was asked for or is the installation's setting.

@@ -28,6 +28,7 @@ impl Node {
         let (stop, status) = (CancellationToken::new(), follower.status());
         let task = tokio::spawn(follower.run(stop.clone()));
         let search = Search::new(world.database.clone(), world.embedder.clone(), lexical.clone(), config);
+        let search = search.following(status.clone());
         eventually("the node is in rotation", || async { status.is_live() }).await;
         Self { id, lexical, search, directory, stop, task }
     }
