@@ -33,13 +33,15 @@ pub async fn record(
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('audit:' || current_tenant()::text, 0))")
         .execute(&mut *connection)
         .await?;
-    let last: Option<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT seq, hash FROM audit_log WHERE tenant_id = current_tenant() ORDER BY seq DESC LIMIT 1")
-            .fetch_optional(&mut *connection)
-            .await?;
-    // The chain of the tenant that is acted on, which an operator of the installation need not belong to.
-    let (tenant, at): (uuid::Uuid, OffsetDateTime) =
-        sqlx::query_as("SELECT current_tenant(), clock_timestamp()").fetch_one(&mut *connection).await?;
+    // A statement of its own, so that it sees what the holder of the lock before has committed. The chain is that of the
+    // tenant that is acted on, which an operator of the installation need not belong to.
+    let (tenant, at, seq, hash): (uuid::Uuid, OffsetDateTime, Option<i64>, Option<Vec<u8>>) = sqlx::query_as(
+        "SELECT current_tenant(), clock_timestamp(), last.seq, last.hash FROM (SELECT) AS one
+         LEFT JOIN (SELECT seq, hash FROM audit_log WHERE tenant_id = current_tenant() ORDER BY seq DESC LIMIT 1) AS last ON true",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let last = seq.zip(hash);
     let (seq, previous) = last.map_or((1, GENESIS.to_vec()), |(seq, hash)| (seq + 1, hash));
     let principal = Some(principal.principal_id.0);
     let row = Row { seq, principal_id: principal, action: action.to_owned(), subject: subject.to_owned(), data, at };

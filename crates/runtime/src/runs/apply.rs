@@ -90,7 +90,8 @@ pub(crate) async fn apply(
         .map(|job| json!({"id": job.id, "state": job.state.as_str(), "pending": job.pending, "code": job.code}))
         .collect();
     if !changed.is_empty() {
-        // The fence moves on for jobs that were running: their workers can no longer commit.
+        // The fence moves on for jobs that were running: their workers can no longer commit. The ids once more, as an
+        // array: a join with the records alone may be planned as a look at all jobs of the tenant.
         sqlx::query(
             "WITH changed AS (
                 UPDATE jobs j SET state = c.state, pending = c.pending, code = coalesce(c.code, j.code), updated_at = now(),
@@ -99,12 +100,14 @@ pub(crate) async fn apply(
                     fence = j.fence + CASE WHEN j.state = 'leased' THEN 1 ELSE 0 END, lease_until = NULL, held_reason = NULL,
                     finished_at = CASE WHEN c.state IN ('done', 'dead', 'cancelled') THEN now() END
                 FROM jsonb_to_recordset($1) AS c (id uuid, state text, pending integer, code text)
-                WHERE j.tenant_id = current_tenant() AND j.id = c.id AND j.state NOT IN ('done', 'dead', 'cancelled')
+                WHERE j.tenant_id = current_tenant() AND j.id = ANY ($2) AND j.id = c.id
+                  AND j.state NOT IN ('done', 'dead', 'cancelled')
                 RETURNING j.tenant_id, j.id, j.run_id, j.stage, j.state, j.emission, j.priority, j.traceparent)
              INSERT INTO outbox (tenant_id, topic, stage, job_id, run_id, emission, priority, traceparent)
              SELECT tenant_id, 'job', stage, id, run_id, emission, priority, traceparent FROM changed WHERE state = 'ready'",
         )
         .bind(serde_json::Value::Array(changed))
+        .bind(changes.jobs.iter().map(|id| id.0).collect::<Vec<Uuid>>())
         .execute(&mut *connection)
         .await?;
     }
