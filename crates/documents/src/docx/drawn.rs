@@ -51,14 +51,14 @@ impl Drawn {
 
     /// Titles and data on lines of their own, as cells and notes hold it.
     pub fn flat(self) -> Inline {
-        let (lines, data) = match self {
-            Drawn::Chart(chart) => (chart.titles, Some(chart.data)),
-            Drawn::Diagram(texts) => (texts, None),
+        let (lines, tables) = match self {
+            Drawn::Chart(chart) => (chart.titles, chart.tables),
+            Drawn::Diagram(texts) => (texts, Vec::new()),
         };
         let mut out = Inline::of(&lines.join("\n"));
-        if let Some(data) = data.filter(|data| !data.is_blank()) {
+        for table in tables.into_iter().filter(|table| !table.is_blank()) {
             out.line_break();
-            out.append(table::flat(data));
+            out.append(table::flat(table));
         }
         out
     }

@@ -1,4 +1,6 @@
-//! What a package becomes: headings, lists, tables with merges, notes, hidden runs, links, limits.
+//! What a package becomes: headings, lists, tables with merges, notes, hidden runs, links, limits; `charts`: what is drawn.
+
+mod charts;
 
 use super::parse;
 use crate::ParseOptions;
@@ -111,100 +113,6 @@ fn a_table_in_a_cell_is_a_table_of_its_own() {
     assert_eq!(roles, [BlockKind::Table { table: 0 }, BlockKind::Table { table: 3 }]);
     let outer = document.tables[0].cells[1].span;
     assert!(document.tables[1..3].iter().flat_map(|t| &t.cells).all(|cell| outer.contains(cell.span)));
-}
-
-/// A paragraph with words and a chart or diagram.
-fn drawing(words: &str, inner: &str) -> String {
-    let drawing = format!("<w:drawing><wp:inline><a:graphic>{inner}</a:graphic></wp:inline></w:drawing>");
-    format!("<w:p><w:r><w:t>{words}</w:t></w:r><w:r>{drawing}</w:r></w:p>")
-}
-
-#[test]
-fn charts_and_diagrams_are_read_where_they_stand() {
-    let points = |values: &[&str]| -> String {
-        let point = |(at, value): (usize, &&str)| format!("<c:pt idx='{at}'><c:v>{value}</c:v></c:pt>");
-        values.iter().enumerate().map(point).collect()
-    };
-    let text = |words: &str| format!("<c:tx><c:rich><a:p><a:r><a:t>{words}</a:t></a:r></a:p></c:rich></c:tx>");
-    let series = |name: &str, values: &[&str]| {
-        format!(
-            "<c:ser><c:tx><c:strRef><c:strCache>{}</c:strCache></c:strRef></c:tx><c:cat><c:strRef><c:strCache>{}</c:strCache></c:strRef></c:cat><c:val><c:numRef><c:numCache><c:formatCode>General</c:formatCode>{}</c:numCache></c:numRef></c:val><c:extLst><c:ser/></c:extLst></c:ser>",
-            points(&[name]),
-            points(&["May", "June"]),
-            points(values)
-        )
-    };
-    let axis = |deleted: u8, title: &str| {
-        format!("<c:valAx><c:delete c:val='{deleted}'/><c:title>{}</c:title></c:valAx>", text(title))
-    };
-    let chart = format!(
-        "<c:chartSpace xmlns:c='c'><c:chart><c:title>{}</c:title><c:plotArea>{}{}{}{}</c:plotArea></c:chart></c:chartSpace>",
-        text("Visitors"),
-        series("Quay", &["4.4000000000000004", "7"]),
-        series("Pier", &["5"]),
-        axis(0, "thousands"),
-        axis(1, "unseen")
-    );
-    let point = |kind: &str, words: &str| {
-        format!("<dgm:pt><dgm:prSet {kind}/><dgm:t><a:p><a:r><a:t>{words}</a:t></a:r></a:p></dgm:t></dgm:pt>")
-    };
-    let diagram = format!("<dgm:dataModel>{}{}</dgm:dataModel>", point("", "Ask"), point("phldr='1'", "[Text]"));
-    let relation =
-        |id: &str, kind: &str, target: &str| format!(r#"<Relationship Id="{id}" Type="t/{kind}" Target="{target}"/>"#);
-    let relations = format!(
-        "<Relationships>{}{}{}</Relationships>",
-        relation("c1", "chart", "charts/chart1.xml"),
-        relation("c2", "chart", "charts/chart2.xml"),
-        relation("d1", "diagramData", "diagrams/data1.xml")
-    );
-    let reference = |id: &str| format!("<c:chart r:id='{id}'/>");
-    let content = [
-        drawing("before", &reference("c1")),
-        drawing("again", &reference("c1")),
-        drawing("broken", &reference("c2")),
-        drawing("steps", "<dgm:relIds r:dm='d1' r:lo='x'/>"),
-        "<w:p><w:r><w:t>after</w:t></w:r></w:p>".to_owned(),
-    ];
-    let parts = |second: &str| {
-        [
-            ("word/document.xml".to_owned(), body(&content.concat())),
-            ("word/_rels/document.xml.rels".to_owned(), relations.clone()),
-            ("word/charts/chart1.xml".to_owned(), chart.clone()),
-            ("word/charts/chart2.xml".to_owned(), second.to_owned()),
-            ("word/diagrams/data1.xml".to_owned(), diagram.clone()),
-        ]
-    };
-    let open = |second: &str| {
-        let parts = parts(second);
-        let parts: Vec<(&str, &str)> = parts.iter().map(|(name, content)| (name.as_str(), content.as_str())).collect();
-        parse(&package(&parts), &ParseOptions::default())
-    };
-    for (broken, path) in [("<c:chartSpace><c:chart>", "body/drawing[3]"), ("<x/>", "body/drawing[3]")] {
-        let document = open(broken).expect("the rest is read");
-        assert_eq!(document.violations(), Vec::<String>::new());
-        let expected = [
-            (BlockKind::Paragraph, "before"),
-            (BlockKind::Caption, "Visitors\nthousands"),
-            (BlockKind::Table { table: 0 }, " | Quay | Pier\nMay | 4.4 | 5\nJune | 7 | "),
-            (BlockKind::Paragraph, "again"),
-            (BlockKind::Paragraph, "broken"),
-            (BlockKind::Paragraph, "steps"),
-            (BlockKind::ListItem, "Ask"),
-            (BlockKind::Paragraph, "after"),
-        ];
-        assert_eq!(blocks(&document), expected.map(|(role, words)| (role, words.to_owned())));
-        assert_eq!(document.tables[0].cells.len(), 9);
-        assert!(document.is_partial());
-        let failed: Vec<_> = document.failed_parts.iter().map(|p| (p.path.as_str(), p.failure.code)).collect();
-        assert_eq!(failed, [(path, Code::DocxMalformed)]);
-    }
-    let deep = format!("<c:chartSpace>{}", "<c:x>".repeat(200));
-    for (hostile, code) in [(deep.as_str(), Code::XmlLimit), ("<!DOCTYPE x []><c:chartSpace/>", Code::XmlDtdForbidden)]
-    {
-        assert_eq!(open(hostile).map_err(|f| f.code).map(|_| ()), Err(code));
-    }
-    assert_eq!(open(&" ".repeat(30_000_000)).map_err(|f| f.code).map(|_| ()), Err(Code::ExpansionLimit));
-    assert!(!open(&chart).expect("reads").is_partial());
 }
 
 #[test]

@@ -58,13 +58,15 @@ impl Story<'_> {
             return;
         }
         match drawn {
-            Drawn::Chart(mut chart) => {
+            Drawn::Chart(chart) => {
                 let titles = seen(Inline::of(&chart.titles.join("\n")));
                 self.builder.block(self.role.unwrap_or(BlockKind::Caption), format!("{path}/title"), &titles);
-                for cell in &mut chart.data.cells {
-                    cell.content = seen(std::mem::take(&mut cell.content));
+                for (number, mut table) in chart.tables.into_iter().enumerate() {
+                    for cell in &mut table.cells {
+                        cell.content = seen(std::mem::take(&mut cell.content));
+                    }
+                    self.builder.table(table, format!("{path}/tbl[{}]", number + 1), self.role.is_some());
                 }
-                self.builder.table(chart.data, path, self.role.is_some());
             }
             Drawn::Diagram(texts) => {
                 for (number, text) in texts.iter().enumerate() {
