@@ -1,8 +1,8 @@
 //! DOCX: the words of a word-processing package in the order in which they are read.
 //!
 //! Body first, then foot- and endnotes, then page headers and footers as furniture. Deleted text of tracked changes
-//! is dropped, inserted text kept, hidden runs flagged. Charts are read as tables; one that cannot be read leaves the rest
-//! standing. External targets are recorded and never opened; macros, embedded objects and comments are not read.
+//! is dropped, inserted text kept, hidden runs flagged. Charts are read as tables, when they are drawn; one that cannot
+//! be read leaves the rest standing. External targets are recorded and never opened; macros, embedded objects and comments are not read.
 
 mod archive;
 mod chart;
@@ -18,11 +18,15 @@ mod xml;
 
 use crate::ParseOptions;
 use crate::blocks::DocumentBuilder;
+use crate::limits::Limits;
 use archive::Archive;
 use docmill_model::document::{BlockKind, Format, ParsedDocument};
 use docmill_model::{Code, Failure};
-use package::{Package, Relations};
+use package::Package;
 use story::{Resources, Story};
+
+/// Characters of a part's name in paths and messages.
+const NAME_CHARS: usize = 100;
 
 /// Reads a word-processing package (also with macros or as a template; the macros are ignored).
 ///
@@ -39,18 +43,19 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
     let mut resources = Resources {
         styles: styles::Styles::read(&package.related(&relations, "/styles")?, limits)?,
         numbering: numbering::Numbering::read(&package.related(&relations, "/numbering")?, limits)?,
-        drawings: drawn::read(&mut package, &relations, limits)?,
+        package,
         relations,
+        drawings: drawn::Drawings::default(),
         failed: Vec::new(),
         notes: notes::Notes::default(),
     };
-    let body = package.required(&main)?;
+    let body = resources.package.required(&main)?;
     let mut story = Story::new(&mut resources, &mut builder, "body", None);
     xml::walk(&body, limits, |token| story.token(token))?;
     story.finish()?;
     drop(body);
-    append_notes(&mut package, &mut resources, &mut builder, options)?;
-    append_page_parts(&mut package, &mut resources, &mut builder, options)?;
+    append_notes(&mut resources, &mut builder, limits)?;
+    append_page_parts(&mut resources, &mut builder, limits)?;
     for (path, failure) in resources.failed {
         builder.failed_part(path, failure);
     }
@@ -58,17 +63,13 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
 }
 
 /// Foot- and endnotes that the body refers to, in the order of the references.
-fn append_notes(
-    package: &mut Package,
-    resources: &mut Resources,
-    builder: &mut DocumentBuilder,
-    options: &ParseOptions,
-) -> Result<(), Failure> {
+fn append_notes(resources: &mut Resources, builder: &mut DocumentBuilder, limits: &Limits) -> Result<(), Failure> {
     for kind in [notes::Kind::Footnote, notes::Kind::Endnote] {
         let Some(name) = resources.relations.targets(&[kind.relation()]).into_iter().next() else { continue };
-        let part = package.optional(&name)?;
-        let main = enter(package, resources, &name, options)?;
-        let collected = notes::collect(&part, kind, resources, &options.limits)?;
+        let part = resources.package.optional(&name)?;
+        let own = resources.package.relations_of(&name)?;
+        let main = std::mem::replace(&mut resources.relations, own);
+        let collected = notes::collect(&part, kind, resources, limits)?;
         resources.relations = main;
         for (number, content) in collected {
             builder.block(BlockKind::Footnote, format!("{}[{number}]", kind.name()), &content);
@@ -78,35 +79,21 @@ fn append_notes(
 }
 
 /// Page headers and footers, each once.
-fn append_page_parts(
-    package: &mut Package,
-    resources: &mut Resources,
-    builder: &mut DocumentBuilder,
-    options: &ParseOptions,
-) -> Result<(), Failure> {
+fn append_page_parts(resources: &mut Resources, builder: &mut DocumentBuilder, limits: &Limits) -> Result<(), Failure> {
     let targets: Vec<String> = resources.relations.targets(&["/header", "/footer"]);
     for target in targets {
-        let part = package.optional(&target)?;
-        let name = target.rsplit('/').next().unwrap_or(&target).trim_end_matches(".xml").to_owned();
-        let main = enter(package, resources, &target, options)?;
+        let part = resources.package.optional(&target)?;
+        let name = target.rsplit('/').next().unwrap_or(&target).trim_end_matches(".xml");
+        // It stands in the path of each block.
+        let name: String = name.chars().take(NAME_CHARS).collect();
+        let own = resources.package.relations_of(&target)?;
+        let main = std::mem::replace(&mut resources.relations, own);
         let mut story = Story::new(resources, builder, &name, Some(BlockKind::Furniture));
-        xml::walk(&part, &options.limits, |token| story.token(token))?;
+        xml::walk(&part, limits, |token| story.token(token))?;
         story.finish()?;
         resources.relations = main;
     }
     Ok(())
-}
-
-/// Makes the relations and drawings those of a part, and gives the relations before.
-fn enter(
-    package: &mut Package,
-    resources: &mut Resources,
-    part: &str,
-    options: &ParseOptions,
-) -> Result<Relations, Failure> {
-    let own = package.relations_of(part)?;
-    resources.drawings = drawn::read(package, &own, &options.limits)?;
-    Ok(std::mem::replace(&mut resources.relations, own))
 }
 
 fn malformed(message: impl Into<String>) -> Failure {

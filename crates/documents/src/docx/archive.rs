@@ -79,11 +79,12 @@ impl<'a> Archive<'a> {
         let mut bytes = Vec::new();
         entry.take(most + 1).read_to_end(&mut bytes).map_err(|_| malformed("an entry is damaged"))?;
         let measured = bytes.len() as u64;
+        // Also of a part that is refused: others may still be read.
+        self.expanded += measured;
         if measured > most {
             let message = "an entry unpacks to more bytes than the limit";
             return Err(Failure::limit(Code::ExpansionLimit, message, most, measured));
         }
-        self.expanded += measured;
         Ok(Some(bytes))
     }
 }

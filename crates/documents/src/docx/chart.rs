@@ -1,8 +1,9 @@
-//! Charts (ECMA-376 part 1, 21.2): their titles, and the data that the file keeps of what they show, as tables of categories
-//! and series. The workbook behind a chart is not opened; labels of single points, trend lines and series that were filtered
+//! Charts (ECMA-376 part 1, 21.2, and the newer kinds of Office): their titles, and the data that the file keeps of what they
+//! show, as tables of categories and series. The workbook behind a chart is not opened; labels of single points, trend lines and series that were filtered
 //! out are not read.
 
 mod classic;
+mod extended;
 mod grid;
 mod values;
 
@@ -10,6 +11,7 @@ use crate::blocks::TableDraft;
 use std::collections::BTreeMap;
 
 pub(super) use classic::read;
+pub(super) use extended::read as read_extended;
 
 /// What a chart says.
 #[derive(Debug, Default)]

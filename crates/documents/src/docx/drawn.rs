@@ -4,9 +4,10 @@ use super::chart::{self, Chart};
 use super::package::{Package, Relations};
 use super::table;
 use super::xml::{Token, walk};
+use super::{NAME_CHARS, malformed};
 use crate::inline::Inline;
 use crate::limits::Limits;
-use docmill_model::{Code, Failure};
+use docmill_model::Failure;
 use std::collections::HashMap;
 
 /// Something drawn that holds words.
@@ -18,26 +19,56 @@ pub(super) enum Drawn {
     Diagram(Vec<String>),
 }
 
-/// What the drawings of a part refer to, by relation id: each until it was placed, or why it cannot be read.
-pub(super) type Drawings = HashMap<String, Option<Result<Drawn, Failure>>>;
+/// What was drawn so far. A part is read when it is first drawn and placed once, however often it is referred to, so that a
+/// short file cannot become a long text; twice, when it was hidden the first time.
+#[derive(Debug, Default)]
+pub(super) struct Drawings {
+    /// Part names in lower case, and whether readers see them.
+    placed: HashMap<String, bool>,
+}
 
-/// Reads all that drawings of a part can refer to.
-///
-/// # Errors
-/// Those of [`Package::required`] and [`walk`], but for `DOCX_MALFORMED`, which costs the one drawing.
-pub(super) fn read(package: &mut Package, relations: &Relations, limits: &Limits) -> Result<Drawings, Failure> {
-    let mut all = Drawings::new();
-    for (id, kind, target) in relations.parts(&["/chart", "/diagramData"]) {
-        let read = package.required(target).and_then(|bytes| match kind.ends_with("/chart") {
-            true => chart::read(&bytes, limits).map(Drawn::Chart),
-            false => diagram(&bytes, limits).map(Drawn::Diagram),
-        });
-        match read {
-            Err(failure) if failure.code != Code::DocxMalformed => return Err(failure),
-            read => drop(all.insert(id.to_owned(), Some(read))),
+impl Drawings {
+    /// What a drawing refers to by a relation id, or None when it stands in the text already.
+    ///
+    /// # Errors
+    /// `DOCX_MALFORMED` when the relation leads to nothing that is read here; those of [`Package::required`] and
+    /// [`walk`], with the name of the part. Each part fails once.
+    pub fn draw(
+        &mut self,
+        package: &mut Package,
+        relations: &Relations,
+        id: &str,
+        hidden: bool,
+    ) -> Result<Option<Drawn>, Failure> {
+        let Some((kind, part)) = relations.part(id) else {
+            return Err(malformed("a drawing refers to a part that the document does not have"));
+        };
+        let key = part.to_ascii_lowercase();
+        if self.placed.get(&key).is_some_and(|seen| *seen || hidden) {
+            return Ok(None);
         }
+        let drawn = match READERS.iter().find(|(ending, _)| kind.ends_with(ending)) {
+            Some((_, read)) => package.required(part).and_then(|bytes| read(&bytes, package.limits())),
+            None => Err(malformed("a drawing refers to a part of a kind that is not read")),
+        };
+        self.placed.insert(key, !hidden || drawn.is_err());
+        drawn.map(Some).map_err(|failure| named(failure, part))
     }
-    Ok(all)
+}
+
+type Reader = fn(&[u8], &Limits) -> Result<Drawn, Failure>;
+
+/// How kinds of relations end, and what reads the parts behind them.
+const READERS: [(&str, Reader); 3] = [
+    ("/chart", |bytes, limits| chart::read(bytes, limits).map(Drawn::Chart)),
+    ("/chartEx", |bytes, limits| chart::read_extended(bytes, limits).map(Drawn::Chart)),
+    ("/diagramData", |bytes, limits| diagram(bytes, limits).map(Drawn::Diagram)),
+];
+
+/// A failure that says which part failed. Names are those of the file: cut, and without anything but signs of ASCII.
+fn named(failure: Failure, part: &str) -> Failure {
+    let name: String = part.chars().take(NAME_CHARS).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
+    Failure { message: format!("{} (part {name})", failure.message), ..failure }
 }
 
 impl Drawn {

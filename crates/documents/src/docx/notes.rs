@@ -7,9 +7,10 @@ use crate::inline::Inline;
 use crate::limits::Limits;
 use docmill_model::Failure;
 use docmill_model::document::Format;
+use std::collections::HashMap;
 
 /// Which notes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// At the foot of the page.
     Footnote,
@@ -38,8 +39,6 @@ impl Kind {
 /// A note that the body refers to.
 #[derive(Debug)]
 struct Referred {
-    kind: Kind,
-    id: String,
     /// All its references are hidden, and with them the note.
     hidden: bool,
 }
@@ -48,6 +47,8 @@ struct Referred {
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     referred: Vec<Referred>,
+    /// Where those of each kind are, by their ids.
+    positions: [HashMap<String, usize>; 2],
 }
 
 impl Notes {
@@ -57,12 +58,13 @@ impl Notes {
             self.referred[at].hidden &= hidden;
             return at + 1;
         }
-        self.referred.push(Referred { kind, id: id.to_owned(), hidden });
+        self.positions[kind as usize].insert(id.to_owned(), self.referred.len());
+        self.referred.push(Referred { hidden });
         self.referred.len()
     }
 
     fn position(&self, kind: Kind, id: &str) -> Option<usize> {
-        self.referred.iter().position(|note| note.kind == kind && note.id == id)
+        self.positions[kind as usize].get(id).copied()
     }
 }
 

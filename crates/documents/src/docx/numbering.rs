@@ -6,6 +6,8 @@ use docmill_model::Failure;
 use std::collections::{HashMap, HashSet};
 
 const LEVELS: usize = 9;
+/// Characters of the text of a level, which stands before each of its paragraphs; Word shows no more than 30 or so.
+const TEXT_CHARS: usize = 100;
 
 #[derive(Clone, Debug, Default)]
 struct Level {
@@ -69,7 +71,7 @@ impl Numbering {
                         match name {
                             "start" => level.start = tag.number().unwrap_or(1),
                             "numFmt" => level.format = tag.attr("val").unwrap_or_default(),
-                            _ => level.text = tag.attr("val").unwrap_or_default(),
+                            _ => level.text = tag.attr("val").unwrap_or_default().chars().take(TEXT_CHARS).collect(),
                         }
                     }
                 }

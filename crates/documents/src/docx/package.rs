@@ -6,11 +6,11 @@ use super::xml::{Token, walk};
 use crate::blocks::DocumentBuilder;
 use crate::limits::Limits;
 use docmill_model::{Code, Failure};
+use std::collections::{HashMap, HashSet};
 
 /// One relation of a part.
 #[derive(Clone, Debug)]
 struct Relation {
-    id: String,
     kind: String,
     /// Part name, or the address as written for an external one.
     target: String,
@@ -19,29 +19,34 @@ struct Relation {
 
 /// The relations of one part.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Relations(Vec<Relation>);
+pub(super) struct Relations {
+    /// In the order of the file.
+    all: Vec<Relation>,
+    /// Where the first of each id is.
+    by_id: HashMap<String, usize>,
+}
 
 impl Relations {
     /// The external address behind a relation id.
     pub fn address(&self, id: &str) -> Option<&str> {
-        self.0.iter().find(|r| r.external && r.id == id).map(|r| r.target.as_str())
+        self.find(id, true).map(|relation| relation.target.as_str())
     }
 
-    /// Id, kind and part name of all relations whose kind ends with one of `kinds`.
-    pub fn parts<'a>(&'a self, kinds: &'a [&str]) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
-        let wanted = |r: &&Relation| !r.external && kinds.iter().any(|kind| r.kind.ends_with(kind));
-        self.0.iter().filter(wanted).map(|r| (r.id.as_str(), r.kind.as_str(), r.target.as_str()))
+    /// Kind and part name behind a relation id.
+    pub fn part(&self, id: &str) -> Option<(&str, &str)> {
+        self.find(id, false).map(|relation| (relation.kind.as_str(), relation.target.as_str()))
+    }
+
+    fn find(&self, id: &str, external: bool) -> Option<&Relation> {
+        self.by_id.get(id).map(|&at| &self.all[at]).filter(|relation| relation.external == external)
     }
 
     /// Part names of all relations whose kind ends with one of `kinds`, each once.
     pub fn targets(&self, kinds: &[&str]) -> Vec<String> {
-        let mut found: Vec<String> = Vec::new();
-        for relation in self.0.iter().filter(|r| !r.external && kinds.iter().any(|kind| r.kind.ends_with(kind))) {
-            if !found.contains(&relation.target) {
-                found.push(relation.target.clone());
-            }
-        }
-        found
+        let wanted = |r: &&Relation| !r.external && kinds.iter().any(|kind| r.kind.ends_with(kind));
+        let mut found = HashSet::new();
+        let targets = self.all.iter().filter(wanted).map(|relation| relation.target.as_str());
+        targets.filter(|target| found.insert(*target)).map(str::to_owned).collect()
     }
 }
 
@@ -74,6 +79,11 @@ impl<'a> Package<'a> {
         let bytes = archive.read("_rels/.rels")?.unwrap_or_default();
         let roots = read_relations(&bytes, "", limits)?;
         Ok(Self { archive, limits, roots })
+    }
+
+    /// What reading may cost.
+    pub fn limits(&self) -> &'a Limits {
+        self.limits
     }
 
     /// Name of the main part.
@@ -156,7 +166,7 @@ impl<'a> Package<'a> {
 }
 
 fn read_relations(bytes: &[u8], folder: &str, limits: &Limits) -> Result<Relations, Failure> {
-    let mut found = Vec::new();
+    let mut found = Relations::default();
     walk(bytes, limits, |token| {
         if let Token::Start(tag) = token
             && tag.name() == "Relationship"
@@ -165,11 +175,12 @@ fn read_relations(bytes: &[u8], folder: &str, limits: &Limits) -> Result<Relatio
             let written = tag.attr("Target").unwrap_or_default();
             let target = if external { written } else { resolve(folder, &written) };
             let (id, kind) = (tag.attr("Id").unwrap_or_default(), tag.attr("Type").unwrap_or_default());
-            found.push(Relation { id, kind, target, external });
+            found.by_id.entry(id).or_insert(found.all.len());
+            found.all.push(Relation { kind, target, external });
         }
         Ok(())
     })?;
-    Ok(Relations(found))
+    Ok(found)
 }
 
 /// A target relative to a folder, without `.` and `..`.

@@ -13,7 +13,7 @@ use super::drawn::Drawings;
 use super::fields::{Field, link_target};
 use super::notes::Notes;
 use super::numbering::Numbering;
-use super::package::Relations;
+use super::package::{Package, Relations};
 use super::styles::Styles;
 use super::table::{self, TableState};
 use super::xml::{Tag, Token};
@@ -24,14 +24,16 @@ use docmill_model::document::BlockKind;
 use drawings::Drawing;
 
 /// What all stories of a package share.
-pub(super) struct Resources {
+pub(super) struct Resources<'p> {
+    /// Where parts come from.
+    pub package: Package<'p>,
     /// Paragraph and run styles.
     pub styles: Styles,
     /// List counters.
     pub numbering: Numbering,
     /// Relations of the part being read.
     pub relations: Relations,
-    /// What drawings of the part being read refer to.
+    /// What was drawn so far.
     pub drawings: Drawings,
     /// What could not be read, with its path.
     pub failed: Vec<(String, Failure)>,
@@ -115,8 +117,8 @@ struct Paragraph {
 }
 
 /// The reader of one story.
-pub(super) struct Story<'a> {
-    resources: &'a mut Resources,
+pub(super) struct Story<'a, 'p> {
+    resources: &'a mut Resources<'p>,
     builder: &'a mut DocumentBuilder,
     part: String,
     role: Option<BlockKind>,
@@ -137,10 +139,10 @@ pub(super) struct Story<'a> {
     drawing_count: usize,
 }
 
-impl<'a> Story<'a> {
+impl<'a, 'p> Story<'a, 'p> {
     /// A story whose blocks go to `builder` with paths below `part`, all with `role` where one is given.
     pub fn new(
-        resources: &'a mut Resources,
+        resources: &'a mut Resources<'p>,
         builder: &'a mut DocumentBuilder,
         part: &str,
         role: Option<BlockKind>,
@@ -176,7 +178,7 @@ impl<'a> Story<'a> {
     }
 
     /// What all stories share.
-    pub fn resources(&self) -> &Resources {
+    pub fn resources(&self) -> &Resources<'p> {
         self.resources
     }
 

@@ -3,8 +3,9 @@
 //! Word writes built-in style names in English whatever its language; other programs localise them, so that the
 //! words for heading in the larger languages are known here.
 
+use super::NAME_CHARS;
 use super::story::is_paper;
-use super::xml::{Token, walk};
+use super::xml::{Tag, Token, walk};
 use crate::limits::Limits;
 use docmill_model::Failure;
 use docmill_model::document::BlockKind;
@@ -34,6 +35,8 @@ const HEADINGS: [&str; 21] = [
     "כותרת",
     "címsor",
 ];
+/// Longest id of a style.
+const ID_BYTES: usize = 1_000;
 /// How far `basedOn` is followed.
 const ANCESTRY: usize = 20;
 
@@ -69,7 +72,7 @@ impl Styles {
                 Token::Start(tag) => {
                     match tag.name() {
                         "style" => {
-                            id = tag.attr("styleId").unwrap_or_default();
+                            id = id_of(tag, "styleId").unwrap_or_default();
                             style = Style::default();
                             level = 0;
                             let paragraph = tag.attr("type").is_none_or(|kind| kind == "paragraph");
@@ -78,9 +81,10 @@ impl Styles {
                             }
                         }
                         "name" if path.last().is_some_and(|p| p == "style") => {
-                            style.name = tag.attr("val").unwrap_or_default().to_lowercase()
+                            let name = tag.attr("val").unwrap_or_default();
+                            style.name = name.chars().take(NAME_CHARS).collect::<String>().to_lowercase()
                         }
-                        "basedOn" => style.based_on = tag.attr("val"),
+                        "basedOn" => style.based_on = id_of(tag, "val"),
                         "outlineLvl" => style.outline = tag.number(),
                         "ilvl" => level = tag.number().unwrap_or(0),
                         "numId" => style.numbering = tag.number().map(|number| (number, 0)),
@@ -132,6 +136,11 @@ impl Styles {
         let first = id.or(self.default.as_deref()).and_then(|id| self.styles.get(id));
         std::iter::successors(first, |style| self.styles.get(style.based_on.as_deref()?)).take(ANCESTRY)
     }
+}
+
+/// The id of a style in an attribute. It is looked up for each paragraph; those too long for Word are none.
+fn id_of(tag: &Tag, name: &str) -> Option<String> {
+    tag.attr(name).filter(|id| id.len() <= ID_BYTES)
 }
 
 /// Outline level 0–8 as a heading; 9 is body text.

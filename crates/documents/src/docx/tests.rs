@@ -1,6 +1,8 @@
-//! What a package becomes: headings, lists, tables with merges, notes, hidden runs, links, limits; `charts`: what is drawn.
+//! What a package becomes: headings, lists, tables with merges, notes, hidden runs, links, limits; `charts`: what is drawn;
+//! `costs`: that small files cost little.
 
 mod charts;
+mod costs;
 
 use super::parse;
 use crate::ParseOptions;

@@ -2,7 +2,7 @@
 
 use super::super::malformed;
 use super::super::xml::{Tag, Token, walk};
-use super::values::{Calendar, shown};
+use super::values::{Calendar, Format};
 use super::{Chart, Points, Series, grid, one_line};
 use crate::limits::Limits;
 use docmill_model::Failure;
@@ -51,9 +51,9 @@ struct Reader {
     series: Vec<Series>,
     index: u32,
     /// Number format of the open list of numbers; None in a list of words, in which a number is a word like others.
-    format: Option<String>,
+    format: Option<Format>,
     /// That of the open point, where it has one of its own.
-    point_format: Option<String>,
+    point_format: Option<Format>,
     calendar: Calendar,
 }
 
@@ -64,13 +64,12 @@ impl Reader {
             "chartSpace" => self.is_chart |= self.path.is_empty(),
             "ser" => self.series.push(Series::default()),
             "lvl" | "strCache" | "strLit" | "numCache" | "numLit" => {
-                self.format = name.starts_with("num").then(String::new);
-                let slot = self.slot().unwrap_or_default().to_owned();
-                self.lists(&slot).into_iter().for_each(|lists| lists.push(Points::new()));
+                self.format = name.starts_with("num").then(Format::default);
+                self.lists().into_iter().for_each(|lists| lists.push(Points::new()));
             }
             "pt" => {
                 self.index = tag.attr("idx").and_then(|index| index.trim().parse().ok()).unwrap_or(0);
-                self.point_format = tag.attr("formatCode");
+                self.point_format = tag.attr("formatCode").map(|code| Format::of(&code));
             }
             "title" => self.open_title = Some(String::new()),
             "delete" if self.parent().ends_with("Ax") => self.axis_deleted = tag.is_on(),
@@ -91,7 +90,7 @@ impl Reader {
             }
             "p" | "br" | "pt" => self.open_title.iter_mut().for_each(|title| title.push(' ')),
             "v" => self.value(words),
-            "formatCode" => self.format = self.format.take().map(|_| words),
+            "formatCode" => self.format = self.format.map(|_| Format::of(&words)),
             "numCache" | "numLit" => self.format = None,
             "title" => {
                 let title = one_line(&self.open_title.take().unwrap_or_default());
@@ -110,31 +109,30 @@ impl Reader {
     }
 
     /// Which part of the open series is being read.
-    fn slot(&self) -> Option<&str> {
-        let series = self.path.iter().rposition(|name| name == "ser")?;
-        self.path.get(series + 1).map(String::as_str)
+    fn slot(&self) -> &str {
+        let series = self.path.iter().rposition(|name| name == "ser");
+        series.and_then(|at| self.path.get(at + 1)).map_or("", String::as_str)
     }
 
-    /// Where a part of the open series keeps its points.
-    fn lists(&mut self, slot: &str) -> Option<&mut Vec<Points>> {
-        let series = self.series.last_mut()?;
-        match slot {
-            "cat" | "xVal" => Some(&mut series.categories),
-            "val" | "yVal" | "bubbleSize" => Some(&mut series.values),
-            _ => None,
-        }
+    /// Where the open part of the open series keeps its points.
+    fn lists(&mut self) -> Option<&mut Vec<Points>> {
+        let categories = match self.slot() {
+            "cat" | "xVal" => true,
+            "val" | "yVal" | "bubbleSize" => false,
+            _ => return None,
+        };
+        self.series.last_mut().map(|series| if categories { &mut series.categories } else { &mut series.values })
     }
 
     fn value(&mut self, words: String) {
-        let format = self.format.as_ref().filter(|_| self.parent() == "pt");
-        let shown = match format {
-            Some(format) => shown(words, self.point_format.as_ref().unwrap_or(format), self.calendar),
+        let shown = match self.format.filter(|_| self.parent() == "pt") {
+            Some(format) => self.point_format.unwrap_or(format).shown(words, self.calendar),
             None => words,
         };
-        let (slot, index) = (self.slot().unwrap_or_default().to_owned(), self.index);
-        if let Some(points) = self.lists(&slot).and_then(|lists| lists.last_mut()) {
+        let (index, names) = (self.index, self.slot() == "tx");
+        if let Some(points) = self.lists().and_then(|lists| lists.last_mut()) {
             points.insert(index, shown);
-        } else if let Some(series) = self.series.last_mut().filter(|_| slot == "tx") {
+        } else if let Some(series) = self.series.last_mut().filter(|_| names) {
             series.name.push_str(if series.name.is_empty() { "" } else { " " });
             series.name.push_str(&shown);
         }

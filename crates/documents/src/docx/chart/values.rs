@@ -16,16 +16,41 @@ pub(super) enum Calendar {
     From1904,
 }
 
-/// A number of this format, or words that stand in the place of one.
-pub(super) fn shown(words: String, format: &str, calendar: Calendar) -> String {
-    let Some(number) = words.trim().parse::<f64>().ok().filter(|number| number.is_finite()) else { return words };
-    let bare = bare(format);
-    if is_date(&bare)
-        && let Some(date) = date(number, calendar, bare.contains('h'))
-    {
-        return date;
+/// What a number format makes of a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Format {
+    /// None: as many digits as there are.
+    #[default]
+    General,
+    /// Digits of the number itself.
+    Digits,
+    /// The day that a number stands for.
+    Day,
+    /// The day and the time.
+    Time,
+}
+
+impl Format {
+    /// That of a format code.
+    pub fn of(code: &str) -> Self {
+        match bare(code).as_str() {
+            "" | "general" | "standard" => Format::General,
+            bare if !is_date(bare) => Format::Digits,
+            bare if bare.contains('h') => Format::Time,
+            _ => Format::Day,
+        }
     }
-    plain(number, bare.is_empty() || bare == "general" || bare == "standard")
+
+    /// A number as it is shown, or words that stand in the place of one.
+    pub fn shown(self, words: String, calendar: Calendar) -> String {
+        let Some(number) = words.trim().parse::<f64>().ok().filter(|number| number.is_finite()) else { return words };
+        if matches!(self, Format::Day | Format::Time)
+            && let Some(date) = date(number, calendar, self == Format::Time)
+        {
+            return date;
+        }
+        plain(number, self == Format::General)
+    }
 }
 
 /// A number with 15 digits at most, with an exponent where it would be long without.
@@ -94,7 +119,11 @@ fn is_date(bare: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Calendar, shown};
+    use super::{Calendar, Format};
+
+    fn shown(written: &str, format: &str, calendar: Calendar) -> String {
+        Format::of(format).shown(written.to_owned(), calendar)
+    }
 
     #[test]
     fn numbers_are_shown_as_in_the_chart() {
@@ -116,7 +145,7 @@ mod tests {
             ("#N/A", "General", "#N/A"),
             ("Q1", "yyyy", "Q1"),
         ] {
-            assert_eq!(shown(written.to_owned(), format, Calendar::From1900), expected, "{written} as {format}");
+            assert_eq!(shown(written, format, Calendar::From1900), expected, "{written} as {format}");
         }
     }
 
@@ -133,7 +162,7 @@ mod tests {
             "m/d/yy;General",
             "yyyy\"年\"m\"月\"",
         ] {
-            assert_eq!(shown("45292.75".to_owned(), format, Calendar::From1900), "2024-01-01", "{format}");
+            assert_eq!(shown("45292.75", format, Calendar::From1900), "2024-01-01", "{format}");
         }
         for format in [
             "General",
@@ -151,7 +180,7 @@ mod tests {
             "0;yyyy",
             "",
         ] {
-            assert_eq!(shown("45292".to_owned(), format, Calendar::From1900), "45292", "{format}");
+            assert_eq!(shown("45292", format, Calendar::From1900), "45292", "{format}");
         }
         for (written, format, expected) in [
             ("45292.75", "m/d/yyyy h:mm", "2024-01-01 18:00"),
@@ -161,8 +190,8 @@ mod tests {
             ("-1", "d/m/yyyy", "-1"),
             ("1.2E+300", "d/m/yyyy", "1.2E+300"),
         ] {
-            assert_eq!(shown(written.to_owned(), format, Calendar::From1900), expected, "{written} as {format}");
+            assert_eq!(shown(written, format, Calendar::From1900), expected, "{written} as {format}");
         }
-        assert_eq!(shown("43830".to_owned(), "dd/mm/yyyy", Calendar::From1904), "2024-01-01");
+        assert_eq!(shown("43830", "dd/mm/yyyy", Calendar::From1904), "2024-01-01");
     }
 }

@@ -27,7 +27,7 @@ pub(in super::super) fn is_paper(shading: &Tag) -> bool {
     plain && fill.is_none_or(|fill| is_pale(Some(&fill)))
 }
 
-impl Story<'_> {
+impl Story<'_, '_> {
     /// Elements that change something and hold no text of their own.
     pub(super) fn property_or_sign(&mut self, name: &str, tag: &Tag) {
         match name {

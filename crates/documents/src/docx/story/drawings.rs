@@ -1,10 +1,8 @@
 //! Charts and diagrams of a story: placed after the paragraph that they are drawn in.
 
 use super::super::drawn::Drawn;
-use super::super::malformed;
-use super::{Piece, Story};
+use super::{Piece, Resources, Story};
 use crate::inline::Inline;
-use docmill_model::Failure;
 use docmill_model::document::BlockKind;
 
 /// A chart or diagram on its way to the end of its paragraph.
@@ -15,29 +13,31 @@ pub(super) struct Drawing {
     hidden: bool,
 }
 
-impl Story<'_> {
+/// Drawings that could not be read, per document; those beyond are not listed, so that a short file cannot become a long list.
+const FAILURES: usize = 1_000;
+
+impl Story<'_, '_> {
     /// A drawing refers to a part.
     pub(super) fn draw(&mut self, id: &str) {
         self.drawing_count += 1;
-        let missing = || Some(Err(malformed("a drawing refers to a part that is no chart and no diagram")));
-        // Each part is placed once, however often it is referred to, so that a short file cannot become a long text.
-        match self.resources.drawings.get_mut(id).map_or_else(missing, Option::take) {
-            Some(Ok(drawn)) => {
+        let hidden = self.is_unseen() || self.paragraphs.last().is_some_and(|p| self.has_hidden_style(p));
+        let Resources { drawings, package, relations, .. } = &mut *self.resources;
+        match drawings.draw(package, relations, id, hidden) {
+            Ok(Some(drawn)) => {
                 let path = format!("{}/{}[{}]", self.part, drawn.name(), self.drawing_count);
-                let drawing = Drawing { drawn, path, hidden: self.is_unseen() };
+                let drawing = Drawing { drawn, path, hidden };
                 match self.paragraphs.last_mut() {
                     Some(paragraph) => paragraph.drawings.push(drawing),
                     None => self.place(drawing),
                 }
             }
-            Some(Err(failure)) => self.fail(failure),
-            None => {}
+            Ok(None) => {}
+            Err(failure) if self.resources.failed.len() < FAILURES => {
+                let path = format!("{}/drawing[{}]", self.part, self.drawing_count);
+                self.resources.failed.push((path, failure));
+            }
+            Err(_) => {}
         }
-    }
-
-    fn fail(&mut self, failure: Failure) {
-        let path = format!("{}/drawing[{}]", self.part, self.drawing_count);
-        self.resources.failed.push((path, failure));
     }
 
     pub(super) fn place(&mut self, drawing: Drawing) {

@@ -4,7 +4,7 @@ use super::super::styles;
 use super::{Paragraph, Story};
 use docmill_model::document::BlockKind;
 
-impl Story<'_> {
+impl Story<'_, '_> {
     pub(super) fn role_of(&self, paragraph: &Paragraph) -> BlockKind {
         let style = paragraph.style.as_deref();
         let outline = paragraph.outline.and_then(styles::heading);

@@ -92,29 +92,40 @@ fn charts_and_diagrams_are_read_where_they_stand() {
         let failed: Vec<_> = document.failed_parts.iter().map(|p| (p.path.as_str(), p.failure.code)).collect();
         assert_eq!(failed, [(path, Code::DocxMalformed)]);
     }
-    let deep = format!("<c:chartSpace>{}", "<c:x>".repeat(200));
-    for (hostile, code) in [(deep.as_str(), Code::XmlLimit), ("<!DOCTYPE x []><c:chartSpace/>", Code::XmlDtdForbidden)]
-    {
-        assert_eq!(open(hostile).map_err(|f| f.code).map(|_| ()), Err(code));
+    let (deep, wide) = (format!("<c:chartSpace>{}", "<c:x>".repeat(200)), " ".repeat(30_000_000));
+    for (hostile, code) in [
+        (deep.as_str(), Code::XmlLimit),
+        ("<!DOCTYPE x []><c:chartSpace/>", Code::XmlDtdForbidden),
+        (wide.as_str(), Code::ExpansionLimit),
+    ] {
+        let document = open(hostile).expect("the rest is read");
+        assert!(document.text.contains("Visitors") && document.text.ends_with("after"), "{}", document.text);
+        let [failed] = document.failed_parts.as_slice() else { panic!("{:?}", document.failed_parts) };
+        assert_eq!((failed.path.as_str(), failed.failure.code), ("body/drawing[3]", code));
+        assert!(failed.failure.message.ends_with("(part word/charts/chart2.xml)"), "{}", failed.failure);
     }
-    assert_eq!(open(&" ".repeat(30_000_000)).map_err(|f| f.code).map(|_| ()), Err(Code::ExpansionLimit));
     assert!(!open(&chart).expect("reads").is_partial());
+}
+
+/// A document with this body and a chart that relations of these ids lead to.
+fn with_chart(content: &str, ids: &[&str], kind: &str, chart: &str) -> ParsedDocument {
+    let relation = |id: &&str| format!(r#"<Relationship Id="{id}" Type="t/{kind}" Target="charts/chart1.xml"/>"#);
+    let relations = format!("<Relationships>{}</Relationships>", ids.iter().map(relation).collect::<String>());
+    let parts = [
+        ("word/document.xml", &*body(content)),
+        ("word/_rels/document.xml.rels", &relations),
+        ("word/charts/chart1.xml", chart),
+    ];
+    let document = parse(&package(&parts), &ParseOptions::default()).expect("reads");
+    assert_eq!(document.violations(), Vec::<String>::new());
+    document
 }
 
 /// The document that draws this chart, and nothing else but a word.
 fn drawn(chart: &str) -> ParsedDocument {
-    let relations =
-        r#"<Relationships><Relationship Id="c1" Type="t/chart" Target="charts/chart1.xml"/></Relationships>"#;
-    let document = parse(
-        &package(&[
-            ("word/document.xml", &body(&drawing("before", "<c:chart r:id='c1'/>"))),
-            ("word/_rels/document.xml.rels", relations),
-            ("word/charts/chart1.xml", &format!("<c:chartSpace>{chart}</c:chartSpace>")),
-        ]),
-        &ParseOptions::default(),
-    )
-    .expect("reads");
-    assert_eq!((document.violations(), document.failed_parts.len()), (Vec::new(), 0));
+    let content = drawing("before", "<c:chart r:id='c1'/>");
+    let document = with_chart(&content, &["c1"], "chart", &format!("<c:chartSpace>{chart}</c:chartSpace>"));
+    assert_eq!(document.failed_parts, []);
     document
 }
 
@@ -194,4 +205,95 @@ fn a_series_of_too_many_levels_is_refused() {
     };
     assert_eq!(read(32), Ok(33));
     assert_eq!(read(33).map_err(|failure| failure.code), Err(Code::DocxMalformed));
+}
+
+#[test]
+fn a_chart_is_read_when_it_is_drawn_and_stands_once() {
+    let chart = format!("<c:chartSpace><c:ser>{}</c:ser></c:chartSpace>", list("val", 0, 10..12));
+    let reference = |id: &str| drawing("x", &format!("<c:chart r:id='{id}'/>"));
+    let ids: Vec<String> = (0..9_000).map(|id| format!("c{id}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let content: String = ids.iter().map(|id| reference(id)).collect();
+    let document = with_chart(&content, &ids, "chart", &chart);
+    assert_eq!((document.tables.len(), document.failed_parts.len()), (1, 0));
+    // What is broken fails once, and not at all when nothing draws it.
+    let broken = with_chart(&content, &ids, "chart", "<x/>");
+    assert_eq!((broken.tables.len(), broken.failed_parts.len()), (0, 1));
+    let words = "<w:p><w:r><w:t>words</w:t></w:r></w:p>";
+    for unseen in ["<x/>", &"<c:x>".repeat(200)] {
+        assert!(!with_chart(words, &["c0"], "chart", unseen).is_partial());
+        let deleted = format!("{words}<w:p><w:del>{}</w:del></w:p>", reference("c0"));
+        assert!(!with_chart(&deleted, &["c0"], "chart", unseen).is_partial());
+    }
+    // Hidden where it is drawn first, it is seen where it is drawn again.
+    let hidden = reference("c0").replace("<wp:inline>", "<wp:inline><wp:docPr hidden='1'/>");
+    let document = with_chart(&[hidden.as_str(), &reference("c1"), &hidden].concat(), &["c0", "c1"], "chart", &chart);
+    let roles: Vec<BlockKind> = document.blocks.iter().map(|block| block.role).collect();
+    let paragraph = BlockKind::Paragraph;
+    assert_eq!(roles, [paragraph, BlockKind::Furniture, paragraph, BlockKind::Table { table: 0 }, paragraph]);
+}
+
+#[test]
+fn what_drawings_refer_to_in_vain_is_said() {
+    let content: String = (0..3_000).map(|id| drawing("x", &format!("<c:chart r:id='c{id}'/>"))).collect();
+    let document = with_chart(&content, &["c7"], "chartsheet", "<x/>");
+    assert_eq!(document.failed_parts.len(), 1_000);
+    let messages = [0, 7].map(|at| document.failed_parts[at].failure.message.as_str());
+    assert_eq!(
+        messages,
+        [
+            "a drawing refers to a part that the document does not have",
+            "a drawing refers to a part of a kind that is not read (part word/charts/chart1.xml)"
+        ]
+    );
+}
+
+#[test]
+fn the_newer_kinds_of_charts_are_read() {
+    let level = |format: &str, points: &[&str]| {
+        let point = |(at, words): (usize, &&str)| format!("<cx:pt idx='{at}'>{words}</cx:pt>");
+        format!("<cx:lvl {format}>{}</cx:lvl>", points.iter().enumerate().map(point).collect::<String>())
+    };
+    let data = |id: u32, values: &str| {
+        let categories = level("", &["Oak", "Elm", "45292"]) + &level("", &["Trees"]);
+        let values = format!("<cx:f>Sheet1!$B$2</cx:f>{}", level("formatCode='General'", &[values, "7"]));
+        format!(
+            "<cx:data id='{id}'><cx:strDim type='cat'><cx:f dir='row'>Sheet1!$A$2</cx:f>{categories}</cx:strDim><cx:numDim type='val'>{values}</cx:numDim><cx:strDim type='entityId'>{}</cx:strDim></cx:data>",
+            level("", &["0xfe"])
+        )
+    };
+    let text =
+        |words: &str| format!("<cx:tx><cx:txData><cx:f>Sheet1!$B$1</cx:f><cx:v>{words}</cx:v></cx:txData></cx:tx>");
+    let series = |hidden: u8, name: &str, data: &str| {
+        format!("<cx:series layoutId='treemap' hidden='{hidden}'>{}<cx:dataLabels/>{data}</cx:series>", text(name))
+    };
+    let title = |words: &str| {
+        format!("<cx:title>{}<cx:txPr><a:p><a:r><a:t>{words}</a:t></a:r></a:p></cx:txPr></cx:title>", text(words))
+    };
+    let rich = "<cx:title><cx:tx><cx:rich><a:p><a:r><a:t>hecta</a:t></a:r><a:r><a:t>res</a:t></a:r></a:p></cx:rich></cx:tx></cx:title>";
+    let chart = format!(
+        "<cx:chartSpace><cx:chartData><cx:externalData r:id='r1'/>{}{}{}</cx:chartData><cx:chart>{}<cx:plotArea><cx:plotAreaRegion>{}{}{}{}</cx:plotAreaRegion><cx:axis id='0' hidden='1'>{}</cx:axis><cx:axis id='1'>{rich}</cx:axis></cx:plotArea></cx:chart></cx:chartSpace>",
+        data(0, "0.30000000000000004"),
+        data(1, "12"),
+        data(2, "gone"),
+        title("Forest"),
+        series(0, "Area", "<cx:dataId val='0'/>"),
+        series(0, "Age", "<cx:dataId val='1'/>"),
+        series(1, "Filtered", "<cx:dataId val='2'/>"),
+        series(0, "Pareto", ""),
+        title("unseen")
+    );
+    let reference = drawing("before", "<cx:chart r:id='c1'/>");
+    let content = format!(
+        "<mc:AlternateContent><mc:Choice Requires='cx1'>{reference}</mc:Choice><mc:Fallback><w:p><w:r><w:t>This chart is not available</w:t></w:r></w:p></mc:Fallback></mc:AlternateContent>"
+    );
+    let document = with_chart(&content, &["c1"], "chartEx", &chart);
+    let table = "  |  | Area | Age\nTrees | Oak | 0.3 | 12\n | Elm | 7 | 7\n | 45292 |  | ";
+    let expected = [
+        (BlockKind::Paragraph, "before"),
+        (BlockKind::Caption, "Forest\nhectares"),
+        (BlockKind::Table { table: 0 }, &table[1..]),
+    ];
+    assert_eq!(blocks(&document), expected.map(|(role, words)| (role, words.to_owned())));
+    assert_eq!((document.tables[0].cells.len(), document.is_partial()), (16, false));
 }
