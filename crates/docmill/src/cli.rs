@@ -288,9 +288,9 @@ pub enum KeysCommand {
         /// Access label the holder has; may be repeated.
         #[arg(long = "label")]
         labels: Vec<String>,
-        /// Tenant, when the key is made in the database because there is no admin key yet.
-        #[arg(long, default_value = "default")]
-        tenant: String,
+        /// Tenant, created when it is new: the key is then made in the database, also that of an embedded stack.
+        #[arg(long)]
+        tenant: Option<String>,
     },
     /// List keys.
     List,

@@ -3,7 +3,7 @@
 
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::{Whole, workspace};
 
@@ -120,6 +120,17 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     assert_ne!(as_reader(&["upload", &path("pump.md")]).status.code(), Some(0), "not its scope");
     whole.json(&["keys", "revoke", made["id"].as_str().unwrap()]);
     assert_eq!(as_reader(&["search", "pump"]).status.code(), Some(5), "revoked");
+    let named = ["keys", "create", "--tenant", "beside", "--scopes", "upload,query,content:read", "--json"];
+    let beside = whole.json(&named[..named.len() - 1]);
+    assert_ne!(beside["tenant_id"], Value::Null);
+    let key = beside["key"].as_str().unwrap();
+    let as_beside = |arguments: &[&str]| whole.command(arguments).env("DOCMILL_API_KEY", key).output().unwrap();
+    let docs = as_beside(&["docs", "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&docs.stdout).unwrap()["documents"], json!([]), "its own tenant");
+    let refused = as_beside(&named);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("FIELD_INVALID"), "a key makes none of another tenant");
+    let named = [&named[..], &["--url", "http://127.0.0.1:9"]].concat();
+    assert!(String::from_utf8_lossy(&whole.run(&named).stderr).contains("FIELD_INVALID"), "nor does an API");
 
     // Operating.
     assert_eq!(whole.json(&["dead", "list"])["jobs"].as_array().unwrap().len(), 0);
