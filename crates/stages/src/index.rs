@@ -8,6 +8,8 @@
 //! older version never replaces a newer one. SQL only: the lexical index
 //! itself is the serving nodes'.
 
+mod watermarks;
+
 use crate::embed::embed_hash;
 use docmill_model::chunk::{Chunk, ChunkList};
 use docmill_model::id::derived_uuid;
@@ -17,15 +19,11 @@ use docmill_platform::database::DbError;
 use docmill_platform::feed::{self, Op};
 use docmill_runtime::{JobContext, Policy, Stage, StageError};
 use sqlx::PgConnection;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use watermarks::Watermarks;
 
 /// Rows of one transaction.
 const ROWS: usize = 256;
-/// Pause between two looks at the watermarks.
-const POLL: Duration = Duration::from_millis(20);
-/// Longest wait that occupies a worker; then the job is put back for a moment.
-const PATIENCE: Duration = Duration::from_secs(15);
-
 /// Until the builder of the space that was switched to has filled in what a generation lacks.
 const WITHOUT_VECTORS: Duration = Duration::from_secs(1);
 
@@ -38,7 +36,10 @@ const REFUSAL_COUNTS_SECS: f64 = 300.0;
 pub struct IndexConfig {}
 
 /// The index stage.
-pub struct Index;
+#[derive(Default)]
+pub struct Index {
+    watermarks: Watermarks,
+}
 
 #[async_trait::async_trait]
 impl Stage for Index {
@@ -67,7 +68,7 @@ impl Stage for Index {
             store(job, generation, chunks.to_vec()).await?;
         }
         let seq = announce(job, generation).await?;
-        wait_for_nodes(job, seq).await?;
+        self.watermarks.wait(job, seq).await?;
         let mut manifest = Manifest::default();
         manifest.facts.insert("chunks".to_owned(), list.chunks.len().into());
         Ok(manifest)
@@ -217,38 +218,6 @@ async fn announce(job: &JobContext, generation: GenerationId) -> Result<i64, Sta
         })
     });
     Ok(announced.await?)
-}
-
-/// Waits until every live node has applied the feed up to `seq`. A node that is late loses its lease and is not waited for.
-async fn wait_for_nodes(job: &JobContext, seq: i64) -> Result<(), StageError> {
-    let started = Instant::now();
-    while !is_applied(job, seq).await? {
-        if started.elapsed() > PATIENCE {
-            return Err(StageError::Snooze(Duration::from_secs(1)));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
-            () = job.cancel.cancelled() => return Err(StageError::Cancelled),
-        }
-    }
-    metrics::histogram!("docmill_index_wait_seconds").record(started.elapsed().as_secs_f64());
-    Ok(())
-}
-
-async fn is_applied(job: &JobContext, seq: i64) -> Result<bool, StageError> {
-    let applied = job.database.read(job.tenant_id, move |connection| {
-        Box::pin(async move {
-            Ok(sqlx::query_scalar(
-                "SELECT NOT EXISTS (
-                    SELECT 1 FROM index_nodes n LEFT JOIN index_watermarks w ON w.node_id = n.id AND w.tenant_id = current_tenant()
-                    WHERE n.lease_until > now() AND coalesce(w.seq, 0) < $1)",
-            )
-            .bind(seq)
-            .fetch_one(connection)
-            .await?)
-        })
-    });
-    Ok(applied.await?)
 }
 
 /// The space that answers, when the generation was embedded for another one and its builder has not caught up. The space

@@ -54,7 +54,7 @@ pub fn stages(deps: StageDeps) -> RegistryBuilder {
         .with(ingest::Ingest::new(deps.parser))
         .with(chunk::ChunkStage::new(deps.tokens))
         .with(embed::Embed::new(deps.embedders.clone()))
-        .with(index::Index)
+        .with(index::Index::default())
         .with(extract::Extract::new(models.clone()))
         .with(summarize::Summarize::new(deps.embedders.first().clone(), models))
         .with(notify::Notify)
