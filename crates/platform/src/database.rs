@@ -9,8 +9,9 @@ use crate::failpoints::Failpoints;
 use docmill_model::{Code, Failure, TenantId};
 use futures::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 use std::panic::Location;
 use std::time::Duration;
 
@@ -93,6 +94,9 @@ fn describe(error: &sqlx::Error) -> String {
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(120);
 /// Longest wait for a connection that is given back.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// A connection that rested this long is asked whether it still stands before it is used. One that was used since then
+/// is not: a server that ended meanwhile takes longer to come back, and each question is a round trip.
+const UNASKED: Duration = Duration::from_secs(1);
 
 /// How to connect.
 #[derive(Clone)]
@@ -121,8 +125,17 @@ impl Database {
     /// # Errors
     /// `DATABASE_UNAVAILABLE` when the server does not answer, `CONFIG_INVALID` for an unreadable URL.
     pub async fn connect(config: &DatabaseConfig) -> Result<Self, Failure> {
-        let app = pool(&config.app_url, config.max_connections, config.acquire_timeout).await?;
-        let engine = pool(&config.engine_url, (config.max_connections / 4).max(4), config.acquire_timeout).await?;
+        let app = options(config.max_connections, config.acquire_timeout);
+        let engine = options((config.max_connections / 4).max(4), config.acquire_timeout);
+        // A query that was broken off on a connection to a peer that vanished without a word: nobody answers, it is given
+        // up, or the pool would shrink. Those of the app pool are only used by transactions, which see to it themselves.
+        let engine = engine.after_release(|connection, _| {
+            Box::pin(
+                async move { Ok(matches!(tokio::time::timeout(RELEASE_LIMIT, connection.ping()).await, Ok(Ok(())))) },
+            )
+        });
+        let app = connect(app, &config.app_url).await?;
+        let engine = connect(engine, &config.engine_url).await?;
         Ok(Self { app, engine, failpoints: Failpoints::default() })
     }
 
@@ -142,6 +155,14 @@ impl Database {
     #[must_use]
     pub fn engine(&self) -> &PgPool {
         &self.engine
+    }
+
+    /// A connection of the engine role for one transaction.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn lend_engine(&self) -> Result<Lent, sqlx::Error> {
+        Lent::of(&self.engine).await
     }
 
     /// Every tenant of the installation, that of evaluations included, in order of id.
@@ -182,12 +203,22 @@ impl Database {
     {
         let task = tokio::spawn(async move {
             let ended = tokio::time::timeout(TRANSACTION_LIMIT, async move {
-                let mut connection = self.app.acquire().await?;
-                let mut transaction = connection.begin_with(begin).await?;
-                set_tenant(&mut transaction, tenant).await?;
-                let value = work(&mut transaction).await?;
+                let mut lent = Lent::of(&self.app).await?;
+                // One round trip. The tenant is hexadecimal digits and hyphens.
+                let begin = format!("{begin}; SET LOCAL docmill.tenant = '{tenant}'");
+                let mut transaction = lent.begin_with(AssertSqlSafe(begin)).await?;
+                let value = match work(&mut transaction).await {
+                    Ok(value) => value,
+                    Err(error) => {
+                        if transaction.rollback().await.is_ok() {
+                            lent.give_back();
+                        }
+                        return Err(error);
+                    }
+                };
                 self.meet("transaction.before", from).await;
                 transaction.commit().await?;
+                lent.give_back();
                 self.meet("transaction.after", from).await;
                 Ok(value)
             });
@@ -212,7 +243,6 @@ impl Database {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
-        // The level is part of BEGIN: setting the tenant is a query, after which it cannot be chosen any more.
         self.clone().transact(tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None, work).await
     }
 
@@ -242,7 +272,63 @@ pub async fn set_tenant(connection: &mut PgConnection, tenant: TenantId) -> Resu
         .map(|_| ())
 }
 
-async fn pool(url: &SecretString, max_connections: u32, acquire_timeout: Duration) -> Result<PgPool, Failure> {
+/// A connection of a pool for one transaction. Dropped without [`Lent::give_back`], it is closed: sqlx 0.9 can leave a
+/// connection inside a transaction when `begin` is dropped mid-flight, and the next borrower's writes would vanish.
+pub struct Lent {
+    connection: PoolConnection<Postgres>,
+    has_ended: bool,
+}
+
+impl Lent {
+    async fn of(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        Ok(Self { connection: pool.acquire().await?, has_ended: false })
+    }
+
+    /// Returns it to its pool: its transaction has ended by commit or rollback.
+    pub fn give_back(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl std::ops::Deref for Lent {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl std::ops::DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+fn options(max_connections: u32, acquire_timeout: Duration) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(acquire_timeout)
+        .max_lifetime(Duration::from_secs(1800))
+        .test_before_acquire(false)
+        .before_acquire(|connection, connected| {
+            Box::pin(async move {
+                if connected.idle_for > UNASKED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
+async fn connect(pool: PgPoolOptions, url: &SecretString) -> Result<PgPool, Failure> {
     let options: PgConnectOptions = url.expose_secret().parse().map_err(|_| {
         Failure::new(
             Code::ConfigInvalid,
@@ -254,26 +340,8 @@ async fn pool(url: &SecretString, max_connections: u32, acquire_timeout: Duratio
         ("lock_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "30s"),
     ]);
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(acquire_timeout)
-        .max_lifetime(Duration::from_secs(1800))
-        // sqlx 0.9 can leave a connection inside a transaction when `begin` is dropped mid-flight; the next borrower's
-        // writes would vanish. Rolling back on release makes that harmless.
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                // Behind a firewall that forgot the connection nobody answers: it is given up, or the pool would shrink.
-                let rolled_back = sqlx::query("ROLLBACK").execute(connection);
-                Ok(matches!(tokio::time::timeout(RELEASE_LIMIT, rolled_back).await, Ok(Ok(_))))
-            })
-        })
-        .connect_with(options)
-        .await
-        .map_err(|error| {
-            tracing::warn!(error = %describe(&error), "cannot connect to Postgres");
-            Failure::new(
-                Code::DatabaseUnavailable,
-                "cannot connect to Postgres; check that it runs and the URL is right",
-            )
-        })
+    pool.connect_with(options).await.map_err(|error| {
+        tracing::warn!(error = %describe(&error), "cannot connect to Postgres");
+        Failure::new(Code::DatabaseUnavailable, "cannot connect to Postgres; check that it runs and the URL is right")
+    })
 }

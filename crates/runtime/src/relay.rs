@@ -97,8 +97,8 @@ async fn send_jobs(core: &Arc<Core>, broker: &Broker, ids: &[i64]) -> Result<usi
     if ids.is_empty() {
         return Ok(0);
     }
-    let mut connection = core.database.engine().acquire().await?;
-    let mut transaction = connection.begin().await?;
+    let mut lent = core.database.lend_engine().await?;
+    let mut transaction = lent.begin().await?;
     let rows: Vec<JobRow> = sqlx::query_as(
         "SELECT id, tenant_id, job_id, stage, emission, traceparent FROM outbox
          WHERE id = ANY ($1) AND sent_at IS NULL AND job_id IS NOT NULL
@@ -124,6 +124,7 @@ async fn send_jobs(core: &Arc<Core>, broker: &Broker, ids: &[i64]) -> Result<usi
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
+    lent.give_back();
     core.config.failpoints.hit("publish.marked", "relay").await;
     finished(broker, "job", rows.len(), sent.len()).await;
     Ok(sent.len())
@@ -163,8 +164,8 @@ async fn send_settled(core: &Arc<Core>, broker: &Broker) -> Result<usize, DbErro
     if !waiting {
         return Ok(0);
     }
-    let mut connection = core.database.engine().acquire().await?;
-    let mut transaction = connection.begin().await?;
+    let mut lent = core.database.lend_engine().await?;
+    let mut transaction = lent.begin().await?;
     let rows: Vec<SettledRow> = sqlx::query_as(
         "SELECT o.id, o.tenant_id, o.run_id, r.document_id, r.state, r.code
          FROM outbox o JOIN runs r ON r.tenant_id = o.tenant_id AND r.id = o.run_id
@@ -180,6 +181,7 @@ async fn send_settled(core: &Arc<Core>, broker: &Broker) -> Result<usize, DbErro
     let sent: Vec<i64> = rows.iter().zip(&stored).filter(|(_, stored)| **stored).map(|(row, _)| row.id).collect();
     sqlx::query("UPDATE outbox SET sent_at = now() WHERE id = ANY ($1)").bind(&sent).execute(&mut *transaction).await?;
     transaction.commit().await?;
+    lent.give_back();
     core.config.failpoints.hit("settled.marked", "relay").await;
     finished(broker, "settled", rows.len(), sent.len()).await;
     Ok(sent.len())
