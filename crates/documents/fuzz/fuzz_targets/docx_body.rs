@@ -2,6 +2,6 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let document = docmill_documents_fuzz::docx_of(bytes);
+    let document = docmill_documents_fuzz::docx_of(docmill_documents_fuzz::Part::Body, bytes);
     docmill_documents_fuzz::read(None, &document);
 });

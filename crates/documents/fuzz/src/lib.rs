@@ -3,7 +3,7 @@
 
 mod docx_of;
 
-pub use docx_of::docx_of;
+pub use docx_of::{Part, docx_of};
 
 use docmill_documents::{InProcess, Limits, OcrMode, ParseOptions, PdfEngine};
 use docmill_model::document::ParsedDocument;

@@ -6,16 +6,17 @@ mod docx_of;
 use crate::support::{parser, request};
 use docmill_documents::{InProcess, Limits, OcrMode, ParseOptions, PdfEngine};
 use docmill_model::Code;
-use docx_of::docx_of;
+use docx_of::{Part, docx_of};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Declared type of the files of a folder of seeds.
-const TARGETS: [(&str, Option<&str>); 9] = [
+const TARGETS: [(&str, Option<&str>); 10] = [
     ("pdf", Some("application/pdf")),
     ("image", None),
     ("docx", Some("application/vnd.openxmlformats-officedocument.wordprocessingml.document")),
     ("docx_body", Some("application/vnd.openxmlformats-officedocument.wordprocessingml.document")),
+    ("docx_drawn", Some("application/vnd.openxmlformats-officedocument.wordprocessingml.document")),
     ("html", Some("text/html")),
     ("markdown", Some("text/markdown")),
     ("text", Some("text/plain")),
@@ -119,6 +120,30 @@ async fn what_the_recogniser_and_a_child_say_is_not_believed() {
 }
 
 #[tokio::test]
+async fn seeds_of_drawings_reach_what_reads_them() {
+    let parser = parser();
+    let read = async |bytes: Vec<u8>| {
+        let parsed = parser.parse_measured(request(bytes, "drawn.docx")).await.expect("reads");
+        assert_eq!(parsed.document.violations(), Vec::<String>::new());
+        parsed.document
+    };
+    let seed = |target: &str, name: &str| std::fs::read(folder_of(target).join(name)).expect("reads");
+    let all = ["Visitors", "Quay", "1.2E+300", "2024-02-01", "Forest", "hectares", "0.3", "Ask again", "Answer again"];
+    for file in [docx_of(Part::Body, &seed("docx_body", "drawings.xml")), seed("docx", "drawings.docx")] {
+        let document = read(file).await;
+        for words in all {
+            assert!(document.text.contains(words), "{words}: {}", document.text);
+        }
+    }
+    for (name, own) in [("chart", &all[..4]), ("chartEx", &all[4..7]), ("diagramData", &all[7..])] {
+        let document = read(docx_of(Part::Drawn, &seed("docx_drawn", &format!("{name}.xml")))).await;
+        for words in own {
+            assert!(document.text.matches(words).count() >= 2, "{words}: {}", document.text);
+        }
+    }
+}
+
+#[tokio::test]
 async fn mutated_seeds_end_typed() {
     let mut seeds: Vec<(&str, Option<&str>, Vec<u8>)> = Vec::new();
     for (target, declared) in TARGETS {
@@ -131,8 +156,10 @@ async fn mutated_seeds_end_typed() {
         let (target, declared, seed) = &seeds[round % seeds.len()];
         let other = &seeds[dice.below(seeds.len())].2;
         let mut bytes = if round < seeds.len() { seed.clone() } else { dice.mutate(seed, other) };
-        if *target == "docx_body" {
-            bytes = docx_of(&bytes);
+        match *target {
+            "docx_body" => bytes = docx_of(Part::Body, &bytes),
+            "docx_drawn" => bytes = docx_of(Part::Drawn, &bytes),
+            _ => {}
         }
         let mut request = request(bytes, "mutated");
         request.declared = declared.map(str::to_owned);
