@@ -36,8 +36,10 @@ impl Declaration<'_> {
     /// reply.
     pub async fn declare(self, connection: &mut PgConnection) -> Result<(u16, serde_json::Value), DbError> {
         self.check_size(connection).await?;
-        if let Some(created) = self.existing(connection).await? {
-            self.describe(connection, &created).await?;
+        if let Some((created, is_described)) = self.existing(connection).await? {
+            if !is_described {
+                self.describe(connection, &created).await?;
+            }
             return reply(200, &created);
         }
         let document = self.document(connection).await?;
@@ -90,15 +92,23 @@ impl Declaration<'_> {
     /// The version that already holds these bytes: the newest one under the external id; without one, that of a document
     /// of the collection with the same labels and, where some are given, the same metadata. A failed document counts too:
     /// a failure is remembered, not uploaded for ever. Another pipeline is another result, and so another version.
-    async fn existing(&self, connection: &mut PgConnection) -> Result<Option<Created>, DbError> {
+    ///
+    /// With it, whether it is described already as declared now, in the version and, where the version is the visible one,
+    /// in the document. Then nothing is locked or written: what every rerun of an unchanged corpus does needs no flush of
+    /// the log, and leaves no dead row behind.
+    async fn existing(&self, connection: &mut PgConnection) -> Result<Option<(Created, bool)>, DbError> {
         // Bytes are rare, documents of a collection are many, and a new tenant's tables have no statistics yet that would
         // say so: the versions with these bytes come first, whatever the planner believes. Planned at each call, since a
         // plan that was kept from when the table was small would read all of it.
-        let row: Option<(uuid::Uuid, uuid::Uuid, i32, String)> = sqlx::query_as(
+        let row: Option<(uuid::Uuid, uuid::Uuid, i32, String, bool)> = sqlx::query_as(
             "WITH same AS MATERIALIZED (
-                SELECT tenant_id, id, document_id, number, pipeline_version FROM document_versions
+                SELECT tenant_id, id, document_id, number, pipeline_version, name, metadata, labels FROM document_versions
                 WHERE tenant_id = current_tenant() AND sha256 = $2 AND upload_state = 'accepted')
-             SELECT d.id, v.id, v.number, d.state FROM same v
+             SELECT d.id, v.id, v.number, d.state,
+                    (v.name, v.metadata, v.labels) IS NOT DISTINCT FROM ($8::text, coalesce($7, v.metadata), $6)
+                    AND (d.visible_version <> v.id
+                         OR (d.name, d.metadata, d.labels) IS NOT DISTINCT FROM ($8::text, coalesce($7, d.metadata), $6)) IS TRUE
+             FROM same v
              JOIN documents d ON d.tenant_id = v.tenant_id AND d.id = v.document_id
              JOIN pipeline_versions p ON p.version = v.pipeline_version
              WHERE d.tenant_id = current_tenant() AND d.deleted_at IS NULL AND d.collection = $1
@@ -117,15 +127,12 @@ impl Declaration<'_> {
         .bind(&self.pipeline.name)
         .bind(&self.request.labels)
         .bind(&self.request.metadata)
+        .bind(&self.request.name)
         .fetch_optional(connection)
         .await?;
-        Ok(row.map(|(id, version_id, version, state)| Created {
-            id: id.into(),
-            version_id: version_id.into(),
-            version,
-            state,
-            deduplicated: true,
-            upload: None,
+        Ok(row.map(|(id, version_id, version, state, is_described)| {
+            let (id, version_id) = (id.into(), version_id.into());
+            (Created { id, version_id, version, state, deduplicated: true, upload: None }, is_described)
         }))
     }
 
