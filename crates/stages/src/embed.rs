@@ -1,10 +1,10 @@
 //! embed: every distinct passage gets a vector once per tenant and embedding space.
 //!
-//! Reads `chunks`; writes rows of `vectors`, which are immutable and addressed by the hash of the embedded text, in
-//! transactions of at most 256 rows. A text that already has a vector is not embedded again, whoever embedded it. Each
-//! transaction adds the rows it really inserted to the job's ledger row, so units are exact under any crash. The space
-//! that answers must be filled; others that stand beside it are filled as far as their models go, and the rest is their
-//! builder's. Visibility is the index stage's.
+//! Reads `chunks`; writes rows of `vectors`, which are immutable and addressed by the hash of the embedded text, in a
+//! transaction for each batch of the model. A text that already has a vector is not embedded again, whoever embedded it.
+//! Each transaction adds the rows it really inserted to the job's ledger row, so units are exact under any crash. The
+//! space that answers must be filled; others that stand beside it are filled as far as their models go, and the rest is
+//! their builder's. Visibility is the index stage's.
 
 mod charge;
 
@@ -22,8 +22,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Rows of one transaction.
-const ROWS: usize = 256;
 /// Hashes looked up at once.
 const LOOKUP: usize = 4_096;
 /// Until a process with the model of the space that answers may have been started.
@@ -207,18 +205,14 @@ impl Filling<'_> {
         let mut missing = self.without_vector(passages).await?;
         // Texts of similar length share a batch, so that little of it is padding.
         missing.sort_by_key(|passage| passage.tokens);
-        let mut pending: Vec<(Passage, Vec<f32>)> = Vec::new();
         for batch in missing.chunks(size) {
             if self.job.cancel.is_cancelled() {
                 return Err(StageError::Cancelled);
             }
             let vectors = self.embed(batch).await?;
-            pending.extend(batch.iter().cloned().zip(vectors));
-            if pending.len() + size > ROWS {
-                self.store(std::mem::take(&mut pending)).await?;
-            }
+            // At once, and not when a transaction is full: what a killed worker did in vain is one batch.
+            self.store(batch.iter().cloned().zip(vectors).collect()).await?;
         }
-        self.store(pending).await?;
         Ok(missing.len())
     }
 
