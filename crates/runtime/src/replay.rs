@@ -224,7 +224,11 @@ pub async fn set_state_in(connection: &mut sqlx::PgConnection, id: Uuid, state: 
     )
     .bind(id)
     .bind(state)
-    .execute(connection)
-    .await?;
-    Ok(moved.rows_affected() == 1)
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    if moved == 1 && state == "cancelled" {
+        report::count_skips(connection, id).await?;
+    }
+    Ok(moved == 1)
 }

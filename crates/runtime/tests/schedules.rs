@@ -288,6 +288,12 @@ async fn a_document_whose_file_is_gone_is_left_alone_unless_its_reading_is_remem
     .await;
     let report = replay::report(database, tenant, id).await.unwrap();
     assert_eq!((report.runs["done"], report.skipped["FILE_REMOVED"], report.failures.len()), (1, 1, 0));
+    let notes = database.read(tenant, |connection| {
+        Box::pin(async move {
+            Ok(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM replay_skips").fetch_one(connection).await?)
+        })
+    });
+    assert_eq!(notes.await.unwrap(), 0, "of a replay that has ended the count is kept, not a row for each document");
     let only = replay::ReplayFilter { document_id: Some(gone), ..anew };
     let refused = replay::start(database, registry, pipelines, tenant, None, &only, None).await.unwrap_err();
     assert_eq!(refused.code, Code::FileRemoved);

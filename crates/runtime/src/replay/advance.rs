@@ -66,11 +66,15 @@ async fn advance(core: &Arc<Core>, tenant: TenantId, id: Uuid) -> Result<(), Fai
     Ok(())
 }
 
-/// Notes that a document gets no run: what it was made of is kept no longer.
+/// Notes that a document gets no run: what it was made of is kept no longer. Not for a replay that has ended meanwhile, whose
+/// notes are counted already.
 async fn skip(connection: &mut sqlx::PgConnection, replay: Uuid, candidate: &Candidate) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO replay_skips (tenant_id, replay_id, document_id, code)
-         SELECT current_tenant(), $1, id, $3 FROM documents WHERE tenant_id = current_tenant() AND id = $2
+        "WITH replay AS (
+            SELECT id FROM replays WHERE tenant_id = current_tenant() AND id = $1 AND state IN ('running', 'paused') FOR SHARE)
+         INSERT INTO replay_skips (tenant_id, replay_id, document_id, code)
+         SELECT current_tenant(), replay.id, d.id, $3 FROM replay, documents d
+         WHERE d.tenant_id = current_tenant() AND d.id = $2
          ON CONFLICT DO NOTHING",
     )
     .bind(replay)

@@ -2,7 +2,7 @@
 
 use super::plan::{PAGE, unreadable};
 use super::select::{self, Dated, Pace};
-use super::{ReplayFilter, ReplayPlan};
+use super::{ReplayFilter, ReplayPlan, report};
 use crate::pipeline::Pipelines;
 use crate::registry::Registry;
 use docmill_model::{Code, Failure, TenantId};
@@ -123,8 +123,9 @@ pub(super) async fn stop(connection: &mut PgConnection, id: Uuid) -> Result<(), 
     )
     .bind(id)
     .bind(Code::BudgetExceeded.as_str())
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    report::count_skips(connection, id).await?;
     metrics::counter!("docmill_replays_stopped_total").increment(1);
     Ok(())
 }

@@ -53,6 +53,21 @@ pub async fn report(database: &Database, tenant: TenantId, id: Uuid) -> Result<R
     Ok(database.read(tenant, move |connection| Box::pin(async move { report_in(connection, id).await })).await?)
 }
 
+/// Turns the notes on skipped documents of a replay that has ended, in the caller's transaction, into counts: a schedule that
+/// meets the same documents at every firing leaves no row a document and firing behind.
+pub(super) async fn count_skips(connection: &mut PgConnection, id: Uuid) -> Result<(), DbError> {
+    sqlx::query(
+        "WITH gone AS (DELETE FROM replay_skips WHERE tenant_id = current_tenant() AND replay_id = $1 RETURNING code),
+              counted AS (SELECT code, count(*) AS documents FROM gone GROUP BY code)
+         UPDATE replays SET skipped = (SELECT coalesce(jsonb_object_agg(code, documents), '{}') FROM counted)
+         WHERE tenant_id = current_tenant() AND id = $1",
+    )
+    .bind(id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 async fn report_in(connection: &mut PgConnection, id: Uuid) -> Result<ReplayReport, DbError> {
     let row: Option<(String, Option<String>, Option<String>, i64)> = sqlx::query_as(
         "SELECT state, code, pipeline || '/' || schedule, (plan ->> 'documents')::bigint FROM replays
@@ -82,7 +97,12 @@ async fn report_in(connection: &mut PgConnection, id: Uuid) -> Result<ReplayRepo
     .fetch_all(&mut *connection)
     .await?;
     let skipped: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT code, count(*) FROM replay_skips WHERE tenant_id = current_tenant() AND replay_id = $1 GROUP BY code",
+        "SELECT code, sum(documents)::bigint FROM (
+            SELECT code, 1::bigint AS documents FROM replay_skips WHERE tenant_id = current_tenant() AND replay_id = $1
+            UNION ALL
+            SELECT s.key, s.value::bigint FROM replays r, jsonb_each_text(r.skipped) AS s
+            WHERE r.tenant_id = current_tenant() AND r.id = $1) AS skipped
+         GROUP BY code",
     )
     .bind(id)
     .fetch_all(connection)

@@ -1,6 +1,6 @@
 //! Which documents a replay is about: one query for the plan and for the batches, so that both mean the same.
 
-use super::{ReplayFilter, budget};
+use super::{ReplayFilter, budget, report};
 use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
 use serde_json::Value;
@@ -173,8 +173,9 @@ pub(super) async fn next(
                     "UPDATE replays SET state = 'done', finished_at = now() WHERE tenant_id = current_tenant() AND id = $1",
                 )
                 .bind(id)
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
+                report::count_skips(connection, id).await?;
                 return Ok(None);
             }
             batch.truncate(free as usize);
