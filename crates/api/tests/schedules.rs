@@ -44,7 +44,8 @@ async fn a_schedule_is_planned_fired_by_hand_and_paused() {
     let theirs = api.get(&other.key, "/v1/operate/schedules").await.ok();
     assert_eq!(theirs["schedules"][0]["state"], "waiting", "each tenant for itself");
     let resumed = api.post(&tenant.key, &format!("{NIGHTLY}/state"), &json!({"state": "waiting"})).await.ok();
-    assert_eq!(resumed["state"], "waiting");
+    let firing = (&resumed["state"], &resumed["last_replay"], &resumed["last_state"]);
+    assert_eq!(firing, (&json!("running"), &replay, &json!("running")), "the firing by hand is at work");
     let odd = api.post(&tenant.key, &format!("{NIGHTLY}/state"), &json!({"state": "gone"})).await;
     assert_eq!(odd.error().1, "FIELD_INVALID");
     for (pipeline, name) in [("default", "none"), ("none", "nightly")] {

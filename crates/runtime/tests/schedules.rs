@@ -192,6 +192,40 @@ async fn a_firing_that_is_at_work_is_waited_for_and_a_paused_schedule_does_not_f
     engine.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firing_by_hand_before_the_schedule_has_its_row_is_remembered() {
+    let (bench, tenant, _) = prepared("stage: beta, recompute: true", 1).await;
+    let database = &bench.world.database;
+    make_due(&bench, tenant).await;
+    let engine = bench.start(bench.config("one"));
+    // The scheduler looks at which tenants there are before it fires, and again in a minute only.
+    ended(&bench, 1).await;
+    let late = bench.world.tenant().await;
+    let documents = bench.documents(late, 1).await;
+    bench.all_final(&[documents[0].run]).await;
+    let rows = "SELECT count(*) FROM schedules WHERE tenant_id = $1 AND ($2 OR next_at > now())";
+    let count = async |any: bool| {
+        let count = sqlx::query_scalar::<_, i64>(rows).bind(late.0).bind(any);
+        count.fetch_one(database.engine()).await.unwrap()
+    };
+    assert_eq!(count(true).await, 0, "it has no row yet");
+    let pipeline = bench.pipelines.get("toys").unwrap();
+    let planned = schedule::plan(database, &bench.registry, &bench.pipelines, late, &pipeline, "nightly").await;
+    let (filter, plan) = planned.unwrap();
+    let by_hand = database.write(late, move |connection| {
+        Box::pin(async move {
+            schedule::run_in(connection, docmill_model::PrincipalId::fresh(), "toys", "nightly", &filter, &plan).await
+        })
+    });
+    let replay = by_hand.await.unwrap();
+    engine.stop().await;
+    let next = bench.start(bench.config("next"));
+    eventually("its time is reckoned", PATIENCE, || async { count(false).await == 1 }).await;
+    let states = schedule::list(database, &bench.pipelines, late).await.unwrap();
+    assert_eq!(states[0].last_replay, Some(replay));
+    next.stop().await;
+}
+
 /// Waits until schedules have started one run that is in `state`.
 async fn one_run(bench: &Bench, state: &'static str) {
     eventually("there is one run", PATIENCE, || async {

@@ -170,9 +170,12 @@ async fn start(
 ) -> Result<Uuid, DbError> {
     let firing = Firing { pipeline, schedule: name, slot };
     let id = replay::start_firing(connection, principal, filter, plan, Some(firing)).await?;
+    // By hand it may come before the scheduler gave a new tenant its row, whose time is then reckoned as of any other.
     sqlx::query(
-        "UPDATE schedules SET last_slot = greatest(last_slot, $3), last_replay = $4
-         WHERE tenant_id = current_tenant() AND pipeline = $1 AND name = $2",
+        "INSERT INTO schedules (tenant_id, pipeline, name, cron, last_slot, last_replay)
+         VALUES (current_tenant(), $1, $2, '', $3, $4)
+         ON CONFLICT (tenant_id, pipeline, name) DO UPDATE
+         SET last_slot = greatest(schedules.last_slot, excluded.last_slot), last_replay = excluded.last_replay",
     )
     .bind(pipeline)
     .bind(name)
