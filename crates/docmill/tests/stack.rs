@@ -177,6 +177,12 @@ fn another_embedding_model_is_built_switched_to_and_the_former_dropped() {
     let texts = plan["texts"].as_i64().unwrap();
     assert!(texts > 0 && plan["to_embed"] == texts, "{plan}");
     assert_eq!(whole.run(&["spaces", "build", "second"]).status.code(), Some(1), "unasked");
+    let entered = whole.json(&["spaces", "build", "second", "--paused", "--yes"]);
+    assert_eq!(
+        (&entered["paused"], &entered["embedded"]),
+        (&serde_json::json!(true), &serde_json::json!(0)),
+        "{entered}"
+    );
     let built = whole.json(&["spaces", "build", "second", "--yes"]);
     assert_eq!((&built["state"], &built["missing"]), (&serde_json::json!("ready"), &serde_json::json!(0)), "{built}");
     assert_eq!(whole.run(&["spaces", "drop", "all-minilm-l6-v2", "--yes"]).status.code(), Some(5), "it answers");

@@ -94,7 +94,7 @@ async fn built(world: &World, tenant: TenantId) -> Arc<Second> {
 async fn create(world: &World, tenant: TenantId, second: &Arc<Second>) {
     let model = second.clone();
     let write = world.database.write(tenant, move |connection| {
-        Box::pin(async move { steer::create_in(connection, "second", &*model).await })
+        Box::pin(async move { steer::create_in(connection, "second", &*model, false).await })
     });
     write.await.unwrap();
 }
@@ -540,7 +540,7 @@ async fn a_name_that_is_too_long_or_a_path_of_the_api_is_refused() {
     for name in ["plan".to_owned(), String::new(), "x".repeat(65), "x".repeat(5_000)] {
         let model = second.clone();
         let write = world.database.write(tenant, move |connection| {
-            Box::pin(async move { steer::create_in(connection, &name, &*model).await })
+            Box::pin(async move { steer::create_in(connection, &name, &*model, false).await })
         });
         assert_eq!(write.await.unwrap_err().into_failure().code, Code::FieldInvalid);
     }

@@ -18,7 +18,7 @@ pub use report::{ReplayReport, StageReport, report};
 use crate::dead;
 use crate::pipeline::Pipelines;
 use crate::registry::Registry;
-use docmill_model::{Code, DocumentId, Failure, PrincipalId, TenantId};
+use docmill_model::{Code, DocumentId, Failure, PrincipalId, RunId, TenantId};
 use docmill_platform::database::{Database, DbError};
 use serde_json::json;
 use std::sync::Arc;
@@ -52,6 +52,10 @@ pub struct ReplayFilter {
     pub until: Option<OffsetDateTime>,
     /// Compute `stage` even when the cache has its result.
     pub recompute: bool,
+    /// Documents with a visible passage that has no vector in the embedding space of this name, of the version the last run was
+    /// about; their runs embed into it also while it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embed_into: Option<String>,
     /// Runs started in any minute, at most; as fast as the work goes when absent.
     pub per_minute: Option<u32>,
     /// Documents that get a run, at most.
@@ -107,6 +111,23 @@ pub(crate) fn check(registry: &Registry, pipelines: &Pipelines, filter: &ReplayF
         return invalid("`pipeline_version` is the beginning of a hash".to_owned());
     }
     Ok(())
+}
+
+/// The embedding space that the runs of a replay were started for, of the replay `run` belongs to.
+///
+/// # Errors
+/// Database failures.
+pub async fn embed_into(database: &Database, tenant: TenantId, run: RunId) -> Result<Option<String>, Failure> {
+    let read = database.read(tenant, move |connection| {
+        Box::pin(async move {
+            let space = sqlx::query_scalar::<_, Option<String>>(
+                "SELECT p.filter ->> 'embed_into' FROM runs r JOIN replays p ON p.tenant_id = r.tenant_id AND p.id = r.replay_id
+                 WHERE r.tenant_id = current_tenant() AND r.id = $1",
+            );
+            Ok(space.bind(run.0).fetch_optional(connection).await?)
+        })
+    });
+    Ok(read.await?.flatten())
 }
 
 /// Starts a replay: writes its row; the reconciler starts the runs. `confirm` is the count the operator has seen,

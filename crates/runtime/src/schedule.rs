@@ -19,6 +19,8 @@ use crate::pipeline::PipelineStage;
 use crate::replay::{RUNS_EVERY_TIME, ReplayFilter};
 use time::{Duration, OffsetDateTime};
 
+/// The stage that writes vectors.
+const EMBED: &str = "embed";
 /// Documents of one firing when the file names no number.
 const DOCUMENTS: u32 = 1_000;
 /// Most documents of one firing.
@@ -50,6 +52,10 @@ pub struct Wanted {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36500))]
     pub older_than_days: Option<u32>,
+    /// Only documents with a visible passage that has no vector in the embedding space of this name. They are embedded into it
+    /// also while it is paused: a space that is entered paused is built by its schedules alone, within their budgets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embed_into: Option<String>,
     /// Documents of one firing, 1 to 100,000; those whose last run is the oldest come first.
     #[serde(default = "documents")]
     #[schemars(range(min = 1, max = 100000))]
@@ -88,6 +94,9 @@ impl Schedule {
         is_remembered: impl Fn(&str) -> bool,
     ) -> Result<Self, String> {
         let cron = Cron::parse(&wanted.cron).map_err(|problem| format!("`cron`: {problem}"))?;
+        if wanted.embed_into.is_some() && stages.iter().all(|stage| stage.name != EMBED) {
+            return Err(format!("`embed_into`: the pipeline has no stage {EMBED}"));
+        }
         if let Some(stage) = wanted.stage.as_deref().filter(|name| stages.iter().all(|stage| stage.name != *name)) {
             return Err(format!("`stage`: the pipeline has no stage {stage}"));
         }
@@ -126,6 +135,7 @@ impl Schedule {
             code: wanted.code.clone(),
             until: wanted.older_than_days.map(|days| now - Duration::days(i64::from(days))),
             recompute: wanted.recompute,
+            embed_into: wanted.embed_into.clone(),
             per_minute: wanted.per_minute,
             max_documents: Some(i64::from(wanted.max_documents)),
             max_cost_microusd: wanted.max_cost_usd.map(|usd| (usd * 1e6).round() as i64),

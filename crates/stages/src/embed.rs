@@ -14,7 +14,7 @@ use docmill_model::chunk::{Chunk, ChunkList};
 use docmill_model::manifest::{Manifest, kind};
 use docmill_model::{Code, Failure};
 use docmill_platform::embedder::{Embedder, Embedders, Space};
-use docmill_runtime::{JobContext, Policy, Stage, StageError};
+use docmill_runtime::{JobContext, Policy, Stage, StageError, replay};
 use pgvector::Vector;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -182,12 +182,18 @@ impl Embed {
     }
 }
 
-/// The spaces beside the one that answers that vectors are written into.
+/// The spaces beside the one that answers that vectors are written into: of those that are paused the one that the run was
+/// started for.
 async fn beside(job: &JobContext) -> Result<Vec<Space>, StageError> {
     let read =
         job.database.read(job.tenant_id, |connection| Box::pin(async move { Ok(Space::all(connection).await?) }));
-    let is_written = |space: &Space| !space.is_active && space.is_standing() && !space.is_paused;
-    Ok(read.await?.into_iter().filter(is_written).collect())
+    let mut spaces = read.await?;
+    spaces.retain(|space| !space.is_active && space.is_standing());
+    if spaces.iter().any(|space| space.is_paused) {
+        let wanted = replay::embed_into(&job.database, job.tenant_id, job.run_id).await?;
+        spaces.retain(|space| !space.is_paused || wanted.as_ref() == Some(&space.name));
+    }
+    Ok(spaces)
 }
 
 /// One space that is filled with the passages of one job.

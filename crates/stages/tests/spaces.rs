@@ -28,6 +28,7 @@ fn main() -> std::process::ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         answers_never_get_worse().await;
+        a_paused_space_is_built_on_schedule_within_its_budget().await;
         a_generation_waits_for_its_vectors_in_the_space_that_took_over().await;
         a_generation_whose_text_the_model_refuses_ends_and_no_other().await;
         a_document_is_embedded_while_a_space_beside_is_dropped().await;
@@ -111,6 +112,40 @@ async fn answers_never_get_worse() {
         assert_eq!(held.len(), EARLY + 4, "{probe} finds every document in the end: {held:?}");
     }
     assert_eq!(docmill_runtime::doctor::examine(&plant.world.database).await.unwrap(), []);
+    plant.stop().await;
+}
+
+async fn a_paused_space_is_built_on_schedule_within_its_budget() {
+    let plant = Plant::start().await;
+    for number in 0..3 {
+        plant.upload(number, 1, "").await;
+    }
+    plant.settled().await;
+    assert_eq!(plant.due().await, (0, 0), "there is no such space yet");
+    plant.enter(true).await;
+    plant.upload(3, 1, "").await;
+    plant.settled().await;
+    assert_eq!(plant.lacking().await, 4, "neither the builder nor an upload embeds into a space that is paused");
+    assert_eq!(plant.due().await, (2, 2), "the plan, within the budget");
+    let prober = Prober::start(
+        plant.probes(4, &[(SearchMode::Lexical, None), (SearchMode::Dense, None)]),
+        Duration::from_millis(5),
+    );
+    prober.phase("before").await;
+    plant.fire().await;
+    prober.phase("first firing").await;
+    assert_eq!((plant.lacking().await, plant.due().await), (2, (2, 0)));
+    plant.fire().await;
+    assert_eq!((plant.lacking().await, plant.due().await), (0, (0, 0)), "nothing lacks a vector");
+    plant.upload(4, 1, "").await;
+    plant.settled().await;
+    assert_eq!(plant.due().await, (1, 0), "what came since is the next firing's");
+    plant.fire().await;
+    assert!(plant.row(SECOND).await.unwrap().space.is_paused);
+    plant.switch(SECOND).await;
+    prober.phase("switch").await;
+    assert!(plant.found(SearchMode::Dense, 4, None).await.unwrap());
+    prober.end().await.never_worse(&["before", "first firing", "switch"]);
     plant.stop().await;
 }
 

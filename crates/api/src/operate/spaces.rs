@@ -76,6 +76,9 @@ pub struct SpaceList {
 pub struct BuildSpace {
     /// Name of a model in the settings (`embedding.models`); the space gets the same.
     pub model: String,
+    /// Enter it paused: nothing is embedded into it but what a schedule with `embed_into` asks for, until it is resumed.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// Where a space is to go.
@@ -184,10 +187,12 @@ pub async fn build(
 ) -> Result<(StatusCode, Json<SpaceView>), Problem> {
     require_installation(&state, &principal)?;
     let (model, name, tenant) = (model(&state, &request.model)?, request.model.clone(), principal.tenant_id);
+    let is_paused = request.paused;
     let write = state.database.write(tenant, move |connection| {
         Box::pin(async move {
-            let space = steer::create_in(connection, &name, &*model).await?;
-            let data = json!({"dimensions": space.dimensions, "fingerprint": space.fingerprint});
+            let space = steer::create_in(connection, &name, &*model, is_paused).await?;
+            let data =
+                json!({"dimensions": space.dimensions, "fingerprint": space.fingerprint, "paused": space.is_paused});
             audit::record(connection, &principal, "space.build", &name, data).await
         })
     });

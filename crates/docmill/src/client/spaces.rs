@@ -37,6 +37,9 @@ pub enum SpacesCommand {
         /// Do not wait for the end.
         #[arg(long)]
         detach: bool,
+        /// Enter it paused: only schedules with `embed_into` embed into it, within their budgets, until it is resumed.
+        #[arg(long)]
+        paused: bool,
         /// Wait for the end this long at most; the work goes on.
         #[arg(long, value_name = "SECS", default_value_t = 86_400)]
         wait: u64,
@@ -84,9 +87,9 @@ pub enum SpacesCommand {
 pub async fn run(cli: &Cli, command: &SpacesCommand, api: &Api) -> Result<(), Ending> {
     match command {
         SpacesCommand::List => list(cli, &api.get(SPACES, &[]).await?),
-        SpacesCommand::Build { model, dry_run, yes, detach, wait } => {
-            let wait = (!detach).then(|| Duration::from_secs(*wait));
-            build(cli, api, model, *dry_run, *yes, wait).await?;
+        SpacesCommand::Build { model, dry_run, yes, detach, paused, wait } => {
+            let wait = (!detach && !paused).then(|| Duration::from_secs(*wait));
+            build(cli, api, &json!({ "model": model, "paused": paused }), *dry_run, *yes, wait).await?;
         }
         SpacesCommand::Switch { space, wait, yes } => {
             agreed(&format!("answer from the embedding space `{}`", plain(space)), *yes)?;
@@ -120,12 +123,12 @@ async fn set(api: &Api, space: &str, state: &str) -> Result<Value, Ending> {
 async fn build(
     cli: &Cli,
     api: &Api,
-    model: &str,
+    request: &Value,
     dry_run: bool,
     yes: bool,
     wait: Option<Duration>,
 ) -> Result<(), Ending> {
-    let plan = api.post(&format!("{SPACES}/plan"), &json!({ "model": model })).await?;
+    let plan = api.post(&format!("{SPACES}/plan"), request).await?;
     if dry_run && cli.json {
         output::json(&plan);
         return Ok(());
@@ -137,9 +140,9 @@ async fn build(
         return Ok(());
     }
     agreed(&format!("embed {} texts", field(&plan, "/to_embed")), yes)?;
-    let mut space = api.post(SPACES, &json!({ "model": model })).await?;
+    let mut space = api.post(SPACES, request).await?;
     if let Some(wait) = wait {
-        space = built(cli, api, model, space, wait).await?;
+        space = built(cli, api, request["model"].as_str().unwrap_or_default(), space, wait).await?;
     }
     show(cli, &space);
     if wait.is_some() && space["state"] == "building" { Err(Ending::Found) } else { Ok(()) }

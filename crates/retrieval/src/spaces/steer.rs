@@ -102,12 +102,18 @@ pub async fn drops(connection: &mut PgConnection, limit: i64) -> Result<Vec<Spac
     Ok(rows.bind(limit).fetch_all(connection).await?)
 }
 
-/// Enters the space `name` for `model`, to be built; one that is there already is built on.
+/// Enters the space `name` for `model`, to be built; one that is there already is built on. One that `is_paused` is left to
+/// what a schedule embeds into it.
 ///
 /// # Errors
 /// `FIELD_INVALID` for an unusable name or length, `CONFLICT` when the name is another model's, the model has another space,
 /// or there are [`MAX_SPACES`].
-pub async fn create_in(connection: &mut PgConnection, name: &str, model: &dyn Embedder) -> Result<Space, DbError> {
+pub async fn create_in(
+    connection: &mut PgConnection,
+    name: &str,
+    model: &dyn Embedder,
+    is_paused: bool,
+) -> Result<Space, DbError> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) || TAKEN.contains(&name) {
         let message = "the name of an embedding space has 1 to 64 of the characters a-z, 0-9, `-`, `_` and `.`, and is not `plan`";
@@ -120,8 +126,9 @@ pub async fn create_in(connection: &mut PgConnection, name: &str, model: &dyn Em
     let conflict = |message: String| Err(DbError::Failed(Failure::new(Code::Conflict, message)));
     match spaces.iter().find(|space| space.name == name) {
         Some(space) if space.is_standing() && space.fingerprint.as_ref() == Some(&fingerprint) => {
-            set_paused(connection, space.id, false).await?;
-            return Ok(Space { is_paused: false, ..space.clone() });
+            let is_paused = is_paused && !space.is_active;
+            set_paused(connection, space.id, is_paused).await?;
+            return Ok(Space { is_paused, ..space.clone() });
         }
         Some(space) if space.is_standing() => {
             return conflict(format!("the embedding space `{name}` is of another model; give this one another name"));
@@ -138,19 +145,20 @@ pub async fn create_in(connection: &mut PgConnection, name: &str, model: &dyn Em
     }
     let dimensions = model.dimensions() as i32;
     sqlx::query(
-        "INSERT INTO embedding_spaces (id, name, dimensions, fingerprint, state)
+        "INSERT INTO embedding_spaces (id, name, dimensions, fingerprint, is_paused, state)
          SELECT coalesce(
              (SELECT min(i.space_id) FROM space_indexes i
               WHERE i.dimensions = $2 AND NOT EXISTS (SELECT 1 FROM embedding_spaces s WHERE s.id = i.space_id)),
              (SELECT min(free.id) FROM generate_series($4, $4 + $5) AS free (id)
               WHERE NOT EXISTS (SELECT 1 FROM space_indexes i WHERE i.space_id = free.id)
-                AND NOT EXISTS (SELECT 1 FROM embedding_spaces s WHERE s.id = free.id))), $1, $2, $3, 'building'",
+                AND NOT EXISTS (SELECT 1 FROM embedding_spaces s WHERE s.id = free.id))), $1, $2, $3, $6, 'building'",
     )
     .bind(name)
     .bind(dimensions)
     .bind(fingerprint)
     .bind(FIRST_FREE_ID)
     .bind(FREE_IDS)
+    .bind(is_paused)
     .execute(&mut *connection)
     .await?;
     found(connection, name).await

@@ -177,6 +177,7 @@ fn schedules_are_policy_and_mistakes_in_them_are_refused_where_they_stand() {
         ("nightly: {cron: \"0 0 31 4 *\"}", "this day never comes"),
         ("nightly: {cron: \"0 0 * * *\", stage: lunch}", "`stage`: the pipeline has no stage lunch"),
         ("nightly: {cron: \"0 0 * * *\", recompute: true}", "`recompute` needs `stage`"),
+        ("nightly: {cron: \"0 0 * * *\", embed_into: second}", "`embed_into`: the pipeline has no stage embed"),
         ("nightly: {cron: \"0 0 * * *\", status: good}", "`status`"),
         ("nightly: {cron: \"0 0 * * *\", max_documents: 0}", "`max_documents` is 1 to 100000"),
         ("nightly: {cron: \"0 0 * * *\", max_cost_usd: -1}", "`max_cost_usd`"),

@@ -20,8 +20,9 @@ pub(super) struct Candidate {
 }
 
 /// $1 stage, $2 document, $3 pipeline, $4 status, $5 code, $6 since, $7 before, $8 replay, $9 pipeline version, $10 until,
-/// $11 after this document, $12 as the end says: the last run of each document that does not belong to the replay, where it began
-/// before the replay, matches and has ended. What was processed otherwise since is not processed again.
+/// $11 after this document, $12 embedding space, $13 as the end says: the last run of each document that does not
+/// belong to the replay, where it began before the replay, matches and has ended; for a space, where what is visible is of the
+/// version it was about, as the run that repeats it embeds nothing else. What was processed otherwise since is not processed again.
 macro_rules! candidates {
     ($end:literal) => {
         concat!("WITH candidates AS (
@@ -47,19 +48,28 @@ macro_rules! candidates {
                   AND ($8::uuid IS NULL OR NOT EXISTS (
                         SELECT 1 FROM replay_skips s WHERE s.tenant_id = d.tenant_id AND s.replay_id = $8 AND s.document_id = d.id))
       AND ($9::text IS NULL OR starts_with(r.pipeline_version, $9)) AND ($10::timestamptz IS NULL OR r.created_at < $10)
-      AND d.id > $11) ", $end)
+      AND d.id > $11
+      AND ($12::text IS NULL OR EXISTS (
+            SELECT 1 FROM embedding_spaces s
+            JOIN generations g ON g.tenant_id = d.tenant_id AND g.id = d.visible_generation AND g.version_id = r.version_id
+            JOIN chunks c ON c.tenant_id = g.tenant_id AND c.generation_id = g.id
+            WHERE s.name = $12 AND s.state <> 'dropping' AND NOT EXISTS (
+                SELECT 1 FROM vectors x WHERE x.tenant_id = c.tenant_id AND x.space_id = s.id AND x.embed_hash = c.embed_hash)
+              AND NOT EXISTS (
+                SELECT 1 FROM refused_texts x
+                WHERE x.tenant_id = c.tenant_id AND x.space_id = s.id AND x.embed_hash = c.embed_hash)))) ", $end)
     };
 }
 
-/// At most $12 of them.
-const PAGE: &str = candidates!("SELECT * FROM candidates ORDER BY document_id LIMIT $12");
-/// $12 rows of them from the oldest on, after the moment $13 and the document $14 where they are given.
+/// At most $13 of them.
+const PAGE: &str = candidates!("SELECT * FROM candidates ORDER BY document_id LIMIT $13");
+/// $13 rows of them from the oldest on, after the moment $14 and the document $15 where they are given.
 const OLDEST: &str = candidates!(
-    "SELECT * FROM candidates WHERE $13::timestamptz IS NULL OR (created_at, document_id) > ($13, $14)
-    ORDER BY created_at, document_id LIMIT $12"
+    "SELECT * FROM candidates WHERE $14::timestamptz IS NULL OR (created_at, document_id) > ($14, $15)
+    ORDER BY created_at, document_id LIMIT $13"
 );
 /// How many there are.
-const COUNT: &str = candidates!("SELECT count(*) FROM candidates WHERE $12::bigint IS NOT NULL");
+const COUNT: &str = candidates!("SELECT count(*) FROM candidates WHERE $13::bigint IS NOT NULL");
 
 /// One page of what a filter matches, in the order of document ids, after `after`.
 pub(super) async fn page(
@@ -119,6 +129,7 @@ where
         .bind(&filter.pipeline_version)
         .bind(filter.until)
         .bind(after)
+        .bind(&filter.embed_into)
         .bind(number)
 }
 

@@ -13,7 +13,7 @@ use docmill_retrieval::{
 use docmill_runtime::control::{PauseKind, pause, resume};
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::runs::{Cause, StartRun, start_run};
-use docmill_runtime::{Engine, EngineConfig, Registry};
+use docmill_runtime::{Engine, EngineConfig, Registry, schedule};
 use docmill_stages::{StageDeps, registry};
 use docmill_testkit::prober::Probe;
 use docmill_testkit::{Accepted, World, eventually, world};
@@ -27,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 pub const SECOND: &str = "second";
 const PATIENCE: Duration = Duration::from_secs(60);
-const PIPELINE: &str = "name: default\nstages:\n  ingest: {}\n  chunk: {after: [ingest]}\n  embed: {after: [chunk]}\n  index: {after: [embed]}\n";
+/// A schedule that no test runs into, of two documents a firing.
+pub const YEARLY: &str = "yearly";
+const PIPELINE: &str = "name: default\nschedules:\n  yearly: {cron: \"0 3 29 2 *\", embed_into: second, max_documents: 2}\nstages:\n  ingest: {}\n  chunk: {after: [ingest]}\n  embed: {after: [chunk]}\n  index: {after: [embed]}\n";
 
 /// The second model: other dimensions, and as slow or particular as a test wants.
 pub struct Second {
@@ -306,11 +308,42 @@ impl Plant {
     }
 
     pub async fn build(&self) {
+        self.enter(false).await;
+    }
+
+    /// Enters the second space, to be built by the builder or, when `is_paused`, by its schedule.
+    pub async fn enter(&self, is_paused: bool) {
         let model = self.model.clone();
         let write = self.world.database.write(self.tenant, move |connection| {
-            Box::pin(async move { steer::create_in(connection, SECOND, &*model).await })
+            Box::pin(async move { steer::create_in(connection, SECOND, &*model, is_paused).await })
         });
         write.await.unwrap();
+    }
+
+    /// What the schedule would do now: documents, and those beyond its budget.
+    pub async fn due(&self) -> (i64, i64) {
+        let pipeline = self.pipelines.get("default").unwrap();
+        let (database, registry) = (&self.world.database, &self.registry);
+        let planned = schedule::plan(database, registry, &self.pipelines, self.tenant, &pipeline, YEARLY).await;
+        let (_, plan) = planned.unwrap();
+        (plan.documents, plan.beyond_budget)
+    }
+
+    /// Lets the schedule be due, and waits until its firing has ended.
+    pub async fn fire(&self) {
+        let sql = "UPDATE schedules SET next_at = now() - interval '1 minute'";
+        eventually("the schedule has its row", PATIENCE, || async {
+            let due = self.world.database.write(self.tenant, move |connection| {
+                Box::pin(async move { Ok(sqlx::query(sql).execute(connection).await?.rows_affected()) })
+            });
+            due.await.unwrap() == 1
+        })
+        .await;
+        eventually("it fired", PATIENCE, || async {
+            let late = "SELECT count(*) FROM schedules WHERE next_at < now()";
+            self.count(late).await == 0 && self.open_replays().await == 0
+        })
+        .await;
     }
 
     /// Switches; what has just arrived may lack a vector for a moment.
