@@ -57,6 +57,16 @@ fn the_index_node_may_die_and_find_its_files_damaged() {
 }
 
 #[test]
+fn answers_never_get_fewer_while_versions_replays_and_models_change() {
+    let verdict = chaos(&["--updates", "--documents", "12", "--kills", "16", "--seed", "4"]);
+    let updates = &verdict["updates"];
+    assert_eq!((&updates["fewer"], &updates["unanswered"]), (&0.into(), &0.into()), "{verdict}");
+    // 12 first ones, 12 second ones, 3 that fail, 9 third ones.
+    assert_eq!((&updates["versions"], &updates["failed_versions"]), (&36.into(), &3.into()), "{verdict}");
+    assert_eq!(updates["asked"].as_object().unwrap().len(), 8, "asked in every phase: {verdict}");
+}
+
+#[test]
 fn a_dump_and_the_bucket_are_enough_to_go_on() {
     let verdict = chaos(&["--documents", "40", "--restore", "--seed", "4"]);
     let restore = &verdict["restore"];

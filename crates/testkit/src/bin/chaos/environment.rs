@@ -3,13 +3,14 @@
 
 use crate::plant::Settings;
 use anyhow::Result;
-use docmill_embedded::Stack;
 use docmill_embedded::stack::DATABASE;
+use docmill_embedded::{Home, Stack};
 use docmill_testkit::proxy::Proxy;
 use std::path::Path;
 
 /// Names and values; `links` lead to Postgres, NATS and the object store.
 pub fn environment(
+    home: &Home,
     stack: &Stack,
     settings: &Settings,
     links: (&Proxy, &Proxy, &Proxy),
@@ -41,6 +42,10 @@ pub fn environment(
         ("RATE_BURST", "100000".to_owned()),
         ("LOG", "info,sqlx::postgres::notice=off".to_owned()),
     ];
+    // A second model of another length, which a campaign of updates changes to; nothing is embedded with it elsewhere.
+    let file = home.root().join("docmill.yaml");
+    std::fs::write(&file, "embedding: {models: {second: {provider: hash, dimensions: 512}}}\n")?;
+    all.push(("CONFIG", path(&file)));
     if let Some(found) = &ends.parts.tesseract {
         all.push(("TESSERACT", path(&found.binary)));
         all.push(("TESSDATA", path(&found.tessdata)));

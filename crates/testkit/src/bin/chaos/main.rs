@@ -15,11 +15,13 @@ mod index_files;
 mod invariants;
 mod node;
 mod plant;
+mod prober;
 mod receiver;
 mod repeat;
 mod requests;
 mod restore;
 mod searches;
+mod updates;
 mod verdict;
 mod work;
 
@@ -44,6 +46,7 @@ Examples:
   chaos --drops 10000 --seed 1
   chaos --node-kills 100 --seed 1
   chaos --restore --seed 1
+  chaos --updates --documents 24 --kills 40 --seed 1
   chaos --documents 1500 --kills 20 --faults kill --every 60s --rate 1.1       (a soak)
 Exit code: 0 clean, 1 something was lost, doubled, stuck, violated, different or not tried, or a point not met, 2 the
 campaign itself failed.
@@ -99,6 +102,10 @@ struct Arguments {
     /// was made while documents were processed.
     #[arg(long, conflicts_with_all = ["crash_points", "drops", "node_kills"])]
     restore: bool,
+    /// Instead of random faults: versions, failing versions, replays, and another embedding model and back, while processes
+    /// and services are killed `--kills` times and a prober asks both halves of retrieval for every document.
+    #[arg(long, conflicts_with_all = ["crash_points", "drops", "node_kills", "restore"])]
+    updates: bool,
     /// Pause between two faults; a random one of about a second when absent.
     #[arg(long, value_parser = seconds, value_name = "SECONDS")]
     every: Option<Duration>,
@@ -162,9 +169,13 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
         return Ok(verdict);
     }
     let folder = docmill_testkit::scratch_home(&format!("chaos-files-{}", std::process::id()))?;
-    let max_bytes = if arguments.node_kills.is_some() { documents::SMALL_BYTES } else { documents::MAX_BYTES };
+    let max_bytes =
+        if arguments.node_kills.is_some() || arguments.updates { documents::SMALL_BYTES } else { documents::MAX_BYTES };
     let chosen = documents::choose(arguments.documents(), max_bytes, &folder.data());
     let verdict = chosen.and_then(|documents| {
+        if arguments.updates {
+            return updates::run(arguments, &settings, &documents);
+        }
         let documents = if arguments.crash_points { documents.of_all_kinds(SWEPT_DOCUMENTS) } else { documents };
         let kept = campaign::fault_free(arguments, &settings, &documents)?;
         if arguments.crash_points {
@@ -226,6 +237,7 @@ fn show(verdict: &Verdict) {
         verdict.node.as_ref().map(serde_json::to_string),
         verdict.restore.as_ref().map(serde_json::to_string),
         verdict.searches.as_ref().map(serde_json::to_string),
+        verdict.updates.as_ref().map(serde_json::to_string),
     ];
     parts.into_iter().flatten().flatten().for_each(|figures| println!("{figures}"));
     verdict.untried.iter().for_each(|what| println!("NOT TRIED {what}"));

@@ -82,7 +82,7 @@ impl Plant {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (postgres, nats, objects) = runtime.block_on(links(&home, &stack))?;
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let environment = environment(&stack, settings, (&postgres, &nats, &objects))?;
+        let environment = environment(&home, &stack, settings, (&postgres, &nats, &objects))?;
         let children = Mutex::new(processes.iter().map(|_| None).collect());
         let mut plant = Self {
             home,

@@ -53,6 +53,9 @@ pub struct Verdict {
     /// What a restore drill came to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restore: Option<crate::restore::Figures>,
+    /// What a campaign of updates came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updates: Option<crate::prober::Figures>,
     /// What was asked of the searches of a campaign.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub searches: Option<crate::searches::Figures>,
@@ -149,12 +152,12 @@ pub fn judge(plant: &Plant, acknowledged: &Acknowledged, verdict: &mut Verdict) 
         rows("SELECT state || coalesce(' ' || code, ''), count(*) FROM documents GROUP BY 1")?.into_iter().collect();
     verdict.attempts =
         rows("SELECT coalesce(outcome, 'open'), count(*) FROM attempts GROUP BY 1")?.into_iter().collect();
-    verdict.invariant_violations = violations(plant)?;
+    verdict.invariant_violations = violations(plant, crate::invariants::violations)?;
     Ok(())
 }
 
-/// What the doctor and the invariants of this program find, once healing had its time.
-fn violations(plant: &Plant) -> Result<Vec<String>> {
+/// What the doctor and `further` invariants find, once healing had its time.
+pub fn violations(plant: &Plant, further: impl Fn(&Plant) -> Result<Vec<String>>) -> Result<Vec<String>> {
     let (started, mut looks) = (Instant::now(), 0);
     loop {
         let mut found = Vec::new();
@@ -172,7 +175,7 @@ fn violations(plant: &Plant) -> Result<Vec<String>> {
             }
             Err(error) => found.push(format!("doctor: {error:#}")),
         }
-        found.extend(crate::invariants::violations(plant)?);
+        found.extend(further(plant)?);
         // A look reads every object, which may take longer than the grace.
         looks += 1;
         if found.is_empty() || (looks > 1 && started.elapsed() > GRACE) {
