@@ -1,11 +1,12 @@
-//! Request limits at the door: a token bucket per principal, and the sizes the router enforces.
+//! Request limits at the door: a token bucket per principal, turns of a tenant's uploads, and the sizes the router enforces.
 
 use crate::auth::Principal;
 use crate::problem::Problem;
-use docmill_model::{Code, PrincipalId};
+use docmill_model::{Code, PrincipalId, TenantId};
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Largest JSON body in bytes.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -60,9 +61,48 @@ impl Limits {
     }
 }
 
+/// Declarations and completions of one tenant that write at once. They take turns at the tenant's audit log until they are
+/// committed: more of them would only hold connections that others need.
+const WRITES_AT_ONCE: usize = 4;
+/// Tenants whose turns are remembered before those that upload nothing are forgotten.
+const MAX_TENANTS: usize = 10_000;
+
+/// The turns of uploads, per tenant and process.
+#[derive(Default)]
+pub struct Intake(Mutex<HashMap<TenantId, Arc<Semaphore>>>);
+
+impl Intake {
+    /// Waits until fewer than four uploads of the tenant write; it is the caller's turn until the permit is dropped.
+    pub async fn turn(&self, tenant: TenantId) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if tenants.len() >= MAX_TENANTS {
+                // Whoever waits or writes holds a clone.
+                tenants.retain(|_, turns| Arc::strong_count(turns) > 1);
+            }
+            tenants.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(WRITES_AT_ONCE))).clone()
+        };
+        turns.acquire_owned().await.ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn uploads_of_a_tenant_take_turns_and_those_of_another_do_not_wait_for_them() {
+        let (intake, busy) = (Intake::default(), TenantId::fresh());
+        let mut turns = Vec::new();
+        for _ in 0..WRITES_AT_ONCE {
+            turns.push(intake.turn(busy).await);
+        }
+        assert!(intake.turn(busy).now_or_never().is_none(), "all turns are taken");
+        assert!(intake.turn(TenantId::fresh()).now_or_never().flatten().is_some());
+        turns.pop();
+        assert!(intake.turn(busy).now_or_never().flatten().is_some());
+    }
 
     fn principal() -> Principal {
         Principal {

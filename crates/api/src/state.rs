@@ -1,7 +1,7 @@
 //! What every handler shares: the services below, handed in by the binary, and the settings of the HTTP side.
 
 use crate::documents::pages::PageImages;
-use crate::limits::{Limits, MAX_CONCURRENT_REQUESTS, REQUEST_TIMEOUT, Rate};
+use crate::limits::{Intake, Limits, MAX_CONCURRENT_REQUESTS, REQUEST_TIMEOUT, Rate};
 use crate::prompts::gate::RolloutGate;
 use docmill_lifecycle::Stores;
 use docmill_model::TenantId;
@@ -119,6 +119,8 @@ pub struct ApiState {
     pub pepper: Arc<SecretString>,
     /// Rates of the principals.
     pub limits: Arc<Limits>,
+    /// Turns of uploads.
+    pub intake: Arc<Intake>,
     /// What readiness depends on.
     pub readiness: Readiness,
     /// Renders `/metrics`.
@@ -144,6 +146,7 @@ impl ApiState {
             pages: parts.pages,
             pepper: Arc::new(parts.pepper),
             limits: Arc::new(Limits::new(parts.config.rate)),
+            intake: Arc::default(),
             readiness: parts.readiness,
             metrics: parts.metrics,
             slots: Arc::new(Semaphore::new(parts.config.max_concurrent_requests)),

@@ -1,17 +1,20 @@
-//! Postgres as the running services see it: two pools, one tenant per transaction, and no transaction that a
+//! Postgres as the running services see it: pools of two roles, one tenant per transaction, and no transaction that a
 //! dropped request can leave half open.
 //!
 //! `app` is bound by row-level security: its work happens inside [`Database::write`] or [`Database::read`], which set
 //! the tenant for one transaction. `engine` crosses tenants, but the schema grants it ids and states only.
 //! Not here: migrations and set-up (the embedded supervisor's, over the sync driver).
 
+mod pools;
+
+pub use pools::Lent;
+
 use crate::failpoints::Failpoints;
 use docmill_model::{Code, Failure, TenantId};
 use futures::future::BoxFuture;
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
+use pools::{asked_on_return, connect, options};
+use secrecy::SecretString;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use std::panic::Location;
 use std::time::Duration;
 
@@ -92,11 +95,6 @@ fn describe(error: &sqlx::Error) -> String {
 
 /// Longest transaction. Twice what the server lets one statement run, so that hardly anything but a silent peer meets it.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(120);
-/// Longest wait for a connection that is given back.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
-/// A connection that rested this long is asked whether it still stands before it is used. One that was used since then
-/// is not: a server that ended meanwhile takes longer to come back, and each question is a round trip.
-const UNASKED: Duration = Duration::from_secs(1);
 
 /// How to connect.
 #[derive(Clone)]
@@ -105,38 +103,35 @@ pub struct DatabaseConfig {
     pub app_url: SecretString,
     /// URL of the role that moves jobs of all tenants.
     pub engine_url: SecretString,
-    /// Most connections of the app pool; the engine pool gets a quarter, at least 4.
+    /// Most connections of the app role, at least 2: half of them only read. The engine role gets a third as many besides, at
+    /// least 4.
     pub max_connections: u32,
     /// Longest wait for a connection before `DATABASE_UNAVAILABLE`.
     pub acquire_timeout: Duration,
 }
 
-/// The two pools.
+/// The pools.
 #[derive(Clone)]
 pub struct Database {
     app: PgPool,
+    readers: PgPool,
     engine: PgPool,
     failpoints: Failpoints,
 }
 
 impl Database {
-    /// Connects both pools.
+    /// Connects the pools.
     ///
     /// # Errors
     /// `DATABASE_UNAVAILABLE` when the server does not answer, `CONFIG_INVALID` for an unreadable URL.
     pub async fn connect(config: &DatabaseConfig) -> Result<Self, Failure> {
-        let app = options(config.max_connections, config.acquire_timeout);
-        let engine = options((config.max_connections / 4).max(4), config.acquire_timeout);
-        // A query that was broken off on a connection to a peer that vanished without a word: nobody answers, it is given
-        // up, or the pool would shrink. Those of the app pool are only used by transactions, which see to it themselves.
-        let engine = engine.after_release(|connection, _| {
-            Box::pin(
-                async move { Ok(matches!(tokio::time::timeout(RELEASE_LIMIT, connection.ping()).await, Ok(Ok(())))) },
-            )
-        });
-        let app = connect(app, &config.app_url).await?;
+        // Whoever asks how things are does not wait behind those that write and wait for each other.
+        let half = (config.max_connections / 2).max(1);
+        let app = connect(options(half, config.acquire_timeout), &config.app_url).await?;
+        let readers = connect(options(half, config.acquire_timeout), &config.app_url).await?;
+        let engine = asked_on_return(options((config.max_connections / 3).max(4), config.acquire_timeout));
         let engine = connect(engine, &config.engine_url).await?;
-        Ok(Self { app, engine, failpoints: Failpoints::default() })
+        Ok(Self { app, readers, engine, failpoints: Failpoints::default() })
     }
 
     /// The same pools with points that may be armed: whatever commits dies before and after its commit if told to.
@@ -186,12 +181,13 @@ impl Database {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
-        self.clone().transact(tenant, "BEGIN", Some(Location::caller()), work)
+        self.clone().transact(self.app.clone(), tenant, "BEGIN", Some(Location::caller()), work)
     }
 
     /// `from` is where a writing transaction was asked for: the place of its failpoints.
     async fn transact<T, F>(
         self,
+        pool: PgPool,
         tenant: TenantId,
         begin: &'static str,
         from: Option<&'static Location<'static>>,
@@ -203,7 +199,7 @@ impl Database {
     {
         let task = tokio::spawn(async move {
             let ended = tokio::time::timeout(TRANSACTION_LIMIT, async move {
-                let mut lent = Lent::of(&self.app).await?;
+                let mut lent = Lent::of(&pool).await?;
                 // One round trip. The tenant is hexadecimal digits and hyphens.
                 let begin = format!("{begin}; SET LOCAL docmill.tenant = '{tenant}'");
                 let mut transaction = lent.begin_with(AssertSqlSafe(begin)).await?;
@@ -243,7 +239,8 @@ impl Database {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
-        self.clone().transact(tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None, work).await
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        self.clone().transact(self.readers.clone(), tenant, begin, None, work).await
     }
 
     async fn meet(&self, point: &str, from: Option<&'static Location<'static>>) {
@@ -253,9 +250,10 @@ impl Database {
         }
     }
 
-    /// Waits for running transactions and closes both pools.
+    /// Waits for running transactions and closes the pools.
     pub async fn close(&self) {
         self.app.close().await;
+        self.readers.close().await;
         self.engine.close().await;
     }
 }
@@ -270,78 +268,4 @@ pub async fn set_tenant(connection: &mut PgConnection, tenant: TenantId) -> Resu
         .execute(connection)
         .await
         .map(|_| ())
-}
-
-/// A connection of a pool for one transaction. Dropped without [`Lent::give_back`], it is closed: sqlx 0.9 can leave a
-/// connection inside a transaction when `begin` is dropped mid-flight, and the next borrower's writes would vanish.
-pub struct Lent {
-    connection: PoolConnection<Postgres>,
-    has_ended: bool,
-}
-
-impl Lent {
-    async fn of(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        Ok(Self { connection: pool.acquire().await?, has_ended: false })
-    }
-
-    /// Returns it to its pool: its transaction has ended by commit or rollback.
-    pub fn give_back(mut self) {
-        self.has_ended = true;
-    }
-}
-
-impl std::ops::Deref for Lent {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.connection
-    }
-}
-
-impl std::ops::DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.connection.close_on_drop();
-        }
-    }
-}
-
-fn options(max_connections: u32, acquire_timeout: Duration) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(acquire_timeout)
-        .max_lifetime(Duration::from_secs(1800))
-        .test_before_acquire(false)
-        .before_acquire(|connection, connected| {
-            Box::pin(async move {
-                if connected.idle_for > UNASKED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-}
-
-async fn connect(pool: PgPoolOptions, url: &SecretString) -> Result<PgPool, Failure> {
-    let options: PgConnectOptions = url.expose_secret().parse().map_err(|_| {
-        Failure::new(
-            Code::ConfigInvalid,
-            "the database URL cannot be read; expected postgres://user:password@host/name",
-        )
-    })?;
-    let options = options.application_name("docmill").options([
-        ("statement_timeout", "60s"),
-        ("lock_timeout", "10s"),
-        ("idle_in_transaction_session_timeout", "30s"),
-    ]);
-    pool.connect_with(options).await.map_err(|error| {
-        tracing::warn!(error = %describe(&error), "cannot connect to Postgres");
-        Failure::new(Code::DatabaseUnavailable, "cannot connect to Postgres; check that it runs and the URL is right")
-    })
 }

@@ -102,6 +102,7 @@ pub async fn create(
     let key = idempotency::key(&headers)?;
     let tenant = principal.tenant_id;
     let traceparent = crate::trace::traceparent(&headers);
+    let _turn = state.intake.turn(tenant).await;
     let reply = state
         .database
         .write(tenant, move |connection| {
