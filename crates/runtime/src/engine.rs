@@ -6,7 +6,8 @@ use crate::deliveries::{self, DeliverySender};
 use crate::failpoints::Failpoints;
 use crate::pipeline::Pipelines;
 use crate::registry::Registry;
-use crate::{reconciler, relay, schedule, worker};
+use crate::relay::Relay;
+use crate::{reconciler, schedule, worker};
 use docmill_model::{Code, Failure};
 use docmill_platform::artifacts::Artifacts;
 use docmill_platform::database::{Database, DbError};
@@ -187,9 +188,9 @@ impl Engine {
             () = stop.cancelled() => return Ok(()),
             broker = self.core.broker() => broker,
         };
-        let mut pause = RELAY_BUSY;
+        let (mut relay, mut pause) = (Relay::default(), RELAY_BUSY);
         while !stop.is_cancelled() {
-            pause = match within(LOOP_LIMIT, relay::tick(&self.core, &broker)).await {
+            pause = match within(LOOP_LIMIT, relay.tick(&self.core, &broker)).await {
                 Ok(true) => RELAY_BUSY,
                 Ok(false) => (pause * 2).min(RELAY_IDLE),
                 Err(error) => {

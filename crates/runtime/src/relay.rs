@@ -1,40 +1,68 @@
 //! The relay: outbox rows become events, and the scheduler in one.
 //!
-//! It releases only as much as the workers of a stage can soon take, tenants in turn, so that the backlog waits in
-//! Postgres and the stream is never deeper than seconds. A row is marked sent only after the broker's ack; several
+//! It releases only as much as the workers of a stage can soon take, and first what belongs to the tenant that had the
+//! least lately, so that the backlog waits in Postgres and whoever has little to do does not wait behind it: what is in
+//! the stream is taken in the order it came. A row is marked sent only after the broker's ack; several
 //! relays and repeated sends are harmless, since an event is a doorbell and its message id is stable.
+
+mod shares;
 
 use crate::broker::{Broker, Outgoing};
 use crate::engine::Core;
 use docmill_model::event::{JOB_EVENT_VERSION, JobEvent, RunSettled};
 use docmill_model::{DocumentId, JobId, RunId, TenantId};
 use docmill_platform::database::DbError;
+use shares::Shares;
 use sqlx::Connection;
 use std::sync::Arc;
+use std::time::Instant;
 use uuid::Uuid;
 
-/// Events released per slot: enough that no slot waits for the relay.
-const WINDOW_PER_SLOT: i64 = 4;
 /// Most rows of one send.
 const BATCH: i64 = 128;
 
-/// One round over all stages; true when something was sent.
-pub(crate) async fn tick(core: &Arc<Core>, broker: &Broker) -> Result<bool, DbError> {
-    let mut sent = false;
-    for (stage, free) in open_windows(core).await? {
-        let ids = pick(core, &stage, free.min(BATCH)).await?;
-        sent |= send_jobs(core, broker, &ids).await? > 0;
-    }
-    sent |= send_settled(core, broker).await? > 0;
-    Ok(sent)
+/// A relay, and what it remembers between two rounds.
+#[derive(Default)]
+pub(crate) struct Relay {
+    shares: Shares,
 }
 
-/// Stages with something to send, and how many events may be released. A stage that many processes work on has more
-/// leases than one process has slots, and its window grows with them.
-async fn open_windows(core: &Arc<Core>) -> Result<Vec<(String, i64)>, DbError> {
+impl Relay {
+    /// One round over all stages; true when something was sent.
+    pub async fn tick(&mut self, core: &Arc<Core>, broker: &Broker) -> Result<bool, DbError> {
+        let mut sent = false;
+        for window in waiting_stages(core).await? {
+            // A stage that many processes work on has more leases than one process has slots.
+            let ahead = self.shares.ahead(&window.stage, window.slots.max(window.leased), Instant::now());
+            let free = window.slots.max(window.leased) + ahead - window.released - window.leased;
+            if free > 0 {
+                let ids = pick(core, &window.stage, free.min(BATCH), self.shares.used(&window.stage)).await?;
+                let tenants = send_jobs(core, broker, &ids).await?;
+                sent |= !tenants.is_empty();
+                self.shares.count(&window.stage, tenants, Instant::now());
+            }
+        }
+        sent |= send_settled(core, broker).await? > 0;
+        Ok(sent)
+    }
+}
+
+/// A stage with something to send.
+#[derive(sqlx::FromRow)]
+struct Window {
+    stage: String,
+    /// Of this process.
+    slots: i64,
+    /// Jobs whose events wait in the broker.
+    released: i64,
+    /// Jobs that run.
+    leased: i64,
+}
+
+async fn waiting_stages(core: &Arc<Core>) -> Result<Vec<Window>, DbError> {
     let stages: Vec<String> = core.registry.names().into_iter().map(str::to_owned).collect();
     let slots: Vec<i64> = stages.iter().map(|stage| core.slots(stage) as i64).collect();
-    let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(
+    let windows = sqlx::query_as(
         "SELECT s.stage, s.slots, f.released, f.leased
          FROM unnest($1::text[], $2::bigint[]) AS s (stage, slots)
          CROSS JOIN LATERAL (
@@ -42,20 +70,18 @@ async fn open_windows(core: &Arc<Core>) -> Result<Vec<(String, i64)>, DbError> {
             FROM jobs j WHERE j.stage = s.stage AND (j.state = 'leased' OR (j.state = 'ready' AND j.emitted_at IS NOT NULL))) AS f
          WHERE EXISTS (SELECT 1 FROM outbox o WHERE o.topic = 'job' AND o.stage = s.stage AND o.sent_at IS NULL)
            AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.kind = 'stage' AND p.subject = s.stage)",
-    )
-    .bind(stages)
-    .bind(slots)
-    .fetch_all(core.database.engine())
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(stage, slots, released, leased)| (stage, WINDOW_PER_SLOT * slots.max(leased) - released - leased))
-        .filter(|(_, free)| *free > 0)
-        .collect())
+    );
+    Ok(windows.bind(stages).bind(slots).fetch_all(core.database.engine()).await?)
 }
 
-/// The rows to release next: each tenant's oldest first, and the tenant with the least in flight before the others.
-async fn pick(core: &Arc<Core>, stage: &str, limit: i64) -> Result<Vec<i64>, DbError> {
+/// The rows to release next: each tenant's oldest first, and before the others the tenant that has the least in flight and
+/// had the least lately.
+async fn pick(
+    core: &Arc<Core>,
+    stage: &str,
+    limit: i64,
+    (tenants, used): (Vec<Uuid>, Vec<i64>),
+) -> Result<Vec<i64>, DbError> {
     Ok(sqlx::query_scalar(
         "WITH RECURSIVE waiting AS (
             (SELECT o.tenant_id FROM outbox o WHERE o.topic = 'job' AND o.stage = $1 AND o.sent_at IS NULL
@@ -68,6 +94,7 @@ async fn pick(core: &Arc<Core>, stage: &str, limit: i64) -> Result<Vec<i64>, DbE
             SELECT j.tenant_id, count(*) AS jobs FROM jobs j
             WHERE j.stage = $1 AND (j.state = 'leased' OR (j.state = 'ready' AND j.emitted_at IS NOT NULL)) GROUP BY j.tenant_id)
          SELECT next.id FROM waiting w LEFT JOIN busy b ON b.tenant_id = w.tenant_id
+         LEFT JOIN unnest($3::uuid[], $4::bigint[]) AS had (tenant_id, jobs) ON had.tenant_id = w.tenant_id
          CROSS JOIN LATERAL (
             SELECT oldest.id, row_number() OVER (ORDER BY oldest.priority DESC, oldest.id) AS turn FROM (
                 SELECT o.id, o.priority FROM outbox o
@@ -75,10 +102,12 @@ async fn pick(core: &Arc<Core>, stage: &str, limit: i64) -> Result<Vec<i64>, DbE
                 ORDER BY o.priority DESC, o.id LIMIT $2) AS oldest) AS next
          WHERE w.tenant_id IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.kind = 'tenant' AND p.subject = w.tenant_id::text)
-         ORDER BY coalesce(b.jobs, 0) + next.turn, next.id LIMIT $2",
+         ORDER BY coalesce(b.jobs, 0) + coalesce(had.jobs, 0) + next.turn, next.id LIMIT $2",
     )
     .bind(stage)
     .bind(limit)
+    .bind(tenants)
+    .bind(used)
     .fetch_all(core.database.engine())
     .await?)
 }
@@ -93,9 +122,10 @@ struct JobRow {
     traceparent: Option<String>,
 }
 
-async fn send_jobs(core: &Arc<Core>, broker: &Broker, ids: &[i64]) -> Result<usize, DbError> {
+/// Sends the rows; the tenants of those that were sent, one for each.
+async fn send_jobs(core: &Arc<Core>, broker: &Broker, ids: &[i64]) -> Result<Vec<TenantId>, DbError> {
     if ids.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let mut lent = core.database.lend_engine().await?;
     let mut transaction = lent.begin().await?;
@@ -111,23 +141,29 @@ async fn send_jobs(core: &Arc<Core>, broker: &Broker, ids: &[i64]) -> Result<usi
     core.config.failpoints.hit("publish.before", "relay").await;
     let stored = broker.publish(events, true).await;
     core.config.failpoints.hit("publish.after", "relay").await;
-    let sent: Vec<i64> = rows.iter().zip(&stored).filter(|(_, stored)| **stored).map(|(row, _)| row.id).collect();
-    // Rows a settlement holds are skipped: their job is moving on anyway.
+    let stored = rows.iter().zip(&stored).filter(|(_, stored)| **stored);
+    let (sent, tenants): (Vec<i64>, Vec<TenantId>) = stored.map(|(row, _)| (row.id, TenantId(row.tenant_id))).unzip();
+    // Rows a settlement holds are skipped: their job is moving on anyway. The jobs once more, as arrays: a join with the
+    // rows alone may be planned as a look at all jobs.
     sqlx::query(
         "WITH sent AS (UPDATE outbox SET sent_at = now() WHERE id = ANY ($1) RETURNING tenant_id, job_id, emission),
          still AS (
             SELECT j.tenant_id, j.id FROM jobs j JOIN sent s ON s.tenant_id = j.tenant_id AND s.job_id = j.id
-            WHERE j.state = 'ready' AND j.emission = s.emission FOR NO KEY UPDATE OF j SKIP LOCKED)
-         UPDATE jobs j SET emitted_at = now() FROM still WHERE j.tenant_id = still.tenant_id AND j.id = still.id",
+            WHERE j.tenant_id = ANY ($2) AND j.id = ANY ($3) AND j.state = 'ready' AND j.emission = s.emission
+            FOR NO KEY UPDATE OF j SKIP LOCKED)
+         UPDATE jobs j SET emitted_at = now() FROM still
+         WHERE j.tenant_id = ANY ($2) AND j.id = ANY ($3) AND j.tenant_id = still.tenant_id AND j.id = still.id",
     )
     .bind(&sent)
+    .bind(tenants.iter().map(|tenant| tenant.0).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job_id).collect::<Vec<_>>())
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
     lent.give_back();
     core.config.failpoints.hit("publish.marked", "relay").await;
     finished(broker, "job", rows.len(), sent.len()).await;
-    Ok(sent.len())
+    Ok(tenants)
 }
 
 fn job_event(broker: &Broker, row: &JobRow) -> Outgoing {

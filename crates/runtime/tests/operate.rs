@@ -32,6 +32,28 @@ async fn a_tenant_with_many_documents_does_not_starve_one_with_few() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_had_nothing_lately_goes_before_one_that_had_much() {
+    let bench = Bench::new().await;
+    let (big, small) = (bench.world.tenant().await, bench.world.tenant().await);
+    let mut documents = bench.documents(big, 60).await;
+    let engine = bench.start(bench.config("one"));
+    eventually("half is read", PATIENCE, || async { bench.toys.order("alpha").len() >= 30 }).await;
+    control::pause(&bench.world.database, PauseKind::Stage, "alpha").await.unwrap();
+    let few = bench.documents(small, 6).await;
+    let before = bench.toys.order("alpha").len();
+    control::resume(&bench.world.database, PauseKind::Stage, "alpha").await.unwrap();
+    documents.extend(&few);
+    bench.all_final(&documents.iter().map(|document| document.run).collect::<Vec<_>>()).await;
+    let few: BTreeSet<_> = few.iter().map(|document| document.id).collect();
+    let order = &bench.toys.order("alpha")[before..];
+    let last = order.iter().rposition(|document| few.contains(document)).unwrap();
+    // In turn with the other tenant it would be the twelfth.
+    assert!(last < 10, "the small tenant's last document was number {last} of {}", order.len());
+    bench.exactly_once(&documents).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_paused_waits_and_goes_on() {
     let bench = Bench::new().await;
     let tenant = bench.world.tenant().await;

@@ -22,11 +22,10 @@ use docmill_model::manifest::{FALLBACK, Manifest, kind};
 use docmill_model::results::{Place, Summary, SummarySentence};
 use docmill_model::{Code, Failure};
 use docmill_platform::embedder::Embedder;
-use docmill_runtime::{JobContext, Policy, Stage, StageError};
+use docmill_runtime::{JobContext, Stage, StageError};
 use remembered::Remembered;
 use sqlx::PgConnection;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Sentences embedded at once; between two calls a cancelled job stops.
 const BATCH: usize = 64;
@@ -122,10 +121,6 @@ impl Stage for Summarize {
     const VERSION: u32 = 2;
     type Config = SummarizeConfig;
     type Prepared = Summary;
-
-    fn policy(&self) -> Policy {
-        Policy { concurrency: 1, timeout: Duration::from_secs(600), ..Policy::default() }
-    }
 
     fn fingerprint(&self) -> String {
         format!("{} {}", self.embedder.fingerprint(), self.models.fingerprint(llm::USE)).trim_end().to_owned()
