@@ -97,6 +97,9 @@ impl EmbeddedPostgres {
             "max_wal_size=1GB".into(),
             "random_page_cost=1.1".into(),
             "jit=off".into(),
+            // A new stack's tables grow from nothing to thousands of rows within a minute, which is how often statistics are
+            // taken by default; until then plans are made for empty tables.
+            "autovacuum_naptime=10s".into(),
             "logging_collector=off".into(),
             // Statements may hold document text: an error names the code, never the statement.
             "log_min_error_statement=panic".into(),
