@@ -7,11 +7,16 @@ mod extended;
 mod grid;
 mod values;
 
+use super::malformed;
 use crate::blocks::TableDraft;
+use docmill_model::Failure;
 use std::collections::BTreeMap;
 
 pub(super) use classic::read;
 pub(super) use extended::read as read_extended;
+
+/// Points of one chart. Spreadsheets drew 256,000 at most for long; ten times as many would take the memory of a whole parse.
+const POINTS: usize = 500_000;
 
 /// What a chart says.
 #[derive(Debug, Default)]
@@ -32,6 +37,14 @@ struct Series {
     categories: Vec<Points>,
     /// The values, then their sizes or colours.
     values: Vec<Points>,
+}
+
+/// Refuses a chart of more points than are read.
+fn check(points: usize) -> Result<(), Failure> {
+    if points > POINTS {
+        return Err(malformed(format!("a chart has more than {POINTS} points")));
+    }
+    Ok(())
 }
 
 /// The words of a title on one line.

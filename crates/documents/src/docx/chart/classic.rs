@@ -3,7 +3,7 @@
 use super::super::malformed;
 use super::super::xml::{Tag, Token, walk};
 use super::values::{Calendar, Format};
-use super::{Chart, Points, Series, grid, one_line};
+use super::{Chart, Points, Series, check, grid, one_line};
 use crate::limits::Limits;
 use docmill_model::Failure;
 
@@ -13,7 +13,8 @@ const SKIPPED: [&str; 7] = ["extLst", "Fallback", "dLbls", "trendline", "errBars
 /// Reads the part of a chart.
 ///
 /// # Errors
-/// Those of [`walk`]; `DOCX_MALFORMED` when the part is no chart, or a series has categories of absurdly many levels.
+/// Those of [`walk`]; `DOCX_MALFORMED` when the part is no chart, has too many points, or
+/// a series has categories of absurdly many levels.
 pub(in super::super) fn read(bytes: &[u8], limits: &Limits) -> Result<Chart, Failure> {
     let mut reader = Reader::default();
     walk(bytes, limits, |token| {
@@ -25,7 +26,7 @@ pub(in super::super) fn read(bytes: &[u8], limits: &Limits) -> Result<Chart, Fai
             Token::Text(words) if matches!(reader.parent(), "v" | "t" | "formatCode") => reader.words.push_str(words),
             Token::Text(_) => {}
         }
-        Ok(())
+        check(reader.points)
     })?;
     if !reader.is_chart {
         return Err(malformed("a part that should be a chart is none"));
@@ -40,6 +41,8 @@ struct Reader {
     /// Names of the open elements.
     path: Vec<String>,
     skipped: usize,
+    /// Points so far.
+    points: usize,
     /// Characters of the open element.
     words: String,
     /// Words of the open title.
@@ -68,6 +71,7 @@ impl Reader {
                 self.lists().into_iter().for_each(|lists| lists.push(Points::new()));
             }
             "pt" => {
+                self.points += 1;
                 self.index = tag.attr("idx").and_then(|index| index.trim().parse().ok()).unwrap_or(0);
                 self.point_format = tag.attr("formatCode").map(|code| Format::of(&code));
             }

@@ -4,7 +4,7 @@
 use super::super::malformed;
 use super::super::xml::{Tag, Token, walk};
 use super::values::{Calendar, Format};
-use super::{Chart, Points, Series, grid, one_line};
+use super::{Chart, Points, Series, check, grid, one_line};
 use crate::limits::Limits;
 use docmill_model::Failure;
 use std::collections::HashMap;
@@ -15,7 +15,8 @@ const SKIPPED: [&str; 5] = ["extLst", "Fallback", "dataLabels", "txPr", "fmtOvrs
 /// Reads the part of a chart of a newer kind.
 ///
 /// # Errors
-/// Those of [`walk`]; `DOCX_MALFORMED` when the part is no chart, or data have categories of absurdly many levels.
+/// Those of [`walk`]; `DOCX_MALFORMED` when the part is no chart, has too many points, or
+/// data have categories of absurdly many levels.
 pub(in super::super) fn read(bytes: &[u8], limits: &Limits) -> Result<Chart, Failure> {
     let mut reader = Reader::default();
     walk(bytes, limits, |token| {
@@ -27,7 +28,7 @@ pub(in super::super) fn read(bytes: &[u8], limits: &Limits) -> Result<Chart, Fai
             Token::Text(words) if matches!(reader.parent(), "v" | "t" | "pt") => reader.words.push_str(words),
             Token::Text(_) => {}
         }
-        Ok(())
+        check(reader.points)
     })?;
     if !reader.is_chart {
         return Err(malformed("a part that should be a chart is none"));
@@ -78,6 +79,8 @@ struct Reader {
     /// Names of the open elements.
     path: Vec<String>,
     skipped: usize,
+    /// Points so far.
+    points: usize,
     /// Characters of the open element.
     words: String,
     /// Words of the open title.
@@ -108,7 +111,10 @@ impl Reader {
                 self.format = (self.parent() == "numDim").then(format);
                 self.lists().into_iter().for_each(|lists| lists.push(Points::new()));
             }
-            "pt" => self.index = tag.attr("idx").and_then(|index| index.trim().parse().ok()).unwrap_or(0),
+            "pt" => {
+                self.points += 1;
+                self.index = tag.attr("idx").and_then(|index| index.trim().parse().ok()).unwrap_or(0);
+            }
             "series" => self.series.push(Reference { hidden: is_on("hidden"), ..Reference::default() }),
             "dataId" => {
                 let id = tag.attr("val").unwrap_or_default();

@@ -194,6 +194,18 @@ fn scattered_points_cost_no_more_cells_than_the_file_has_points() {
 }
 
 #[test]
+fn a_chart_of_too_many_points_costs_itself() {
+    let content = drawing("before", "<c:chart r:id='c1'/>");
+    for (kind, point) in [("chart", "<c:pt/>"), ("chartEx", "<cx:pt/>")] {
+        for (count, failed) in [(500_000, 0), (500_001, 1)] {
+            let chart = format!("<c:chartSpace>{}</c:chartSpace>", point.repeat(count));
+            let document = with_chart(&content, &["c1"], kind, &chart);
+            assert_eq!((document.text.as_str(), document.failed_parts.len()), ("before", failed), "{count} of {kind}");
+        }
+    }
+}
+
+#[test]
 fn a_series_of_too_many_levels_is_refused() {
     let levels = |count: usize| {
         let levels = "<c:lvl><c:pt idx='0'><c:v>x</c:v></c:pt></c:lvl>".repeat(count);
