@@ -55,7 +55,8 @@ def texts(folders, largest):
                     found.append(path.read_text(encoding="utf-8"))
                 except UnicodeDecodeError:
                     pass
-    return [text for text in found if 200 <= len(text.encode()) <= largest]
+    codes = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")  # what came out of a broken file is no text; Docmill refuses it
+    return [text for text in found if 200 <= len(text.encode()) <= largest and not codes.search(text)]
 
 
 def paragraphs(text):
@@ -402,7 +403,7 @@ def killed(docmill, work, files, kills, model, chance):
     for _ in range(kills):
         begin = lives.lives[-1]
         wait_until(lambda: lives.lives[-1] > begin + idle or not client.open_jobs(), "nothing is embedded")
-        time.sleep(chance.uniform(1, 5))
+        time.sleep(chance.uniform(1, 8))
         if not client.open_jobs():
             break  # everything was done before it could be killed so often; the verdict says so
         roles = next(process for process, kind in docmill.stack.processes().items() if kind == "roles")
@@ -424,10 +425,11 @@ def killed(docmill, work, files, kills, model, chance):
     embedded = sum(max(0, life - idle) for life in lives.lives)
     needed = docmill.one("SELECT count(*) FROM vectors WHERE tenant_id = %s", tenant)
     states = dict(docmill.rows("SELECT state, count(*) FROM documents WHERE tenant_id = %s GROUP BY 1", tenant))
+    lost = len(files) - states.get("done", 0)
     twice = docmill.one("SELECT count(*) FROM (SELECT 1 FROM chunks c JOIN documents d ON d.visible_generation = c.generation_id"
                         " WHERE c.tenant_id = %s GROUP BY c.generation_id, c.ordinal HAVING count(*) > 1) AS twice", tenant)
     ours = {"kills": len(moments), "wanted": kills, "embedded_before_each": moments, "embedded": embedded, "needed": needed,
-            "repeated": embedded - needed, "states": states, "rows_twice": twice}
+            "repeated": embedded - needed, "lost": lost, "states": states, "rows_twice": twice}
     peer = Peer(docmill, work, "killed", files, model)
     moments = []
     for _ in range(kills):
@@ -436,13 +438,14 @@ def killed(docmill, work, files, kills, model, chance):
         end = time.monotonic() + 120
         while peer.embedded() == begin and time.monotonic() < end:
             time.sleep(0.02)
-        time.sleep(chance.uniform(1, 5))
+        time.sleep(chance.uniform(1, 8))
         peer.end(kill=True)
         moments.append(peer.embedded() - begin)
         peer.start()
     peer.update()
-    theirs = {"kills": kills, "embedded_before_each": moments, "embedded": peer.embedded(), "needed": peer.rows(),
-              "repeated": peer.embedded() - peer.rows()}
+    needed = peer.rows("SELECT count(DISTINCT (filename, text)) FROM passages")  # it remembers texts within a file
+    theirs = {"kills": kills, "embedded_before_each": moments, "embedded": peer.embedded(), "needed": needed,
+              "repeated": peer.embedded() - needed}
     peer.end()
     return {"docmill": ours, "cocoindex": theirs}
 
@@ -509,8 +512,7 @@ def verdicts(report):
     row(f"{us['kills']} kills: texts embedded again", us["repeated"], them["repeated"], limit,
         us["repeated"] <= limit if us["kills"] == us["wanted"] else None)
     row("kills: share embedded again", round(us["repeated"] / us["needed"], 3), round(them["repeated"] / them["needed"], 3))
-    lost = sum(count for state, count in us["states"].items() if state != "done")
-    at_most("kills: documents lost, rows twice", lost + us["rows_twice"], 0)
+    at_most("kills: documents not done, rows twice", us["lost"] + us["rows_twice"], 0)
     return rows
 
 
