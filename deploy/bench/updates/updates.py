@@ -1,6 +1,6 @@
 """What a change costs: first run, unchanged rerun, one paragraph, a long file, other summaries, a restart, kills; beside CocoIndex.
 
-    python updates.py FOLDER… [--files 300] [--largest 10000] [--pages 500] [--kills 5] [--home DIR] [--json]
+    python updates.py FOLDER… [--files 280] [--largest 10000] [--pages 500] [--kills 5] [--home DIR] [--json]
 
 Uses target/release/docmill (or --binary), a DOCMILL_HOME of its own, and the packages of requirements.txt. Linux only. Ends
 with 1 when a limit is missed or could not be measured. README.md beside this file says what is measured and how.
@@ -537,7 +537,7 @@ def write_pipelines(folder, sentences):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folders", type=pathlib.Path, nargs="+", help="with .md and .txt files, or data sets in BEIR layout")
-    arguments.add_argument("--files", type=int, default=300)
+    arguments.add_argument("--files", type=int, default=280)
     arguments.add_argument("--largest", type=int, default=10_000, help="bytes; longer texts make up the long file")
     arguments.add_argument("--pages", type=int, default=500, help=f"of the long file, of {PAGE} characters")
     arguments.add_argument("--edits", type=int, default=5, help="documents that get another paragraph, one after the other")
