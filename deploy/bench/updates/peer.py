@@ -1,6 +1,6 @@
 """CocoIndex as its own text embedding example has it, with Docmill's model: a process that does one thing a line of input.
 
-    python peer.py FOLDER DATABASE_URL STATE_FOLDER MODEL_FOLDER COUNTER_FILE
+    PEER_DATABASE_URL=… python peer.py FOLDER STATE_FOLDER MODEL_FOLDER COUNTER_FILE
 
 A line is `update`; the answer is a line of JSON with the seconds and CPU seconds of the update. COUNTER_FILE holds texts
 handed to the model, as 8 bytes, little-endian: it survives a SIGKILL of this process. Differences from the example: files of
@@ -76,7 +76,7 @@ class Embedder:
         return "all-MiniLM-L6-v2"
 
 
-MODEL = Embedder(sys.argv[4], Counter(sys.argv[5]))
+MODEL = Embedder(sys.argv[3], Counter(sys.argv[4]))
 DATABASE = coco.ContextKey[asyncpg.Pool]("database")
 EMBEDDER = coco.ContextKey[Embedder]("embedder")
 
@@ -93,7 +93,7 @@ class Passage:
 
 @coco.lifespan
 async def lifespan(builder: coco.EnvironmentBuilder) -> AsyncIterator[None]:
-    async with await asyncpg.create_pool(sys.argv[2]) as pool:
+    async with await asyncpg.create_pool(os.environ["PEER_DATABASE_URL"]) as pool:
         builder.provide(DATABASE, pool)
         builder.provide(EMBEDDER, MODEL)
         yield
@@ -122,7 +122,7 @@ async def main(folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["COCOINDEX_DB"] = sys.argv[3]
+    os.environ["COCOINDEX_DB"] = sys.argv[2]
     app = coco.App(coco.AppConfig(name="updates"), main, folder=pathlib.Path(sys.argv[1]))
     print(json.dumps({"ready": True}), file=ANSWERS, flush=True)
     for line in sys.stdin:

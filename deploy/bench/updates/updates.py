@@ -223,9 +223,9 @@ class Peer:
     def start(self):
         started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "peer.py"), str(self.folder), self.url, str(self.state), str(self.model), str(self.counter)],
+            [sys.executable, str(HERE / "peer.py"), str(self.folder), str(self.state), str(self.model), str(self.counter)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
-            env=dict(os.environ, COCOINDEX_DISABLE_USAGE_TRACKING="1"))
+            env=dict(os.environ, COCOINDEX_DISABLE_USAGE_TRACKING="1", PEER_DATABASE_URL=self.url))
         self.answer()
         return time.monotonic() - started
 
@@ -268,7 +268,7 @@ def first_run(docmill, peer, files):
     chunks = docmill.one("SELECT count(*) FROM chunks c JOIN documents d ON d.visible_generation = c.generation_id")
     theirs = peer.update()
     return {"docmill": {"seconds": round(seconds, 1), "chunks": chunks, "embedded": made["embedded"], "parsed": made["parsed"],
-                        "saved": chunks - made["embedded"], "states": states},
+                        "saved": made["hits"], "states": states},
             "cocoindex": {"seconds": round(theirs["seconds"], 1), "chunks": peer.rows(), "embedded": theirs["embedded"]}}
 
 
