@@ -29,8 +29,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0008_refused_texts_are_known", include_str!("../../../migrations/0008_refused_texts_are_known.sql")),
     ("0009_rollouts_rest_on_evaluations", include_str!("../../../migrations/0009_rollouts_rest_on_evaluations.sql")),
     (
-        "0011_ended_replays_keep_counts_of_what_they_skipped",
-        include_str!("../../../migrations/0011_ended_replays_keep_counts_of_what_they_skipped.sql"),
+        "0010_ended_replays_keep_counts_of_what_they_skipped",
+        include_str!("../../../migrations/0010_ended_replays_keep_counts_of_what_they_skipped.sql"),
     ),
 ];
 
