@@ -92,8 +92,8 @@ fn ask(plant: &Plant, tenant: &Tenant, known: &Known, mode: &str) -> Said {
         return Said::Degraded;
     }
     let hits = body["hits"].as_array().into_iter().flatten();
-    let all = hits.flat_map(|hit| std::iter::once(hit).chain(hit["copies"].as_array().into_iter().flatten()));
-    Said::Found(all.into_iter().any(|hit| hit["document_id"] == known.id.as_str()))
+    let mut all = hits.flat_map(|hit| std::iter::once(hit).chain(hit["copies"].as_array().into_iter().flatten()));
+    Said::Found(all.any(|hit| hit["document_id"] == known.id.as_str()))
 }
 
 /// What is found before anything happens: documents by their place, with the half that found them.

@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents) ->
     let seen = Mutex::new((figures, Vec::new()));
     std::thread::scope(|scope| {
         let probing = scope.spawn(|| probe(&plant, &tenant, &known, &held, &shared, &seen));
-        let done = phases(arguments, &plant, &tenant, &files, &shared, &seen);
+        let done = phases(arguments, &plant, &tenant, &files, held.len(), &shared, &seen);
         shared.over.store(true, Ordering::Release);
         ensure!(probing.join().is_ok(), "the prober panicked");
         done
@@ -181,12 +181,14 @@ fn upload(plant: &Plant, tenant: &Tenant, paths: &[PathBuf]) -> Result<BTreeMap<
     bail!("the API does not take all versions in {TRIES} tries")
 }
 
-/// One phase after the other, each with its share of the kills, and to its end before the next.
+/// One phase after the other, each with its share of the kills, and to its end before the next: also until everything was
+/// asked for once more, a `round` of questions.
 fn phases(
     arguments: &Arguments,
     plant: &Plant,
     tenant: &Tenant,
     files: &Files,
+    round: usize,
     shared: &Shared,
     seen: &Seen,
 ) -> Result<()> {
@@ -204,6 +206,15 @@ fn phases(
         .with_context(|| phase.to_owned())?;
         ensure!(work::until_quiet(plant)?, "{phase}: work does not end");
         settle(plant, phase)?;
+        let asked = || {
+            let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.0.asked.get(phase).copied().unwrap_or_default()
+        };
+        let (until, started) = (asked() + round, Instant::now());
+        while asked() < until {
+            ensure!(started.elapsed() < PATIENCE, "{phase}: the prober does not get through a round of questions");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
     Ok(())
 }
