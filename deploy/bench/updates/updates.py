@@ -206,6 +206,8 @@ def redeclare(docmill, files, clients):
 class Peer:
     """CocoIndex in a process of its own, with a database, a folder of files and a folder of state."""
 
+    running = []
+
     def __init__(self, docmill, work, name, files, model):
         self.folder, self.state, self.counter = work / name / "files", work / name / "state", work / name / "embedded"
         self.folder.mkdir(parents=True)
@@ -226,6 +228,7 @@ class Peer:
             [sys.executable, str(HERE / "peer.py"), str(self.folder), str(self.state), str(self.model), str(self.counter)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env=dict(os.environ, COCOINDEX_DISABLE_USAGE_TRACKING="1", PEER_DATABASE_URL=self.url))
+        self.running.append(self.process)
         self.answer()
         return time.monotonic() - started
 
@@ -254,6 +257,7 @@ class Peer:
     def end(self, kill=False):
         self.process.kill() if kill else self.process.stdin.close()
         self.process.wait()
+        self.running.remove(self.process)
 
 
 # ---- the measures
@@ -548,6 +552,7 @@ def main():
     arguments.add_argument("--home", type=pathlib.Path, help="kept afterwards; its data are removed before")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stack is stopped then too
     chance = random.Random(options.seed)
     short = texts(options.folders, options.largest)
     long = [text for text in texts(options.folders, 1 << 30) if len(text.encode()) > options.largest]
@@ -607,6 +612,8 @@ def main():
         done("killed", killed(docmill, work, some, options.kills, model, chance))
     finally:
         stack.run("down")
+        for process in Peer.running:
+            process.kill()
         shutil.rmtree(work, ignore_errors=True)
         if options.home is None:
             shutil.rmtree(home, ignore_errors=True)
