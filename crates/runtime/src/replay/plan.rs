@@ -254,7 +254,8 @@ async fn price(database: &Database, tenant: TenantId, plan: &mut ReplayPlan) -> 
         stage.work_secs = (secs * stage.compute as f64 * 10.0).round() / 10.0;
         stage.cost_microusd = (cost * stage.compute as f64).round() as i64;
     }
-    plan.work_secs = plan.stages.iter().map(|stage| stage.work_secs).sum();
+    // Not `sum`: that of nothing is negative zero.
+    plan.work_secs = plan.stages.iter().fold(0.0, |secs, stage| secs + stage.work_secs);
     plan.cost_microusd = plan.stages.iter().map(|stage| stage.cost_microusd).sum();
     Ok(())
 }
