@@ -138,17 +138,19 @@ impl Follower {
         }
     }
 
-    /// Brings every tenant whose feed moved up to date; true when one moved. Counts as caught up when all succeeded.
+    /// Brings every tenant whose feed moved up to date, those with the least to do first, and reports each at once: its
+    /// documents wait for that, and not for what another tenant has uploaded. True when one moved; counts as caught up
+    /// when all succeeded.
     async fn pass(&self, state: &mut Following) -> Result<bool, Failure> {
         for tenant in self.lexical.take_suspects() {
             // A tenant never followed has no index: searching it is no sign of loss.
             state.reached.remove(&tenant);
         }
-        let heads = feed::heads(&self.database).await?;
+        let mut heads = feed::heads(&self.database).await?;
         state.forget_missing(&heads);
+        heads.sort_by_key(|(tenant, head)| head - state.reached.get(tenant).copied().unwrap_or(0));
         self.lexical.retain(&heads.iter().map(|(tenant, _)| *tenant).collect()).await;
-        let mut moved = Vec::new();
-        let mut all_reached = true;
+        let (mut has_moved, mut all_reached) = (false, true);
         for (tenant, head) in heads {
             if state.reached.get(&tenant).is_some_and(|&reached| reached >= head) {
                 continue;
@@ -159,8 +161,10 @@ impl Follower {
             }
             match project::catch_up(&self.database, &self.lexical, tenant, head).await {
                 Ok(reached) => {
+                    node::report(&self.database, &self.shared.config.node_id, tenant, reached).await?;
                     state.reach(tenant, reached);
-                    moved.push((tenant, reached));
+                    has_moved = true;
+                    self.database.failpoints().hit("index.reported", "follower").await;
                 }
                 Err(error) => {
                     all_reached = false;
@@ -169,15 +173,11 @@ impl Follower {
                 }
             }
         }
-        node::report(&self.database, &self.shared.config.node_id, &moved).await?;
-        if !moved.is_empty() {
-            self.database.failpoints().hit("index.reported", "follower").await;
-        }
         if all_reached {
             *self.shared.caught_up_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         self.release_idle_writers(state).await;
-        Ok(!moved.is_empty())
+        Ok(has_moved)
     }
 
     /// Indexes of tenants that rest lose what was removed, and their writers give their memory back.

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// Enters the node without a lease and forgets the watermarks of an earlier life: the disk may have been lost since.
 pub(super) async fn register(database: &Database, node_id: &str) -> Result<(), sqlx::Error> {
@@ -19,22 +18,16 @@ pub(super) async fn register(database: &Database, node_id: &str) -> Result<(), s
     Ok(())
 }
 
-/// Writes how far tenants have come, one statement for all.
-pub(super) async fn report(database: &Database, node_id: &str, moved: &[(TenantId, i64)]) -> Result<(), Failure> {
-    if moved.is_empty() {
-        return Ok(());
-    }
-    let tenants: Vec<Uuid> = moved.iter().map(|(tenant, _)| tenant.0).collect();
-    let seqs: Vec<i64> = moved.iter().map(|(_, seq)| *seq).collect();
+/// Writes how far a tenant has come.
+pub(super) async fn report(database: &Database, node_id: &str, tenant: TenantId, seq: i64) -> Result<(), Failure> {
     sqlx::query(
         "INSERT INTO index_watermarks (node_id, tenant_id, seq)
-         SELECT $1, moved.tenant_id, moved.seq FROM unnest($2::uuid[], $3::bigint[]) AS moved (tenant_id, seq)
-         WHERE EXISTS (SELECT 1 FROM index_heads h WHERE h.tenant_id = moved.tenant_id)
+         SELECT $1, $2, $3 WHERE EXISTS (SELECT 1 FROM index_heads h WHERE h.tenant_id = $2)
          ON CONFLICT (node_id, tenant_id) DO UPDATE SET seq = excluded.seq",
     )
     .bind(node_id)
-    .bind(&tenants)
-    .bind(&seqs)
+    .bind(tenant.0)
+    .bind(seq)
     .execute(database.engine())
     .await
     .map_err(DbError::from)?;
