@@ -66,14 +66,20 @@ impl Limits {
 const WRITES_AT_ONCE: usize = 4;
 /// Tenants whose turns are remembered before those that upload nothing are forgotten.
 const MAX_TENANTS: usize = 10_000;
+/// Longest wait for a turn, as long as that for a connection usually.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The turns of uploads, per tenant and process.
 #[derive(Default)]
 pub struct Intake(Mutex<HashMap<TenantId, Arc<Semaphore>>>);
 
 impl Intake {
-    /// Waits until fewer than four uploads of the tenant write; it is the caller's turn until the permit is dropped.
-    pub async fn turn(&self, tenant: TenantId) -> Option<OwnedSemaphorePermit> {
+    /// Waits until fewer than four uploads of the tenant write. It is the caller's turn until the permit is dropped, which
+    /// belongs into the transaction: that goes on when the request is given up.
+    ///
+    /// # Errors
+    /// `OVERLOADED` after ten seconds.
+    pub async fn turn(&self, tenant: TenantId) -> Result<OwnedSemaphorePermit, Problem> {
         let turns = {
             let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if tenants.len() >= MAX_TENANTS {
@@ -82,7 +88,11 @@ impl Intake {
             }
             tenants.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(WRITES_AT_ONCE))).clone()
         };
-        turns.acquire_owned().await.ok()
+        let message = "the uploads of this tenant before it take too long to be written";
+        match tokio::time::timeout(PATIENCE, turns.acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Problem::new(Code::Overloaded, message).retry_after(1)),
+        }
     }
 }
 
@@ -99,9 +109,9 @@ mod tests {
             turns.push(intake.turn(busy).await);
         }
         assert!(intake.turn(busy).now_or_never().is_none(), "all turns are taken");
-        assert!(intake.turn(TenantId::fresh()).now_or_never().flatten().is_some());
+        assert!(intake.turn(TenantId::fresh()).now_or_never().is_some_and(|turn| turn.is_ok()));
         turns.pop();
-        assert!(intake.turn(busy).now_or_never().flatten().is_some());
+        assert!(intake.turn(busy).now_or_never().is_some_and(|turn| turn.is_ok()));
     }
 
     fn principal() -> Principal {

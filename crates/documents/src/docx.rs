@@ -2,7 +2,8 @@
 //!
 //! Body first, then foot- and endnotes, then page headers and footers as furniture. Deleted text of tracked changes
 //! is dropped, inserted text kept, hidden runs flagged. Charts are read as tables, when they are drawn; one that cannot
-//! be read leaves the rest standing. External targets are recorded and never opened; macros, embedded objects and comments are not read.
+//! be read leaves the rest standing. External targets are recorded and never opened; macros, embedded objects and
+//! comments are not read.
 
 mod archive;
 mod chart;

@@ -14,11 +14,13 @@ const BLOCK_LETTERS: usize = 60;
 const BLOCKS: usize = 5_000;
 /// Confidence that the whole document needs, having more text than a block.
 const DOCUMENT_CONFIDENCE: f64 = 0.5;
+const ENGLISH: &str = "eng";
 
 /// Fills in `language` of the document and of every block that is long enough.
 ///
-/// Trigrams of some forty languages are looked at for the document; for a block only where a linear model over sixteen,
-/// which takes a fifteenth of the time, does not find the document's language in it.
+/// Trigrams of some forty languages are looked at for the document; for a block of an English one only where a linear
+/// model over sixteen languages, which takes a fifteenth of the time, does not find English in it. Of others that model
+/// takes one for another: what it does not know goes to a neighbour, in Latin script to any but English.
 pub(crate) fn annotate(document: &mut ParsedDocument) {
     let text = CanonicalText::from_canonical(document.text.clone());
     let start = |block: &Block| {
@@ -38,15 +40,16 @@ pub(crate) fn annotate(document: &mut ParsedDocument) {
         let words = start(block);
         let prose = !matches!(block.role, BlockKind::Code | BlockKind::Table { .. });
         if prose && letters(words) >= BLOCK_LETTERS {
-            let usual = document.language.as_deref().filter(|usual| is_in(words, usual));
+            let usual = document.language.as_deref().filter(|&usual| usual == ENGLISH && is_english(words));
             block.language = usual.map(str::to_owned).or_else(|| reliable(words));
         }
     }
 }
 
-/// True when these words are in `language`, rather than in another that the linear model knows.
-fn is_in(words: &str, language: &str) -> bool {
-    whichlang::detect_language(words).three_letter_code() == language
+/// True for words that the linear model takes for English.
+fn is_english(words: &str) -> bool {
+    whatlang::detect_script(words) == Some(whatlang::Script::Latin)
+        && whichlang::detect_language(words) == whichlang::Lang::Eng
 }
 
 /// The language of a longer text, or `None` when it is unclear.
@@ -68,6 +71,9 @@ fn letters(words: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::of_document;
+    use crate::blocks::DocumentBuilder;
+    use crate::inline::Inline;
+    use docmill_model::document::{BlockKind, Format};
 
     #[test]
     fn says_nothing_about_a_few_letters() {
@@ -75,5 +81,32 @@ mod tests {
         let german =
             "Der Mieter hat die Wohnung nach Ablauf der Mietzeit in ordentlichem Zustand zurückzugeben. ".repeat(3);
         assert_eq!(of_document(&german).as_deref(), Some("deu"));
+    }
+
+    #[test]
+    fn blocks_in_other_languages_are_told_whatever_the_document_is_in() {
+        let english = "The tenant shall return the premises in good order at the end of the lease, fair wear excepted.";
+        let others = [
+            ("ell", "Ο μισθωτής υποχρεούται να παραδώσει το διαμέρισμα σε καλή κατάσταση μετά τη λήξη της μίσθωσης."),
+            (
+                "ukr",
+                "Орендар зобов'язаний повернути приміщення у належному стані після закінчення строку дії договору.",
+            ),
+            (
+                "pol",
+                "Najemca jest zobowiązany zwrócić lokal w należytym stanie po zakończeniu okresu najmu i wszystkie klucze.",
+            ),
+        ];
+        for (usual, language) in [(english, "eng"), (others[1].1, "ukr")] {
+            let mut builder = DocumentBuilder::new(Format::Text);
+            let blocks = std::iter::repeat_n(usual, 8).chain(others.map(|(_, words)| words));
+            for words in blocks {
+                builder.block(BlockKind::Paragraph, "p", &Inline::of(words));
+            }
+            let document = builder.finish().expect("has text");
+            assert_eq!(document.language.as_deref(), Some(language));
+            let found: Vec<&str> = document.blocks[8..].iter().filter_map(|block| block.language.as_deref()).collect();
+            assert_eq!(found, others.map(|(language, _)| language));
+        }
     }
 }

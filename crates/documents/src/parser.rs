@@ -269,8 +269,8 @@ impl Parser {
         ended.map(|_| ()).map_err(|ended| ended.failure)
     }
 
-    /// Names everything that shapes a result: the layout of documents, [`READING`], pdfium and tesseract with its data. Part of every
-    /// cache key. Hashes files on the first call.
+    /// Names everything that shapes a result: the layout of documents, [`READING`], pdfium and tesseract with its data.
+    /// Part of every cache key. Hashes files on the first call.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let files = || {

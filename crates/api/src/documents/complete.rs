@@ -98,9 +98,10 @@ async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version
     }
     let pipeline = state.pipelines.resolve(&state.database, &version.pipeline_version).await?;
     let (upload_key, principal) = (version.upload_key.clone(), principal.clone());
-    let turn = state.intake.turn(principal.tenant_id).await;
+    let turn = state.intake.turn(principal.tenant_id).await?;
     let write = state.database.write(principal.tenant_id, move |connection| {
         Box::pin(async move {
+            let _turn = turn;
             if !mark_accepted(connection, id, &version, &accepted).await? {
                 return Ok(());
             }
@@ -120,7 +121,6 @@ async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version
         })
     });
     write.await?;
-    drop(turn);
     // Best effort: an upload object that stays behind is collected when it is an hour old (`lifecycle/src/collect.rs`).
     let _ = state.blobs.delete(&upload_key).await;
     Ok(())

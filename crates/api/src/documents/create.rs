@@ -102,11 +102,12 @@ pub async fn create(
     let key = idempotency::key(&headers)?;
     let tenant = principal.tenant_id;
     let traceparent = crate::trace::traceparent(&headers);
-    let _turn = state.intake.turn(tenant).await;
+    let turn = state.intake.turn(tenant).await?;
     let reply = state
         .database
         .write(tenant, move |connection| {
             Box::pin(async move {
+                let _turn = turn;
                 let (principal, request) = (&principal, &request);
                 let work = Declaration { principal, request, sha256, version_id, pipeline, traceparent, blobs };
                 let Some(key) = key else { return work.declare(connection).await };

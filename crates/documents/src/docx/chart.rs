@@ -1,6 +1,6 @@
-//! Charts (ECMA-376 part 1, 21.2, and the newer kinds of Office): their titles, and the data that the file keeps of what they
-//! show, as tables of categories and series. The workbook behind a chart is not opened; labels of single points, trend lines and series that were filtered
-//! out are not read.
+//! Charts (ECMA-376 part 1, 21.2, and the newer kinds of Office): their titles, and the data that the file keeps of what
+//! they show, as tables of categories and series. The workbook behind a chart is not opened; labels of single points,
+//! trend lines and series that were filtered out are not read.
 
 mod classic;
 mod extended;

@@ -73,20 +73,13 @@ fn rows(page: &PageDraft, lines: &[Line]) -> Vec<Row> {
     rows
 }
 
-/// The words of a line, cut at wide gaps, but not behind the bullet of a list item.
+/// The words of a line, cut at wide gaps; not behind the bullet of a list item, which is all that the line holds.
 fn pieces(page: &PageDraft, line: &Line) -> Vec<Vec<u32>> {
     let mut pieces: Vec<Vec<u32>> = Vec::new();
     let mut right = f32::NEG_INFINITY;
     for &word in &line.words {
         let rect = page.words[word as usize].rect;
         match pieces.last_mut() {
-            Some(piece)
-                if line.words.first() == piece.first()
-                    && is_bullet(page.text(&page.words[piece[0] as usize]))
-                    && piece.len() == 1 =>
-            {
-                piece.push(word)
-            }
             Some(piece)
                 if rect.x0 - right < CELL_GAP * line.size.max(4.0) && rect.x0 >= right - 2.0 * line.size.max(4.0) =>
             {
@@ -96,7 +89,10 @@ fn pieces(page: &PageDraft, line: &Line) -> Vec<Vec<u32>> {
         }
         right = rect.x1;
     }
-    pieces
+    match &pieces[..] {
+        [first, _] if first.len() == 1 && is_bullet(page.text(&page.words[first[0] as usize])) => vec![pieces.concat()],
+        _ => pieces,
+    }
 }
 
 /// How many rows from here on may be one table: near each other, with at least two pieces nearly always.
