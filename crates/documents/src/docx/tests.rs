@@ -23,6 +23,13 @@ fn package(parts: &[(&str, &str)]) -> Vec<u8> {
     zip.finish().expect("finishes").into_inner()
 }
 
+/// Options for files that say the same very often, and so pack better than a file may.
+fn repetitive() -> ParseOptions {
+    let mut options = ParseOptions::default();
+    options.limits.expansion_ratio = u64::MAX;
+    options
+}
+
 fn body(content: &str) -> String {
     format!(r#"<w:document xmlns:w="w" xmlns:r="r"><w:body>{content}</w:body></w:document>"#)
 }

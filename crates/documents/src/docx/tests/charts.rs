@@ -1,7 +1,7 @@
 //! What is drawn in a package: charts and diagrams, where they stand, and what they may cost.
 
 use super::super::parse;
-use super::{blocks, body, package};
+use super::{blocks, body, package, repetitive};
 use crate::ParseOptions;
 use docmill_model::Code;
 use docmill_model::document::{BlockKind, ParsedDocument};
@@ -116,7 +116,7 @@ fn with_chart(content: &str, ids: &[&str], kind: &str, chart: &str) -> ParsedDoc
         ("word/_rels/document.xml.rels", &relations),
         ("word/charts/chart1.xml", chart),
     ];
-    let document = parse(&package(&parts), &ParseOptions::default()).expect("reads");
+    let document = parse(&package(&parts), &repetitive()).expect("reads");
     assert_eq!(document.violations(), Vec::<String>::new());
     document
 }

@@ -2,8 +2,7 @@
 //! only the clock can tell, the margin is wide: these took seconds to hours when they were quadratic, and take a fraction
 //! of a second.
 
-use super::{body, package};
-use crate::ParseOptions;
+use super::{body, package, repetitive};
 use docmill_model::document::ParsedDocument;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -25,7 +24,7 @@ fn read(content: &str, relations: &str, parts: &[(&str, &str)]) -> ParsedDocumen
     let own = [("word/document.xml", &*content), ("word/_rels/document.xml.rels", relations)];
     let file = package(&[&own, parts].concat());
     let begun = Instant::now();
-    let document = super::parse(&file, &ParseOptions::default()).expect("reads");
+    let document = super::parse(&file, &repetitive()).expect("reads");
     assert!(begun.elapsed() < PATIENCE, "{} bytes took {:?}", file.len(), begun.elapsed());
     document
 }
