@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Longest wait for a connection that is given back.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 /// A connection that rested this long is asked whether it still stands before it is used. One that was used since then
-/// is not: a server that ended meanwhile takes longer to come back, and each question is a round trip.
-const UNASKED: Duration = Duration::from_secs(1);
+/// is not, as each question is a round trip: a server that ended meanwhile takes longer to come back.
+const UNASKED: Duration = Duration::from_millis(50);
 
 /// A connection of a pool for one transaction. Dropped without [`Lent::give_back`], it is closed: sqlx 0.9 can leave a
 /// connection inside a transaction when `begin` is dropped mid-flight, and the next borrower's writes would vanish.
