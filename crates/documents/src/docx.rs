@@ -52,7 +52,7 @@ pub(crate) fn parse(bytes: &[u8], options: &ParseOptions) -> Result<ParsedDocume
     };
     let body = resources.package.required(&main)?;
     let mut story = Story::new(&mut resources, &mut builder, "body", None);
-    xml::walk(&body, limits, |token| story.token(token))?;
+    xml::walk_past(&story::SKIPPED, &body, limits, |token| story.token(token))?;
     story.finish()?;
     drop(body);
     append_notes(&mut resources, &mut builder, limits)?;
@@ -90,7 +90,7 @@ fn append_page_parts(resources: &mut Resources, builder: &mut DocumentBuilder, l
         let own = resources.package.relations_of(&target)?;
         let main = std::mem::replace(&mut resources.relations, own);
         let mut story = Story::new(resources, builder, &name, Some(BlockKind::Furniture));
-        xml::walk(&part, limits, |token| story.token(token))?;
+        xml::walk_past(&story::SKIPPED, &part, limits, |token| story.token(token))?;
         story.finish()?;
         resources.relations = main;
     }

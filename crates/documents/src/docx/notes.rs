@@ -1,7 +1,7 @@
 //! Foot- and endnotes: numbered by their references in the body, read from parts of their own.
 
-use super::story::{Piece, Resources, Story};
-use super::xml::{Token, walk};
+use super::story::{Piece, Resources, SKIPPED, Story};
+use super::xml::{Token, walk_past};
 use crate::blocks::DocumentBuilder;
 use crate::inline::Inline;
 use crate::limits::Limits;
@@ -71,7 +71,7 @@ impl Notes {
 /// Number and text of every note of the part that the body refers to, in order of number.
 ///
 /// # Errors
-/// Those of [`walk`].
+/// Those of [`walk_past`].
 pub(super) fn collect(
     bytes: &[u8],
     kind: Kind,
@@ -83,7 +83,7 @@ pub(super) fn collect(
     let mut story = Story::new(resources, &mut unused, kind.name(), None);
     story.collect();
     let (mut depth, mut open) = (0usize, None::<(usize, String)>);
-    walk(bytes, limits, |token| {
+    walk_past(&SKIPPED, bytes, limits, |token| {
         match &token {
             Token::Start(tag) => {
                 depth += 1;

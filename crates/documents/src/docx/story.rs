@@ -58,8 +58,8 @@ impl Piece {
     }
 }
 
-/// Elements whose content is no text of the document.
-const SKIPPED: [&str; 15] = [
+/// Elements whose content is no text of the document: what a story is read past.
+pub(super) const SKIPPED: [&str; 15] = [
     "del",
     "moveFrom",
     "Fallback",
@@ -123,7 +123,6 @@ pub(super) struct Story<'a, 'p> {
     part: String,
     role: Option<BlockKind>,
     open: Vec<Open>,
-    skipped: usize,
     paragraphs: Vec<Paragraph>,
     tables: Vec<TableState>,
     fields: Vec<Field>,
@@ -153,7 +152,6 @@ impl<'a, 'p> Story<'a, 'p> {
             part: part.to_owned(),
             role,
             open: Vec::new(),
-            skipped: 0,
             paragraphs: Vec::new(),
             tables: Vec::new(),
             fields: Vec::new(),
@@ -188,8 +186,6 @@ impl<'a, 'p> Story<'a, 'p> {
     /// None at present; the signature is that of the walk's visitor.
     pub fn token(&mut self, token: Token) -> Result<(), Failure> {
         match token {
-            Token::Start(tag) if self.skipped > 0 || SKIPPED.contains(&tag.name()) => self.skipped += 1,
-            Token::End if self.skipped > 0 => self.skipped -= 1,
             Token::Start(tag) => {
                 let open = self.start(tag);
                 self.open.push(open);
@@ -200,7 +196,6 @@ impl<'a, 'p> Story<'a, 'p> {
                 }
                 self.unseen_above = self.unseen_above.filter(|depth| self.open.len() >= *depth);
             }
-            Token::Text(_) if self.skipped > 0 => {}
             Token::Text(words) => match self.open.last() {
                 Some(Open::Text) => self.push(words),
                 Some(Open::Instruction) => {

@@ -63,8 +63,37 @@ const FEW_BYTES: usize = 2_048;
 pub(super) fn walk(
     bytes: &[u8],
     limits: &Limits,
+    visit: impl FnMut(Token) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    walk_past(&[], bytes, limits, visit)
+}
+
+/// As [`walk`], without the elements of the names `past` and all they hold; limits hold there too.
+///
+/// # Errors
+/// Those of [`walk`].
+pub(super) fn walk_past(
+    past: &[&str],
+    bytes: &[u8],
+    limits: &Limits,
     mut visit: impl FnMut(Token) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    let mut inside = 0u64;
+    steps(bytes, limits, |token| match token {
+        Token::Start(tag) if inside > 0 || past.contains(&tag.name()) => {
+            inside += 1;
+            Ok(())
+        }
+        Token::End if inside > 0 => {
+            inside -= 1;
+            Ok(())
+        }
+        Token::Text(_) if inside > 0 => Ok(()),
+        token => visit(token),
+    })
+}
+
+fn steps(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Token) -> Result<(), Failure>) -> Result<(), Failure> {
     let text = decode(bytes);
     let mut reader = Reader::from_str(&text);
     reader.config_mut().expand_empty_elements = true;

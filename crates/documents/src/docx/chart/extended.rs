@@ -2,7 +2,7 @@
 //! stands apart from them ([MS-ODRAWXML] 2.24.3).
 
 use super::super::malformed;
-use super::super::xml::{Tag, Token, walk};
+use super::super::xml::{Tag, Token, walk_past};
 use super::values::{Calendar, Format};
 use super::{Chart, Points, Series, check, grid, one_line};
 use crate::limits::Limits;
@@ -15,14 +15,12 @@ const SKIPPED: [&str; 5] = ["extLst", "Fallback", "dataLabels", "txPr", "fmtOvrs
 /// Reads the part of a chart of a newer kind.
 ///
 /// # Errors
-/// Those of [`walk`]; `DOCX_MALFORMED` when the part is no chart, has too many points, or
+/// Those of [`walk_past`]; `DOCX_MALFORMED` when the part is no chart, has too many points, or
 /// data have categories of absurdly many levels.
 pub(in super::super) fn read(bytes: &[u8], limits: &Limits) -> Result<Chart, Failure> {
     let mut reader = Reader::default();
-    walk(bytes, limits, |token| {
+    walk_past(&SKIPPED, bytes, limits, |token| {
         match token {
-            Token::Start(tag) if reader.skipped > 0 || SKIPPED.contains(&tag.name()) => reader.skipped += 1,
-            Token::End if reader.skipped > 0 => reader.skipped -= 1,
             Token::Start(tag) => reader.start(tag),
             Token::End => reader.end(),
             Token::Text(words) if matches!(reader.parent(), "v" | "t" | "pt") => reader.words.push_str(words),
@@ -78,7 +76,6 @@ struct Reader {
     is_chart: bool,
     /// Names of the open elements.
     path: Vec<String>,
-    skipped: usize,
     /// Points so far.
     points: usize,
     /// Characters of the open element.
