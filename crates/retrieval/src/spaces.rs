@@ -17,6 +17,7 @@ mod plan;
 pub mod steer;
 
 pub use build::{Builder, BuilderConfig};
+pub use fill::{embed_each, enter_refused};
 pub use plan::{SpacePlan, plan};
 pub use steer::{SpaceDrop, SpaceRow, Switched};
 

@@ -10,10 +10,11 @@ mod charge;
 
 use crate::settings::within;
 use charge::charge;
+use docmill_model::Failure;
 use docmill_model::chunk::{Chunk, ChunkList};
 use docmill_model::manifest::{Manifest, kind};
-use docmill_model::{Code, Failure};
 use docmill_platform::embedder::{Embedder, Embedders, Space};
+use docmill_retrieval::spaces::{embed_each, enter_refused};
 use docmill_runtime::{JobContext, Policy, Stage, StageError, replay};
 use pgvector::Vector;
 use sha2::{Digest, Sha256};
@@ -97,16 +98,15 @@ impl Stage for Embed {
         let passages = distinct(&list.chunks);
         let mut active = self.fill_active(job, config, &passages, None).await?;
         for space in beside(job).await? {
-            let Some(model) = self.embedders.of(&space) else { continue };
-            let name = space.name.clone();
-            let filling = Filling { job, task: format!("{CHUNKS}: {name}"), space, model };
-            match filling.fill(config.batch as usize, &passages).await {
-                Ok(_) => {}
-                Err(StageError::Failed(failure)) if failure.code == Code::EmbeddingInvalid => {
-                    tracing::warn!(space = name, code = %failure.code, "left to the builder of the embedding space");
+            let Some(model) = self.embedders.of(&space) else {
+                // A paused space has no builder that would do it later.
+                if space.is_paused {
+                    return Err(without_model(&space));
                 }
-                Err(error) => return Err(error),
-            }
+                continue;
+            };
+            let task = format!("{CHUNKS}: {}", space.name);
+            Filling { job, task, space, model, takes_refusals: true }.fill(config.batch as usize, &passages).await?;
         }
         // Another may answer by now, and the one before may be dropped, which takes no vectors.
         active = self.fill_active(job, config, &passages, Some(active)).await?;
@@ -171,15 +171,18 @@ impl Embed {
                 Some(filled) if filled.space.is_same(&space) => return Ok(filled),
                 _ => {}
             }
-            let Some(model) = self.embedders.of(&space) else {
-                tracing::warn!(space = space.name, "this worker has no model of the embedding space that answers");
-                return Err(StageError::Snooze(WITHOUT_MODEL));
-            };
-            let filling = Filling { job, task: CHUNKS.to_owned(), space: space.clone(), model };
+            let Some(model) = self.embedders.of(&space) else { return Err(without_model(&space)) };
+            let filling = Filling { job, task: CHUNKS.to_owned(), space: space.clone(), model, takes_refusals: false };
             let missing = filling.fill(config.batch as usize, passages).await?;
             filled = Some(FilledActive { space, missing });
         }
     }
+}
+
+/// Left to a worker that has the model.
+fn without_model(space: &Space) -> StageError {
+    tracing::warn!(space = space.name, "this worker has no model of an embedding space that must be filled");
+    StageError::Snooze(WITHOUT_MODEL)
 }
 
 /// The spaces beside the one that answers that vectors are written into: of those that are paused the one that the run was
@@ -203,6 +206,8 @@ struct Filling<'j> {
     task: String,
     space: Space,
     model: Arc<dyn Embedder>,
+    /// Texts that the model refuses are entered as such; otherwise one fails the job.
+    takes_refusals: bool,
 }
 
 impl Filling<'_> {
@@ -216,26 +221,39 @@ impl Filling<'_> {
                 return Err(StageError::Cancelled);
             }
             let vectors = self.embed(batch).await?;
+            let (mut rows, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
+            for (passage, vector) in batch.iter().zip(vectors) {
+                match vector {
+                    Some(vector) => rows.push((passage.clone(), vector)),
+                    None => refused.push(passage.hash.to_vec()),
+                }
+            }
             // At once, and not when a transaction is full: what a killed worker did in vain is one batch.
-            self.store(batch.iter().cloned().zip(vectors).collect()).await?;
+            self.store(rows).await?;
+            self.enter(refused).await?;
         }
         Ok(missing.len())
     }
 
-    async fn embed(&self, batch: &[Passage]) -> Result<Vec<Vec<f32>>, Failure> {
+    async fn embed(&self, batch: &[Passage]) -> Result<Vec<Option<Vec<f32>>>, Failure> {
         let texts: Vec<String> = batch.iter().map(|passage| passage.text.clone()).collect();
-        let vectors = self.model.embed(&texts).await?;
-        let dimensions = self.model.dimensions();
-        let is_usable = |vector: &Vec<f32>| {
-            vector.len() == dimensions && vector.iter().all(|x| x.is_finite()) && vector.iter().any(|x| *x != 0.0)
-        };
-        if vectors.len() != texts.len() || !vectors.iter().all(is_usable) {
-            return Err(Failure::new(
-                Code::EmbeddingInvalid,
-                "the embedding model returned vectors of a wrong count or shape",
-            ));
+        match self.takes_refusals {
+            true => embed_each(&*self.model, &texts).await,
+            false => Ok(self.model.embed(&texts).await?.into_iter().map(Some).collect()),
         }
-        Ok(vectors)
+    }
+
+    /// Enters refused texts of chunks that stand; those of a document that is not there yet are met again by the builder.
+    async fn enter(&self, refused: Vec<Vec<u8>>) -> Result<(), StageError> {
+        if refused.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(space = self.space.name, texts = refused.len(), "the model of an embedding space refuses texts");
+        let space = self.space.id;
+        let entered = self.job.database.write(self.job.tenant_id, move |connection| {
+            Box::pin(async move { enter_refused(connection, space, &refused).await })
+        });
+        Ok(entered.await?)
     }
 
     /// The passages to embed: those without a vector. One that a deletion condemns is renewed, so that it stays.

@@ -11,9 +11,10 @@ use docmill_model::{GenerationId, RunId};
 use docmill_retrieval::search::SearchMode;
 use docmill_retrieval::spaces::steer;
 use docmill_runtime::replay::{ReplayFilter, start};
+use docmill_runtime::schedule;
 use docmill_testkit::eventually;
 use docmill_testkit::prober::Prober;
-use plant::{Plant, SECOND};
+use plant::{Plant, SECOND, YEARLY};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
     runtime.block_on(async {
         answers_never_get_worse().await;
         a_paused_space_is_built_on_schedule_within_its_budget().await;
+        a_schedule_tries_what_a_model_refuses_once().await;
         a_generation_waits_for_its_vectors_in_the_space_that_took_over().await;
         a_generation_whose_text_the_model_refuses_ends_and_no_other().await;
         a_document_is_embedded_while_a_space_beside_is_dropped().await;
@@ -122,6 +124,10 @@ async fn a_paused_space_is_built_on_schedule_within_its_budget() {
     }
     plant.settled().await;
     assert_eq!(plant.due().await, (0, 0), "there is no such space yet");
+    let pipeline = plant.pipelines.get("default").unwrap();
+    let (database, registry) = (&plant.world.database, &plant.registry);
+    let asked = schedule::preview(database, registry, &plant.pipelines, plant.tenant, &pipeline, YEARLY).await;
+    assert_eq!(asked.unwrap_err().code, docmill_model::Code::SpaceUnknown, "who asks is told");
     plant.enter(true).await;
     plant.upload(3, 1, "").await;
     plant.settled().await;
@@ -146,6 +152,21 @@ async fn a_paused_space_is_built_on_schedule_within_its_budget() {
     prober.phase("switch").await;
     assert!(plant.found(SearchMode::Dense, 4, None).await.unwrap());
     prober.end().await.never_worse(&["before", "first firing", "switch"]);
+    plant.stop().await;
+}
+
+async fn a_schedule_tries_what_a_model_refuses_once() {
+    let plant = Plant::start().await;
+    plant.enter(true).await;
+    let hedges = " The hedge is trimmed in spring, and again in autumn when the birds have left it.".repeat(100);
+    plant.upload(0, 1, &format!("{hedges} A thistle.")).await;
+    plant.settled().await;
+    let lacking = plant.lacking().await;
+    assert!(lacking > 2, "it has several passages: {lacking}");
+    plant.model.refuse(Some("thistle"));
+    plant.fire().await;
+    assert_eq!((plant.refused_texts().await, plant.lacking().await), (1, 1), "the other passages are embedded");
+    assert_eq!(plant.due().await, (0, 0), "nothing is due for a text that the model refuses");
     plant.stop().await;
 }
 

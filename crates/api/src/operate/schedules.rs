@@ -110,7 +110,7 @@ async fn views(state: &ApiState, tenant: TenantId) -> Result<Vec<ScheduleView>, 
 /// Says what a firing would do now; changes nothing.
 #[utoipa::path(post, path = "/v1/operate/schedules/{pipeline}/{name}/plan", tag = "operate",
     params(("pipeline" = String, Path, description = "Pipeline"), ("name" = String, Path, description = "Schedule"), Whose),
-    responses((status = 200, body = PlanView), (status = 404, body = ProblemBody)))]
+    responses((status = 200, body = PlanView), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn plan(
     State(state): State<ApiState>,
     Operator(principal): Operator,
@@ -120,14 +120,15 @@ pub async fn plan(
     let tenant = tenant_of(&state, &principal, whose.tenant_id)?;
     let (pipeline, _) = find(&state, &pipeline, &name)?;
     let (database, registry, pipelines) = (&state.database, &state.registry, &state.pipelines);
-    let (_, plan) = schedule::plan(database, registry, pipelines, tenant, &pipeline, &name).await?;
+    let (_, plan) = schedule::preview(database, registry, pipelines, tenant, &pipeline, &name).await?;
     Ok(Json(plan.into()))
 }
 
 /// Fires a schedule now, whatever its time and also while it is paused, within its budget.
 #[utoipa::path(post, path = "/v1/operate/schedules/{pipeline}/{name}/run", tag = "operate",
     params(("pipeline" = String, Path, description = "Pipeline"), ("name" = String, Path, description = "Schedule"), Whose),
-    responses((status = 201, body = StartedReplay), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
+    responses((status = 201, body = StartedReplay), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
+              (status = 422, body = ProblemBody)))]
 pub async fn run(
     State(state): State<ApiState>,
     Operator(principal): Operator,
@@ -137,7 +138,7 @@ pub async fn run(
     let tenant = tenant_of(&state, &principal, whose.tenant_id)?;
     let (pipeline, _) = find(&state, &pipeline, &name)?;
     let (database, registry, pipelines) = (&state.database, &state.registry, &state.pipelines);
-    let (filter, plan) = schedule::plan(database, registry, pipelines, tenant, &pipeline, &name).await?;
+    let (filter, plan) = schedule::preview(database, registry, pipelines, tenant, &pipeline, &name).await?;
     let stored = plan.clone();
     let write = database.write(tenant, move |connection| {
         Box::pin(async move {

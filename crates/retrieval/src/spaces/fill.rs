@@ -25,29 +25,41 @@ pub(super) struct Stored {
     pub held: i64,
 }
 
-/// The vectors of a batch; when the model refuses it, of each text that it does not refuse.
+/// A vector for each of `texts`, in their order; when the model refuses them together, for each that it does not refuse alone.
 ///
 /// # Errors
 /// What the model fails with, when that is not about a text.
-pub(super) async fn embed(model: &dyn Embedder, batch: Vec<Gap>) -> Result<Embedded, Failure> {
-    let texts: Vec<String> = batch.iter().map(|gap| gap.text.clone()).collect();
-    match model.embed(&texts).await {
-        Ok(vectors) => {
-            let vectors = vectors.into_iter().map(Vector::from).collect();
-            return Ok(Embedded { gaps: batch, vectors, refused: Vec::new() });
-        }
+pub async fn embed_each(model: &dyn Embedder, texts: &[String]) -> Result<Vec<Option<Vec<f32>>>, Failure> {
+    match model.embed(texts).await {
+        Ok(vectors) => return Ok(vectors.into_iter().map(Some).collect()),
         Err(failure) if failure.code == Code::EmbeddingInvalid => {}
         Err(failure) => return Err(failure),
     }
+    let mut vectors = Vec::with_capacity(texts.len());
+    for text in texts {
+        match model.embed(std::slice::from_ref(text)).await {
+            Ok(one) => vectors.push(one.into_iter().next()),
+            Err(failure) if failure.code == Code::EmbeddingInvalid => vectors.push(None),
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(vectors)
+}
+
+/// What the model of a space makes of a batch.
+///
+/// # Errors
+/// Those of [`embed_each`].
+pub(super) async fn embed(model: &dyn Embedder, batch: Vec<Gap>) -> Result<Embedded, Failure> {
+    let texts: Vec<String> = batch.iter().map(|gap| gap.text.clone()).collect();
     let mut embedded = Embedded { gaps: Vec::new(), vectors: Vec::new(), refused: Vec::new() };
-    for gap in batch {
-        match model.embed(std::slice::from_ref(&gap.text)).await {
-            Ok(one) => {
-                embedded.vectors.extend(one.into_iter().map(Vector::from));
+    for (gap, vector) in batch.into_iter().zip(embed_each(model, &texts).await?) {
+        match vector {
+            Some(vector) => {
+                embedded.vectors.push(vector.into());
                 embedded.gaps.push(gap);
             }
-            Err(failure) if failure.code == Code::EmbeddingInvalid => embedded.refused.push(gap.hash),
-            Err(failure) => return Err(failure),
+            None => embedded.refused.push(gap.hash),
         }
     }
     Ok(embedded)
@@ -103,8 +115,11 @@ pub(super) async fn insert(
     Ok(stored)
 }
 
-/// Enters texts the model of a space refuses, those of chunks that still stand.
-async fn enter_refused(connection: &mut PgConnection, space: i32, refused: &[Vec<u8>]) -> Result<(), DbError> {
+/// Enters texts that the model of a space refuses, by the hashes of what is embedded: those of chunks that stand.
+///
+/// # Errors
+/// The driver's.
+pub async fn enter_refused(connection: &mut PgConnection, space: i32, refused: &[Vec<u8>]) -> Result<(), DbError> {
     sqlx::query(
         "WITH space AS (SELECT id FROM embedding_spaces WHERE id = $1 AND state <> 'dropping' FOR KEY SHARE),
          standing AS (

@@ -10,6 +10,7 @@ use crate::registry::Registry;
 use crate::replay::{self, Firing, ReplayFilter, ReplayPlan};
 use docmill_model::{Code, Failure, PrincipalId, TenantId};
 use docmill_platform::database::{Database, DbError};
+use docmill_platform::embedder::Space;
 use sqlx::PgConnection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,6 +142,30 @@ pub async fn plan(
     let beyond = replay::within_budget(database, registry, pipelines, tenant, &mut filter).await?;
     let mut plan = replay::plan(database, registry, pipelines, tenant, &filter).await?;
     plan.beyond_budget = beyond;
+    Ok((filter, plan))
+}
+
+/// [`plan`] for somebody who asks: a schedule for an embedding space that does not exist is told, as nothing would ever be
+/// due for it.
+///
+/// # Errors
+/// Those of [`plan`], and `SPACE_UNKNOWN`.
+pub async fn preview(
+    database: &Database,
+    registry: &Arc<Registry>,
+    pipelines: &Pipelines,
+    tenant: TenantId,
+    pipeline: &Pipeline,
+    name: &str,
+) -> Result<(ReplayFilter, ReplayPlan), Failure> {
+    let (filter, plan) = plan(database, registry, pipelines, tenant, pipeline, name).await?;
+    if let Some(name) = filter.embed_into.clone() {
+        let read =
+            database.read(tenant, |connection| Box::pin(async move { Ok(Space::named(connection, &name).await?) }));
+        if read.await?.is_none_or(|space| !space.is_standing()) {
+            return Err(Failure::new(Code::SpaceUnknown, "`embed_into` of the schedule names no embedding space"));
+        }
+    }
     Ok((filter, plan))
 }
 
