@@ -4,18 +4,11 @@
 mod support;
 
 use docmill_lifecycle::{Stores, sweep};
-use docmill_testkit::eventually;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
-use std::time::Duration;
-use support::{Api, Tenant, declaration, publish, put};
+use support::{Api, MARKER, Tenant, declaration, publish, put};
 use tokio_util::sync::CancellationToken;
-
-const MARKER: &str = "Zaphod Beeblebrox";
-/// What of it stands in indexes of words.
-const WORD: &str = "Beeblebrox";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Words of a document where they end up without being its rows: what a model answered, readers remarked, conversations
 /// hold, receivers are told.
@@ -93,8 +86,7 @@ async fn nothing_of_a_deleted_document_stays() {
     let published =
         publish(&api, &tenant, "secret.txt", &[&passage, "A passage that another document also has."]).await;
     let kept = publish(&api, &tenant, "other.txt", &["A passage that another document also has."]).await;
-    let following = api.follow();
-    api.announce(tenant.id, vec![published.generation, kept.generation]).await;
+    let following = api.index(&tenant, &[&published, &kept]).await;
     let answer = api
         .post(&tenant.key, "/v1/answers", &json!({"question": format!("What is the password of {MARKER}?")}))
         .await
@@ -102,13 +94,8 @@ async fn nothing_of_a_deleted_document_stays() {
     assert_eq!(answer["found"], true, "{answer}");
     let answer_id = answer["id"].as_str().unwrap().to_owned();
     let answer = format!("/v1/answers/{answer_id}");
-    let words = api.lexical_folder.path();
-    eventually("the words are indexed", PATIENCE, || async { api.found(&tenant.key, "Beeblebrox").await.len() == 1 })
-        .await;
-    assert!(api.is_in_files(tenant.id, WORD).await);
     say(&api, &tenant, &answer_id, &published).await;
-    let places = api.world.places_of(WORD, &[words]).await;
-    for place in [
+    api.holds_marker(&[
         "table answer_feedback",
         "table chunks",
         "table conversation_messages",
@@ -119,9 +106,8 @@ async fn nothing_of_a_deleted_document_stays() {
         "table summaries",
         "object ",
         "file ",
-    ] {
-        assert!(places.iter().any(|found| found.contains(place)), "the scan sees {place}: {places:?}");
-    }
+    ])
+    .await;
     assert_eq!((objects(&api, &tenant).await, vectors(&api, &tenant).await), (6, 2));
 
     let path = format!("/v1/documents/{}", published.document);
@@ -138,14 +124,7 @@ async fn nothing_of_a_deleted_document_stays() {
     for what in ["", "/events", "/jobs", "/versions", "/text", "/summary", "/extraction", "/chunks"] {
         assert_eq!(api.get(&tenant.key, &format!("{path}{what}")).await.status, 404, "{what}");
     }
-    eventually("the word is gone from the files of the lexical index", PATIENCE, || async {
-        !api.is_in_files(tenant.id, WORD).await
-    })
-    .await;
-    eventually("the word is gone from every store", PATIENCE, || async {
-        api.world.places_of(WORD, &[words]).await.is_empty()
-    })
-    .await;
+    api.holds_no_marker_of(&tenant).await;
     drop(following);
     assert_eq!(
         (objects(&api, &tenant).await, vectors(&api, &tenant).await),
@@ -183,7 +162,8 @@ async fn nothing_of_a_deleted_document_stays() {
 async fn a_deletion_beside_open_runs_is_finished_once_they_have_settled() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
-    let published = publish(&api, &tenant, "secret.txt", &["One passage."]).await;
+    let published = publish(&api, &tenant, "secret.txt", &[&format!("One passage of {MARKER}.")]).await;
+    let _following = api.index(&tenant, &[&published]).await;
     let running: uuid::Uuid = api.upload(&tenant.key, "running.txt", b"still under way").await.parse().unwrap();
     let receipt = api.delete(&tenant.key, &format!("/v1/documents/{}", published.document)).await.ok();
     assert_eq!((&receipt["state"], vectors(&api, &tenant).await), (&json!("open"), 1), "the open run may rely on it");
@@ -202,14 +182,16 @@ async fn a_deletion_beside_open_runs_is_finished_once_they_have_settled() {
     let id = receipt["id"].as_str().unwrap().parse().unwrap();
     assert!(sweep::finish(&stores(&api), tenant.id, id).await.unwrap());
     assert_eq!((objects(&api, &tenant).await, vectors(&api, &tenant).await), (2, 0));
+    api.holds_no_marker_of(&tenant).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_stands_still_keeps_its_vectors_and_no_deletion_waiting() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
-    let (own, shared) = ("A passage of its own.", "A passage that both have.");
-    let published = publish(&api, &tenant, "secret.txt", &[own, shared]).await;
+    let (own, shared) = (format!("A passage of {MARKER} alone."), "A passage that both have.");
+    let published = publish(&api, &tenant, "secret.txt", &[&own, shared]).await;
+    let _following = api.index(&tenant, &[&published]).await;
     // Between embed and index, and held: only its list of chunks says what it relies on.
     let held = publish(&api, &tenant, "held.txt", &[shared]).await;
     let (document, run) = (held.document.parse::<uuid::Uuid>().unwrap(), held.run.parse::<uuid::Uuid>().unwrap());
@@ -248,13 +230,15 @@ async fn a_run_that_stands_still_keeps_its_vectors_and_no_deletion_waiting() {
         read.await.unwrap()
     };
     assert_eq!(left, held.embedded, "what the held run relies on stays, the rest is gone");
+    api.holds_no_marker_of(&tenant).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_later_run_renews_is_spared() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
-    let published = publish(&api, &tenant, "a.txt", &["One passage.", "Another passage."]).await;
+    let published = publish(&api, &tenant, "a.txt", &[&format!("{MARKER} once."), &format!("{MARKER} twice.")]).await;
+    let _following = api.index(&tenant, &[&published]).await;
     api.upload(&tenant.key, "running.txt", b"still under way").await;
     let receipt = api.delete(&tenant.key, &format!("/v1/documents/{}", published.document)).await.ok();
     let hash = published.embedded[0].clone();
@@ -274,15 +258,20 @@ async fn what_a_later_run_renews_is_spared() {
     assert!(sweep::finish(&stores(&api), tenant.id, id).await.unwrap());
     assert_eq!(vectors(&api, &tenant).await, 1, "the renewed one");
     api.world.artifacts.get(tenant.id, &again.sha256).await.unwrap();
+    api.holds_no_marker_of(&tenant).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_goes_in_batches_and_what_comes_later_stays() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
+    let mut published = Vec::new();
     for number in 0..3 {
-        publish(&api, &tenant, &format!("{number}.txt"), &[&format!("{MARKER} says {number}.")]).await;
+        let said = format!("{MARKER} says {number}.");
+        published.push(publish(&api, &tenant, &format!("{number}.txt"), &[&said]).await);
     }
+    let _following = api.index(&tenant, &published.iter().collect::<Vec<_>>()).await;
+    api.holds_marker(&["table chunks", "table summaries", "object ", "file "]).await;
     let reader = api.key(tenant.id, &[docmill_model::scope::Scope::Upload], &[]).await;
     assert_eq!(api.delete(&reader, "/v1/collections/default").await.error().0, 403);
     assert_eq!(api.delete(&tenant.key, "/v1/collections/none").await.error(), (404, "NOT_FOUND".to_owned()));
@@ -295,7 +284,7 @@ async fn a_collection_goes_in_batches_and_what_comes_later_stays() {
     let receipt = api.get(&tenant.key, &format!("/v1/deletions/{}", receipt["id"].as_str().unwrap())).await.ok();
     assert_eq!((&receipt["state"], &receipt["removed"]["documents"]), (&json!("finished"), &json!(3)), "{receipt}");
     assert_eq!((&receipt["removed"]["vectors"], &receipt["removed"]["objects"]), (&json!(3), &json!(9)), "{receipt}");
-    assert_eq!(api.world.places_of(MARKER, &[]).await, Vec::<String>::new());
+    api.holds_no_marker_of(&tenant).await;
     let left = api.get(&tenant.key, "/v1/documents").await.ok();
     assert_eq!(left["documents"][0]["id"], json!(later.document));
     assert_eq!((left["documents"].as_array().unwrap().len(), objects(&api, &tenant).await), (1, 3));
@@ -335,7 +324,9 @@ async fn a_tenant_goes_with_all_it_has_and_a_receipt_stays() {
     let api = Api::over(world, docmill_api::ApiConfig { operator_tenant: Some(operator), ..support::config() }).await;
     let operator = Tenant { id: operator, key: api.key(operator, &docmill_model::scope::Scope::ALL, &[]).await };
     let (doomed, other) = (api.tenant().await, api.tenant().await);
-    publish(&api, &doomed, "a.txt", &[&format!("{MARKER} was here.")]).await;
+    let published = publish(&api, &doomed, "a.txt", &[&format!("{MARKER} was here.")]).await;
+    let _following = api.index(&doomed, &[&published]).await;
+    api.holds_marker(&["table chunks", "table summaries", "object ", "file "]).await;
     publish(&api, &other, "b.txt", &["Somebody else."]).await;
     api.post(&doomed.key, "/v1/documents", &declaration("open.txt", b"never completed")).await.ok();
     let path = format!("/v1/tenants/{}", doomed.id);
@@ -347,7 +338,7 @@ async fn a_tenant_goes_with_all_it_has_and_a_receipt_stays() {
     let receipt = api.get(&operator.key, &format!("{path}/deletion")).await.ok();
     assert_eq!(receipt["removed"], json!({"documents": 2, "vectors": 1, "artifacts": 2, "objects": 3}), "{receipt}");
     assert!(receipt["rows_removed_at"].is_string());
-    assert_eq!(api.world.places_of(MARKER, &[]).await, Vec::<String>::new());
+    api.holds_no_marker().await;
     assert_eq!(rows_of(&api, &doomed).await, Vec::<String>::new());
     assert_eq!((objects(&api, &doomed).await, objects(&api, &other).await), (0, 3));
     // What is written late is found; an hour later it is over.
@@ -369,10 +360,12 @@ async fn a_tenant_goes_with_all_it_has_and_a_receipt_stays() {
 async fn an_upload_can_be_deleted_before_and_while_it_is_processed() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
-    let created = api.post(&tenant.key, "/v1/documents", &declaration("a.txt", b"some bytes")).await.ok();
+    let created = api.post(&tenant.key, "/v1/documents", &declaration("a.txt", MARKER.as_bytes())).await.ok();
     let path = format!("/v1/documents/{}", created["id"].as_str().unwrap());
-    put(&created["upload"], b"some bytes").await;
+    put(&created["upload"], MARKER.as_bytes()).await;
+    api.holds_marker(&["object ", "file "]).await;
     assert_eq!(api.delete(&tenant.key, &path).await.status, 200);
+    api.holds_no_marker().await;
     assert_eq!(api.post(&tenant.key, &format!("{path}/complete"), &Value::Null).await.status, 404);
     assert_eq!(objects(&api, &tenant).await, 0);
     let open: i64 =
@@ -381,12 +374,15 @@ async fn an_upload_can_be_deleted_before_and_while_it_is_processed() {
             .await
             .unwrap();
     assert_eq!(open, 1, "the signed URL is still good: the deletion is looked at again when it is not");
-    let processing = api.upload(&tenant.key, "b.txt", b"more bytes").await;
+    let processing = api.upload(&tenant.key, "b.txt", format!("{MARKER} and more").as_bytes()).await;
+    api.holds_marker(&["object ", "file "]).await;
     assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{processing}")).await.status, 200);
     let jobs: i64 =
         sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(api.world.database.engine()).await.unwrap();
     assert_eq!(jobs, 0);
+    api.holds_no_marker().await;
     // The same bytes may come again: nothing remembers them.
-    let again = api.post(&tenant.key, "/v1/documents", &declaration("b.txt", b"more bytes")).await;
+    let again = format!("{MARKER} and more");
+    let again = api.post(&tenant.key, "/v1/documents", &declaration("b.txt", again.as_bytes())).await;
     assert_eq!(again.status, 201);
 }

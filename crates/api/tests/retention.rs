@@ -9,7 +9,7 @@ use docmill_lifecycle::{Counts, Rules, Stores};
 use docmill_model::TenantId;
 use serde_json::{Value, json};
 use std::time::Duration;
-use support::{Api, Tenant, declaration, parsed, publish, put, request};
+use support::{Api, MARKER, Tenant, declaration, parsed, publish, put, request};
 
 fn stores(api: &Api) -> Stores {
     Stores { database: api.world.database.clone(), artifacts: api.world.artifacts.clone() }
@@ -66,10 +66,12 @@ async fn a_file_goes_when_its_time_is_over_and_what_was_made_of_it_stays() {
 async fn a_document_goes_whole_by_the_tighter_rule_but_not_while_it_is_worked_on() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
-    publish(&api, &tenant, "a.txt", &["An old story."]).await;
+    let published = publish(&api, &tenant, "a.txt", &[&format!("An old story of {MARKER}.")]).await;
+    let _following = api.index(&tenant, &[&published]).await;
     api.upload(&tenant.key, "b.txt", b"under way").await;
-    let open = api.post(&tenant.key, "/v1/documents", &declaration("c.txt", b"never")).await.ok();
-    put(&open["upload"], b"never").await;
+    let open = api.post(&tenant.key, "/v1/documents", &declaration("c.txt", MARKER.as_bytes())).await.ok();
+    put(&open["upload"], MARKER.as_bytes()).await;
+    api.holds_marker(&["table chunks", "object ", "file "]).await;
     set(&api, &tenant, json!({"document_days": 10})).await;
     execute(
         &api,
@@ -94,6 +96,10 @@ async fn a_document_goes_whole_by_the_tighter_rule_but_not_while_it_is_worked_on
     assert_eq!((left["documents"].as_array().unwrap().len(), &left["documents"][0]["name"]), (1, &json!("b.txt")));
     let retained = api.get(&tenant.key, "/v1/deletions").await.ok();
     assert!(retained["deletions"].as_array().unwrap().iter().all(|receipt| receipt["cause"] == "retention"));
+    // The open run might have used what both have; nothing has to wait for it any more.
+    execute(&api, tenant.id, "UPDATE runs SET state = 'cancelled', settled_at = now() WHERE state = 'running'").await;
+    docmill_lifecycle::sweep::open_deletions(&stores(&api), &Default::default()).await.unwrap();
+    api.holds_no_marker_of(&tenant).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,11 +120,14 @@ async fn intermediate_results_go_and_the_text_that_answers_stays() {
 async fn a_text_that_answers_quote_outlives_a_replay_and_goes_with_its_document() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
-    let published = publish(&api, &tenant, "lease.txt", &["The monthly rent is 4,250 euros."]).await;
+    let published =
+        publish(&api, &tenant, "lease.txt", &["The monthly rent is 4,250 euros.", "Beeblebrox lives there."]).await;
+    let _following = api.index(&tenant, &[&published]).await;
     let answer = api.post(&tenant.key, "/v1/answers", &json!({"question": "How much is the monthly rent?"})).await.ok();
     assert_eq!(answer["found"], true, "{answer}");
     // A replay read the file otherwise; nothing but the answer uses the text as it was before.
-    let anew = serde_json::to_vec(&parsed("Page 1\n\nThe monthly rent is 4,250 euros.")).unwrap();
+    let anew =
+        serde_json::to_vec(&parsed("Page 1\n\nThe monthly rent is 4,250 euros.\n\nBeeblebrox lives there.")).unwrap();
     let anew = api.world.artifacts.put(tenant.id, anew.into()).await.unwrap().sha256;
     let replayed = api.world.database.write(tenant.id, move |connection| {
         Box::pin(async move {
@@ -140,6 +149,7 @@ async fn a_text_that_answers_quote_outlives_a_replay_and_goes_with_its_document(
     assert_eq!(stored["sentences"], answer["sentences"]);
     assert_eq!(api.delete(&tenant.key, &format!("/v1/documents/{}", published.document)).await.status, 200);
     assert_eq!(objects(&api, &tenant).await, Vec::<String>::new());
+    api.holds_no_marker_of(&tenant).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +185,7 @@ async fn only_what_nothing_uses_is_collected_and_only_once_no_open_run_may_need_
     .await;
     assert_eq!(collect::pass(&stores(&api), tenant.id, young).await.unwrap(), Counts::default(), "it is young");
 
-    let running = api.upload(&tenant.key, "running.txt", b"still under way").await;
+    let running = api.upload(&tenant.key, "running.txt", format!("{MARKER} under way").as_bytes()).await;
     let open = collect::pass(&stores(&api), tenant.id, ages).await.unwrap();
     assert_eq!((open.generations, open.vectors, open.artifacts, open.objects), (1, 0, 0, 0), "the run may need them");
     execute(&api, tenant.id, "UPDATE runs SET state = 'cancelled', settled_at = now() WHERE state = 'running'").await;
@@ -188,6 +198,7 @@ async fn only_what_nothing_uses_is_collected_and_only_once_no_open_run_may_need_
     let removed = ["generations", "vectors", "artifacts", "objects"].map(|kind| collected["removed"][kind].clone());
     assert_eq!(removed, [json!(1), json!(1), json!(1), json!(2)], "{receipts}");
     assert_eq!(objects(&api, &tenant).await, before, "nothing else went");
+    api.holds_no_marker().await;
     let text = api.get(&tenant.key, &format!("/v1/documents/{}/text", kept.document)).await.ok();
     assert_eq!(text["text"], "A passage in use.");
     assert_eq!(collect::pass(&stores(&api), tenant.id, ages).await.unwrap(), Counts::default());

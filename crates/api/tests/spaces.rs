@@ -130,7 +130,8 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
     vectorless(0).await;
 
     // A deletion covers every space.
-    let gone = publish(&api, &other, "gone.txt", &["A paragraph that goes."]).await;
+    let gone = publish(&api, &other, "gone.txt", &["A paragraph of Beeblebrox that goes."]).await;
+    let _following = api.index(&other, &[&gone]).await;
     // Documents of this test are on no feed: a builder that has not looked yet finds this one.
     let mut builder = Builder::new(api.world.database.clone(), embedders, BuilderConfig::new("test"));
     builder.round(&CancellationToken::new()).await.unwrap();
@@ -139,6 +140,7 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
     docmill_lifecycle::sweep::finish(&api.state.stores(), other.id, id).await.unwrap();
     let receipt = api.get(&other.key, &format!("/v1/deletions/{id}")).await.ok();
     assert_eq!(receipt["removed"]["vectors"], 2, "one in each space: {receipt}");
+    api.holds_no_marker_of(&other).await;
 
     let dropped = api.delete(key, &format!("{spaces}/all-minilm-l6-v2")).await;
     assert_eq!((dropped.status.as_u16(), &dropped.json()["finished_at"]), (202, &Value::Null));

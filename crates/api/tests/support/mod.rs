@@ -2,8 +2,10 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 mod corpus;
+mod scan;
 
 pub use corpus::{Published, parsed, publish, publish_hiding};
+pub use scan::MARKER;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
