@@ -55,7 +55,7 @@ impl Plan {
             dense = self.search.dense.nearest(connection, self.tenant, space, &self.scope, vector, limit).await?;
         }
         if let Some(words) = &self.words {
-            lexical = rows::visible_candidates(connection, &self.scope, words, placed).await?;
+            lexical = rows::visible_candidates(connection, &self.scope, words, placed, &dense).await?;
             has_more = words.len() >= self.depth;
         }
         let mut fused = fusion::fuse(&config.fusion, &lexical, &dense);

@@ -3,7 +3,7 @@
 use super::fusion::LexicalCandidate;
 use super::scope::SearchScope;
 use super::wire::Hit;
-use crate::dense::in_space;
+use crate::dense::{DenseHit, in_space};
 use crate::lexical::LexicalHit;
 use docmill_model::chunk::embed_text;
 use docmill_model::{ChunkId, DocumentId, VersionId};
@@ -42,13 +42,17 @@ pub(super) async fn is_answering(connection: &mut PgConnection) -> Result<bool, 
 }
 
 /// Those of `hits` that are visible in `scope`, in their order, with their cosine where there is a `query` vector of a space.
+/// What `known` says is not looked up again: it is of the same snapshot, scope and vector.
 pub(super) async fn visible_candidates(
     connection: &mut PgConnection,
     scope: &SearchScope,
     hits: &[LexicalHit],
     query: Option<(&Space, &[f32])>,
+    known: &[DenseHit],
 ) -> Result<Vec<LexicalCandidate>, sqlx::Error> {
-    let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).collect();
+    let mut visible: HashMap<Uuid, LexicalCandidate> =
+        known.iter().map(|hit| (hit.chunk_id.0, LexicalCandidate::from(hit))).collect();
+    let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).filter(|id| !visible.contains_key(id)).collect();
     let sql = match query {
         Some((space, _)) => in_space(
             space,
@@ -72,7 +76,6 @@ pub(super) async fn visible_candidates(
         None => rows,
     };
     let rows = rows.fetch_all(connection).await?;
-    let mut visible: HashMap<Uuid, LexicalCandidate> = HashMap::with_capacity(rows.len());
     for row in &rows {
         let chunk_id = row.try_get("id")?;
         let candidate = LexicalCandidate {
