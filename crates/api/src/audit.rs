@@ -11,7 +11,7 @@ use docmill_model::TenantId;
 use docmill_platform::database::DbError;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row as _};
 use time::OffsetDateTime;
 
 /// Hash before the first row.
@@ -30,17 +30,17 @@ pub async fn record(
     subject: &str,
     data: Value,
 ) -> Result<(), DbError> {
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('audit:' || current_tenant()::text, 0))")
-        .execute(&mut *connection)
-        .await?;
-    // A statement of its own, so that it sees what the holder of the lock before has committed. The chain is that of the
-    // tenant that is acted on, which an operator of the installation need not belong to.
-    let (tenant, at, seq, hash): (uuid::Uuid, OffsetDateTime, Option<i64>, Option<Vec<u8>>) = sqlx::query_as(
-        "SELECT current_tenant(), clock_timestamp(), last.seq, last.hash FROM (SELECT) AS one
+    // Two statements, so that the second one sees what the holder of the lock before has committed, and one way to the
+    // server and back while others wait. The chain is that of the tenant that is acted on, which an operator of the
+    // installation need not belong to.
+    let rows = sqlx::raw_sql(
+        "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('audit:' || current_tenant()::text, 0)); END $$;
+         SELECT current_tenant() AS tenant, clock_timestamp() AS at, last.seq, last.hash FROM (SELECT) AS one
          LEFT JOIN (SELECT seq, hash FROM audit_log WHERE tenant_id = current_tenant() ORDER BY seq DESC LIMIT 1) AS last ON true",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
+    );
+    let row = rows.fetch_one(&mut *connection).await?;
+    let (tenant, at): (uuid::Uuid, OffsetDateTime) = (row.try_get("tenant")?, row.try_get("at")?);
+    let (seq, hash): (Option<i64>, Option<Vec<u8>>) = (row.try_get("seq")?, row.try_get("hash")?);
     let last = seq.zip(hash);
     let (seq, previous) = last.map_or((1, GENESIS.to_vec()), |(seq, hash)| (seq + 1, hash));
     let principal = Some(principal.principal_id.0);

@@ -41,17 +41,20 @@ pub async fn complete(
 ) -> Result<Json<DocumentView>, Problem> {
     let id = document_id(&id)?;
     let version = newest(&state, &principal, id).await?;
-    match version.upload_state.as_str() {
-        "accepted" => {}
+    let view = match version.upload_state.as_str() {
+        "accepted" => as_it_is(&state, &principal, id).await?,
         "expired" => return Err(Problem::new(Code::UploadExpired, "the upload was not completed in time")),
         _ => accept(&state, &principal, id, version).await?,
-    }
-    let labels = principal.labels.clone();
-    let view = state
-        .database
-        .read(principal.tenant_id, move |connection| Box::pin(async move { Ok(find(connection, id, &labels).await?) }))
-        .await?;
+    };
     view.map(Json).ok_or_else(Problem::not_found)
+}
+
+async fn as_it_is(state: &ApiState, principal: &Principal, id: DocumentId) -> Result<Option<DocumentView>, Problem> {
+    let labels = principal.labels.clone();
+    let read = state
+        .database
+        .read(principal.tenant_id, move |connection| Box::pin(async move { Ok(find(connection, id, &labels).await?) }));
+    Ok(read.await?)
 }
 
 async fn newest(state: &ApiState, principal: &Principal, id: DocumentId) -> Result<Pending, Problem> {
@@ -77,7 +80,13 @@ async fn newest(state: &ApiState, principal: &Principal, id: DocumentId) -> Resu
     row.ok_or_else(Problem::not_found)
 }
 
-async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version: Pending) -> Result<(), Problem> {
+/// Copies, starts the run, and shows the document as it is then.
+async fn accept(
+    state: &ApiState,
+    principal: &Principal,
+    id: DocumentId,
+    version: Pending,
+) -> Result<Option<DocumentView>, Problem> {
     let missing = || Problem::new(Code::UploadMissing, "the store has no object for this upload yet");
     let accepted = accepted_key(principal.tenant_id, &version.sha256);
     let copied = async {
@@ -94,7 +103,8 @@ async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version
     if let Err(problem) = copied.await {
         // A call at the same time may have accepted the version and removed the uploaded object.
         let now = newest(state, principal, id).await?;
-        return if now.id == version.id && now.upload_state == "accepted" { Ok(()) } else { Err(problem) };
+        let is_accepted = now.id == version.id && now.upload_state == "accepted";
+        return if is_accepted { as_it_is(state, principal, id).await } else { Err(problem) };
     }
     let pipeline = state.pipelines.resolve(&state.database, &version.pipeline_version).await?;
     let (upload_key, principal) = (version.upload_key.clone(), principal.clone());
@@ -103,7 +113,7 @@ async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version
         Box::pin(async move {
             let _turn = turn;
             if !mark_accepted(connection, id, &version, &accepted).await? {
-                return Ok(());
+                return Ok(find(connection, id, &principal.labels).await?);
             }
             let version_id = VersionId(version.id);
             let run = StartRun {
@@ -117,13 +127,15 @@ async fn accept(state: &ApiState, principal: &Principal, id: DocumentId, version
             };
             let run = start_run(connection, run).await?;
             let data = json!({"version_id": version_id, "run_id": run});
-            audit::record(connection, &principal, "document.complete", &id.to_string(), data).await
+            let view = find(connection, id, &principal.labels).await?;
+            audit::record(connection, &principal, "document.complete", &id.to_string(), data).await?;
+            Ok(view)
         })
     });
-    write.await?;
+    let view = write.await?;
     // Best effort: an upload object that stays behind is collected when it is an hour old (`lifecycle/src/collect.rs`).
     let _ = state.blobs.delete(&upload_key).await;
-    Ok(())
+    Ok(view)
 }
 
 fn verify(version: &Pending, head: &BlobHead) -> Result<(), Problem> {
@@ -154,21 +166,16 @@ async fn mark_accepted(
             .fetch_optional(&mut *connection)
             .await?;
     known.ok_or_else(|| Failure::new(Code::NotFound, "no such document"))?;
-    let won = sqlx::query(
-        "UPDATE document_versions SET upload_state = 'accepted', accepted_key = $2, accepted_at = now()
-         WHERE tenant_id = current_tenant() AND id = $1 AND upload_state = 'pending'",
+    let told = sqlx::query(
+        "WITH accepted AS (
+            UPDATE document_versions SET upload_state = 'accepted', accepted_key = $2, accepted_at = now()
+            WHERE tenant_id = current_tenant() AND id = $1 AND upload_state = 'pending' RETURNING document_id)
+         INSERT INTO document_events (tenant_id, document_id, kind)
+         SELECT current_tenant(), document_id, 'upload.accepted' FROM accepted",
     )
     .bind(version.id)
     .bind(accepted)
-    .execute(&mut *connection)
-    .await?
-    .rows_affected()
-        == 1;
-    if won {
-        sqlx::query("INSERT INTO document_events (tenant_id, document_id, kind) VALUES (current_tenant(), $1, 'upload.accepted')")
-            .bind(id.0)
-            .execute(connection)
-            .await?;
-    }
-    Ok(won)
+    .execute(connection)
+    .await?;
+    Ok(told.rows_affected() == 1)
 }

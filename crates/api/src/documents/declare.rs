@@ -1,7 +1,6 @@
 //! Writing a declaration: the document, its new version, or the version that already holds the bytes.
 
 use super::create::{CreateDocument, Created, Upload};
-use super::{DocumentView, find};
 use crate::audit;
 use crate::auth::Principal;
 use docmill_lifecycle::UPLOAD_TTL;
@@ -42,10 +41,8 @@ impl Declaration<'_> {
             }
             return reply(200, &created);
         }
-        let document = self.document(connection).await?;
+        let (document, state) = self.document(connection).await?;
         let version = self.version(connection, document).await?;
-        let view = find(connection, document, &self.principal.labels).await?;
-        let state = view.map_or_else(|| "uploading".to_owned(), |view: DocumentView| view.state);
         let created = Created {
             id: document,
             version_id: self.version_id,
@@ -202,10 +199,10 @@ impl Declaration<'_> {
         Ok(stale)
     }
 
-    /// The new document, or the one under this external id. What answers keeps its description until the new version is
+    /// The new document, or the one under this external id, and its state. What answers keeps its description until the new version is
     /// visible; a document that nothing answers from takes the new one at once.
-    async fn document(&self, connection: &mut PgConnection) -> Result<DocumentId, DbError> {
-        let id: Option<uuid::Uuid> = sqlx::query_scalar(
+    async fn document(&self, connection: &mut PgConnection) -> Result<(DocumentId, String), DbError> {
+        let row: Option<(uuid::Uuid, String)> = sqlx::query_as(
             "INSERT INTO documents (tenant_id, id, collection, external_id, name, metadata, labels)
              VALUES (current_tenant(), $1, $2, $3, $4, $5, $6)
              ON CONFLICT (tenant_id, collection, external_id) WHERE external_id IS NOT NULL AND deleted_at IS NULL
@@ -214,7 +211,7 @@ impl Declaration<'_> {
                 metadata = CASE WHEN documents.visible_version IS NULL THEN excluded.metadata ELSE documents.metadata END,
                 labels = CASE WHEN documents.visible_version IS NULL THEN excluded.labels ELSE documents.labels END
              WHERE documents.labels = '{}' OR documents.labels && $7
-             RETURNING id",
+             RETURNING id, state",
         )
         .bind(DocumentId::fresh().0)
         .bind(self.request.collection.as_deref().unwrap_or("default"))
@@ -226,7 +223,8 @@ impl Declaration<'_> {
         .fetch_optional(connection)
         .await?;
         let taken = || Failure::new(Code::Conflict, "this external id belongs to a document your key may not see");
-        Ok(id.ok_or_else(taken)?.into())
+        let (id, state) = row.ok_or_else(taken)?;
+        Ok((id.into(), state))
     }
 
     fn metadata(&self) -> serde_json::Value {
@@ -236,13 +234,19 @@ impl Declaration<'_> {
     async fn version(&self, connection: &mut PgConnection, document: DocumentId) -> Result<i32, DbError> {
         lock_accepted(connection, self.sha256.as_str(), Share::Declaring).await?;
         let number: i32 = sqlx::query_scalar(
-            "INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256,
-                                            pipeline_version, upload_key, upload_expires_at, traceparent,
-                                            name, metadata, labels)
-             SELECT current_tenant(), $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7,
-                    now() + make_interval(secs => $8), $9, $10, $11, $12
-             FROM document_versions WHERE tenant_id = current_tenant() AND document_id = $2
-             RETURNING number",
+            "WITH version AS (
+                INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256,
+                                               pipeline_version, upload_key, upload_expires_at, traceparent,
+                                               name, metadata, labels)
+                SELECT current_tenant(), $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7,
+                       now() + make_interval(secs => $8), $9, $10, $11, $12
+                FROM document_versions WHERE tenant_id = current_tenant() AND document_id = $2
+                RETURNING number),
+             told AS (
+                INSERT INTO document_events (tenant_id, document_id, kind, data)
+                SELECT current_tenant(), $2, 'upload.created', jsonb_build_object('version', number, 'size_bytes', $4::bigint)
+                FROM version)
+             SELECT number FROM version",
         )
         .bind(self.version_id.0)
         .bind(document.0)
@@ -256,16 +260,7 @@ impl Declaration<'_> {
         .bind(&self.request.name)
         .bind(self.metadata())
         .bind(&self.request.labels)
-        .fetch_one(&mut *connection)
-        .await?;
-        sqlx::query(
-            "INSERT INTO document_events (tenant_id, document_id, kind, data)
-             VALUES (current_tenant(), $1, 'upload.created', jsonb_build_object('version', $2::int, 'size_bytes', $3::bigint))",
-        )
-        .bind(document.0)
-        .bind(number)
-        .bind(self.request.size)
-        .execute(connection)
+        .fetch_one(connection)
         .await?;
         Ok(number)
     }
