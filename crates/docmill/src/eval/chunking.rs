@@ -5,14 +5,17 @@
 use super::run::{Stand, invalid, outcome, plain};
 use docmill_model::{Failure, Span};
 use docmill_platform::tokens::TokenCounter;
-use docmill_retrieval::eval::excerpts::{ExcerptQuestion, Passage, evaluate_excerpts};
-use docmill_retrieval::eval::{Measure, Outcome, fingerprint};
+use docmill_retrieval::eval::excerpts::{ExcerptQuestion, Passage, Way, evaluate_excerpts};
+use docmill_retrieval::eval::{Outcome, fingerprint};
 use docmill_retrieval::search::SearchMode;
 use docmill_stages::chunk::{ChunkConfig, chunk_document};
 use std::path::Path;
 
 /// Passages of fixed size that make up a budget, as the published figures have it.
 const WINDOWS: u32 = 5;
+
+/// Neighbours on each side that passages are judged with: none, and as a search gives them on request.
+const AROUND: [usize; 2] = [0, 1];
 
 /// A text of the set.
 struct Text {
@@ -28,7 +31,7 @@ struct Excerpt {
     end_index: usize,
 }
 
-/// Judges `docmill.…` and `fixed-SIZE.…` for every budget.
+/// Judges `docmill.…`, `docmill+1.…` (with neighbours) and `fixed-SIZE.…` for every budget.
 ///
 /// # Errors
 /// `CONFIG_INVALID` for data that cannot be read; failures of services.
@@ -42,11 +45,14 @@ pub async fn run(
     let texts = texts(&path.join("corpora"))?;
     let questions = questions(path, &texts)?;
     let own = own_chunks(&texts, &stand.tokens)?;
-    let mut measures = judged(stand, "docmill", &own, &questions, mode, budgets).await?;
+    let judge = async |name: &str, passages: &[Passage], around: &[usize], budgets: &[u32]| {
+        let way = Way { name, passages, around };
+        evaluate_excerpts(&stand.bench, way, &questions, mode, budgets, &stand.progress()).await
+    };
+    let mut measures = judge("docmill", &own, &AROUND, budgets).await?;
     for &budget in budgets {
         let size = (budget / WINDOWS).max(1);
-        let windows = windows(&texts, size);
-        measures.extend(judged(stand, &format!("fixed-{size}"), &windows, &questions, mode, &[budget]).await?);
+        measures.extend(judge(&format!("fixed-{size}"), &windows(&texts, size), &[0], &[budget]).await?);
     }
     let asked = questions.iter().map(|question| question.text.as_str());
     let facts = [
@@ -60,18 +66,6 @@ pub async fn run(
         ),
     ];
     Ok(outcome(name, "chunking", facts, measures))
-}
-
-async fn judged(
-    stand: &Stand,
-    way: &str,
-    passages: &[Passage],
-    questions: &[ExcerptQuestion],
-    mode: SearchMode,
-    budgets: &[u32],
-) -> Result<Vec<Measure>, Failure> {
-    let measures = evaluate_excerpts(&stand.bench, passages, questions, mode, budgets, &stand.progress()).await?;
-    Ok(measures.into_iter().map(|measure| Measure { name: format!("{way}.{}", measure.name), ..measure }).collect())
 }
 
 fn texts(folder: &Path) -> Result<Vec<Text>, Failure> {

@@ -9,7 +9,7 @@ use super::outcome::Measure;
 use super::scratch::{Bench, Progress, Scratch};
 use crate::search::{SearchMode, SearchRequest};
 use docmill_model::{Failure, Span};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Most passages of one question.
 const DEPTH: u32 = 100;
@@ -27,6 +27,18 @@ pub struct Passage {
     pub text: String,
 }
 
+/// One way to cut the texts.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'w> {
+    /// Its name, before those of its measures.
+    pub name: &'w str,
+    /// What it cuts, by text and place.
+    pub passages: &'w [Passage],
+    /// Numbers of passages on each side that are taken together with one that is found, as a search that asks for
+    /// neighbours gives them; each is judged apart, 0 as `NAME`, others as `NAME+NUMBER`.
+    pub around: &'w [usize],
+}
+
 /// A question with the excerpts that answer it, all of one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExcerptQuestion {
@@ -40,13 +52,13 @@ pub struct ExcerptQuestion {
     pub excerpts: Vec<Span>,
 }
 
-/// Loads `passages`, asks every question and gives `recall@BUDGET` and `iou@BUDGET` for each budget in characters.
+/// Loads the passages of a way, asks every question and gives `recall@BUDGET` and `iou@BUDGET` for each budget in characters.
 ///
 /// # Errors
 /// `CONFLICT` while another evaluation runs; failures of database and model.
 pub async fn evaluate_excerpts(
     bench: &Bench,
-    passages: &[Passage],
+    way: Way<'_>,
     questions: &[ExcerptQuestion],
     mode: SearchMode,
     budgets: &[u32],
@@ -57,25 +69,48 @@ pub async fn evaluate_excerpts(
         title: passage.title.clone(),
         text: passage.text.clone(),
     };
-    let entries: Vec<Entry> = passages.iter().enumerate().map(entry).collect();
+    let entries: Vec<Entry> = way.passages.iter().enumerate().map(entry).collect();
     let scratch = Scratch::build(bench, &entries, None, progress).await?;
-    let mut scores: Vec<[BTreeMap<String, f64>; 2]> = vec![Default::default(); budgets.len()];
+    let judged: Vec<(usize, u32)> =
+        way.around.iter().flat_map(|&around| budgets.iter().map(move |&budget| (around, budget))).collect();
+    let mut scores: Vec<[BTreeMap<String, f64>; 2]> = vec![Default::default(); judged.len()];
     for question in questions {
         let request = SearchRequest { k: DEPTH, mode, ..SearchRequest::new(question.text.as_str()) };
         let hits = scratch.search().search(&scratch.caller(), &request).await?.hits;
-        let passage = |id: &str| passages.get(id.parse::<usize>().ok()?);
-        let ranked: Vec<&Passage> = hits.iter().filter_map(|hit| passage(scratch.entry_id(hit.document_id)?)).collect();
-        for (budget, [recall, iou]) in budgets.iter().zip(&mut scores) {
-            let (covered, wanted, together) = coverage(&ranked, question, *budget);
+        let found: Vec<usize> = hits.iter().filter_map(|hit| scratch.entry_id(hit.document_id)?.parse().ok()).collect();
+        for ((around, budget), [recall, iou]) in judged.iter().zip(&mut scores) {
+            let (covered, wanted, together) = coverage(&surrounded(way.passages, &found, *around), question, *budget);
             recall.insert(question.id.clone(), covered as f64 / wanted.max(1) as f64);
             iou.insert(question.id.clone(), covered as f64 / together.max(1) as f64);
         }
     }
     scratch.remove().await?;
-    let named = budgets.iter().zip(scores).flat_map(|(budget, [recall, iou])| {
-        [Measure::mean_of(format!("recall@{budget}"), recall), Measure::mean_of(format!("iou@{budget}"), iou)]
+    let named = judged.iter().zip(scores).flat_map(|((around, budget), [recall, iou])| {
+        let name = if *around == 0 { way.name.to_owned() } else { format!("{}+{around}", way.name) };
+        [
+            Measure::mean_of(format!("{name}.recall@{budget}"), recall),
+            Measure::mean_of(format!("{name}.iou@{budget}"), iou),
+        ]
     });
     Ok(named.collect())
+}
+
+/// The passages that were found, each followed by those beside it in its text, nearest first and none twice.
+fn surrounded<'p>(passages: &'p [Passage], found: &[usize], around: usize) -> Vec<&'p Passage> {
+    let mut taken = HashSet::new();
+    let mut out = Vec::new();
+    for &at in found {
+        let beside = (1..=around).flat_map(|by| [at.checked_sub(by), at.checked_add(by)]).flatten();
+        let beside = beside.filter(|&other| {
+            passages.get(other).zip(passages.get(at)).is_some_and(|(other, own)| other.text_name == own.text_name)
+        });
+        for one in std::iter::once(at).chain(beside) {
+            if taken.insert(one) {
+                out.extend(passages.get(one));
+            }
+        }
+    }
+    out
 }
 
 /// Characters of the excerpts that the first `budget` characters of `ranked` cover, characters of the excerpts, and
@@ -136,5 +171,17 @@ mod tests {
         assert_eq!(coverage(&[&a, &b, &c], &question, 1_000), (30, 30, 250));
         assert_eq!(coverage(&[&a, &b, &c], &question, 165), (10, 30, 170));
         assert_eq!(coverage(&[], &question, 10), (0, 30, 30));
+    }
+
+    #[test]
+    fn neighbours_are_of_the_same_text_and_taken_once() {
+        let passages = [passage("x", 0, 10), passage("x", 10, 20), passage("x", 20, 30), passage("y", 0, 10)];
+        let starts = |found: &[usize], around| {
+            let taken = surrounded(&passages, found, around);
+            taken.into_iter().map(|one| (one.text_name.as_str(), one.span.start)).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(&[2, 0, 3], 0), [("x", 20), ("x", 0), ("y", 0)]);
+        assert_eq!(starts(&[2, 0, 3], 1), [("x", 20), ("x", 10), ("x", 0), ("y", 0)]);
+        assert_eq!(starts(&[1, 9], 2), [("x", 10), ("x", 0), ("x", 20)]);
     }
 }
