@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -38,7 +39,7 @@ class Stack:
 
     def processes(self):
         """Process id to kind, of this stack only."""
-        found = {}
+        found, own = {}, re.compile(re.escape(str(self.home)) + r"(?![^/\s\0:,'\"])")
         for folder in glob.glob("/proc/[0-9]*"):
             try:
                 command = pathlib.Path(folder, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -46,7 +47,7 @@ class Stack:
             except OSError:
                 continue
             # Postgres overwrites its environment with its title; its parent still names the folder.
-            if self.home in environment or self.home in command or self.home in parent_of(folder, command):
+            if any(own.search(text) for text in (environment, command, parent_of(folder, command))):
                 kind = next((kind for mark, kind in [("postgres", "postgres"), ("nats-server", "nats"),
                                                      ("object-store", "store"), ("supervise", "supervisor"),
                                                      ("parse-child", "parser"), (" serve", "roles")] if mark in command), None)
