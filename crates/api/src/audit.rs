@@ -7,7 +7,7 @@
 pub mod routes;
 
 use crate::auth::Principal;
-use docmill_model::TenantId;
+use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::database::DbError;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -31,15 +31,19 @@ pub async fn record(
     data: Value,
 ) -> Result<(), DbError> {
     // Two statements, so that the second one sees what the holder of the lock before has committed, and one way to the
-    // server and back while others wait. The chain is that of the tenant that is acted on, which an operator of the
-    // installation need not belong to.
+    // server and back while others wait; the time as a number, since such rows come as text, and sqlx reads no time of a
+    // whole second from text. The chain is that of the tenant that is acted on, which an operator of the installation need
+    // not belong to.
     let rows = sqlx::raw_sql(
         "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('audit:' || current_tenant()::text, 0)); END $$;
-         SELECT current_tenant() AS tenant, clock_timestamp() AS at, last.seq, last.hash FROM (SELECT) AS one
+         SELECT current_tenant() AS tenant, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS micros,
+                last.seq, last.hash FROM (SELECT) AS one
          LEFT JOIN (SELECT seq, hash FROM audit_log WHERE tenant_id = current_tenant() ORDER BY seq DESC LIMIT 1) AS last ON true",
     );
     let row = rows.fetch_one(&mut *connection).await?;
-    let (tenant, at): (uuid::Uuid, OffsetDateTime) = (row.try_get("tenant")?, row.try_get("at")?);
+    let (tenant, micros): (uuid::Uuid, i64) = (row.try_get("tenant")?, row.try_get("micros")?);
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000);
+    let at = at.map_err(|_| Failure::new(Code::Internal, "the database's clock is beyond all years"))?;
     let (seq, hash): (Option<i64>, Option<Vec<u8>>) = (row.try_get("seq")?, row.try_get("hash")?);
     let last = seq.zip(hash);
     let (seq, previous) = last.map_or((1, GENESIS.to_vec()), |(seq, hash)| (seq + 1, hash));

@@ -109,6 +109,14 @@ async fn nothing_of_a_deleted_document_stays() {
     ])
     .await;
     assert_eq!((objects(&api, &tenant).await, vectors(&api, &tenant).await), (6, 2));
+    let refused = api.world.database.write(tenant.id, |connection| {
+        Box::pin(async move {
+            let refused = "INSERT INTO refused_texts (tenant_id, space_id, embed_hash)
+                           SELECT DISTINCT current_tenant(), 1, embed_hash FROM chunks";
+            Ok(sqlx::query(refused).execute(connection).await?.rows_affected())
+        })
+    });
+    assert_eq!(refused.await.unwrap(), 2);
 
     let path = format!("/v1/documents/{}", published.document);
     let receipt = api.delete(&tenant.key, &path).await.ok();
@@ -125,6 +133,11 @@ async fn nothing_of_a_deleted_document_stays() {
         assert_eq!(api.get(&tenant.key, &format!("{path}{what}")).await.status, 404, "{what}");
     }
     api.holds_no_marker_of(&tenant).await;
+    let refused: i64 = sqlx::query_scalar("SELECT count(*) FROM refused_texts")
+        .fetch_one(&mut PgConnection::connect(api.world.owner_url.expose_secret()).await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(refused, 1, "of the passage that stays");
     drop(following);
     assert_eq!(
         (objects(&api, &tenant).await, vectors(&api, &tenant).await),

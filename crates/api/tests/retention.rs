@@ -186,6 +186,7 @@ async fn only_what_nothing_uses_is_collected_and_only_once_no_open_run_may_need_
     assert_eq!(collect::pass(&stores(&api), tenant.id, young).await.unwrap(), Counts::default(), "it is young");
 
     let running = api.upload(&tenant.key, "running.txt", format!("{MARKER} under way").as_bytes()).await;
+    api.holds_marker(&["object ", "file "]).await;
     let open = collect::pass(&stores(&api), tenant.id, ages).await.unwrap();
     assert_eq!((open.generations, open.vectors, open.artifacts, open.objects), (1, 0, 0, 0), "the run may need them");
     execute(&api, tenant.id, "UPDATE runs SET state = 'cancelled', settled_at = now() WHERE state = 'running'").await;

@@ -119,6 +119,14 @@ impl<'a> Open<'a> {
                     .bind(before)
                     .execute(&mut *connection)
                     .await?;
+                    sqlx::query(
+                        "DELETE FROM refused_texts r WHERE r.tenant_id = current_tenant()
+                           AND r.embed_hash IN (SELECT decode(name, 'hex') FROM unnest($1::text[]) AS name)
+                           AND NOT EXISTS (SELECT 1 FROM chunks c WHERE c.tenant_id = r.tenant_id AND c.embed_hash = r.embed_hash)",
+                    )
+                    .bind(&names)
+                    .execute(&mut *connection)
+                    .await?;
                     let counts = Counts { vectors: removed.rows_affected() as i64, ..Counts::default() };
                     note(connection, id, "vector", &names, counts).await
                 })

@@ -208,8 +208,8 @@ async fn plan_in_distance_order(connection: &mut PgConnection, config: &DenseCon
         "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', $1, true),
                 set_config('hnsw.max_scan_tuples', $2, true), set_config('enable_sort', 'off', true),
                 set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-                set_config('enable_material', 'off', true), set_config('join_collapse_limit', '1', true),
-                set_config('plan_cache_mode', 'force_generic_plan', true)",
+                set_config('enable_material', 'off', true), set_config('enable_seqscan', 'off', true),
+                set_config('join_collapse_limit', '1', true), set_config('plan_cache_mode', 'force_generic_plan', true)",
     )
     .bind(config.ef_search.to_string())
     .bind(config.max_scan_tuples.to_string())
@@ -222,7 +222,8 @@ async fn plan_freely(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "SELECT set_config('enable_sort', 'on', true), set_config('enable_hashjoin', 'on', true),
                 set_config('enable_mergejoin', 'on', true), set_config('enable_material', 'on', true),
-                set_config('join_collapse_limit', '8', true), set_config('plan_cache_mode', 'auto', true)",
+                set_config('enable_seqscan', 'on', true), set_config('join_collapse_limit', '8', true),
+                set_config('plan_cache_mode', 'auto', true)",
     )
     .execute(connection)
     .await

@@ -113,21 +113,22 @@ pub(crate) fn check(registry: &Registry, pipelines: &Pipelines, filter: &ReplayF
     Ok(())
 }
 
-/// The embedding space that the runs of a replay were started for, of the replay `run` belongs to.
+/// The embedding space that the runs of a replay were started for, of the replay `run` belongs to, and how many seconds ago
+/// the run began.
 ///
 /// # Errors
 /// Database failures.
-pub async fn embed_into(database: &Database, tenant: TenantId, run: RunId) -> Result<Option<String>, Failure> {
+pub async fn embed_into(database: &Database, tenant: TenantId, run: RunId) -> Result<Option<(String, f64)>, Failure> {
     let read = database.read(tenant, move |connection| {
         Box::pin(async move {
-            let space = sqlx::query_scalar::<_, Option<String>>(
-                "SELECT p.filter ->> 'embed_into' FROM runs r JOIN replays p ON p.tenant_id = r.tenant_id AND p.id = r.replay_id
-                 WHERE r.tenant_id = current_tenant() AND r.id = $1",
+            let space = sqlx::query_as(
+                "SELECT p.filter ->> 'embed_into', extract(epoch FROM now() - r.created_at)::float8 FROM runs r JOIN replays p ON p.tenant_id = r.tenant_id AND p.id = r.replay_id
+                 WHERE r.tenant_id = current_tenant() AND r.id = $1 AND p.filter ->> 'embed_into' IS NOT NULL",
             );
             Ok(space.bind(run.0).fetch_optional(connection).await?)
         })
     });
-    Ok(read.await?.flatten())
+    Ok(read.await?)
 }
 
 /// Starts a replay: writes its row; the reconciler starts the runs. `confirm` is the count the operator has seen,

@@ -28,8 +28,10 @@ impl Api {
         }
     }
 
-    /// Waits until no store holds the marker: tables, objects, files of the object store and of the index of words.
+    /// Asserts that no table, object or file of the object store holds the marker, and waits for the files of the index of
+    /// words.
     pub async fn holds_no_marker(&self) {
+        assert_eq!(self.world.places_of(MARKER, &[]).await, Vec::<String>::new());
         eventually("the word is gone from every store", PATIENCE, || async { self.marked().await.is_empty() }).await;
     }
 

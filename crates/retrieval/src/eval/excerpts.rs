@@ -35,7 +35,7 @@ pub struct Way<'w> {
     /// What it cuts, by text and place.
     pub passages: &'w [Passage],
     /// Numbers of passages on each side that are taken together with one that is found, as a search that asks for
-    /// neighbours gives them; each is judged apart, 0 as `NAME`, others as `NAME+NUMBER`.
+    /// neighbours gives them to who shows none twice; each is judged apart, 0 as `NAME`, others as `NAME+NUMBER`.
     pub around: &'w [usize],
 }
 

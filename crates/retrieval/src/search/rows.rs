@@ -9,6 +9,7 @@ use docmill_model::chunk::embed_text;
 use docmill_model::{ChunkId, DocumentId, VersionId};
 use docmill_platform::embedder::Space;
 use pgvector::Vector;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -53,6 +54,28 @@ pub(super) async fn visible_candidates(
     let mut visible: HashMap<Uuid, LexicalCandidate> =
         known.iter().map(|hit| (hit.chunk_id.0, LexicalCandidate::from(hit))).collect();
     let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).filter(|id| !visible.contains_key(id)).collect();
+    let rows = if ids.is_empty() { Vec::new() } else { looked_up(connection, scope, &ids, query).await? };
+    for row in &rows {
+        let chunk_id = row.try_get("id")?;
+        let candidate = LexicalCandidate {
+            chunk_id: ChunkId(chunk_id),
+            embed_hash: row.try_get("embed_hash")?,
+            language: row.try_get("language")?,
+            score: 0.0,
+            cosine: row.try_get("cosine")?,
+        };
+        visible.insert(chunk_id, candidate);
+    }
+    let candidate = |hit: &LexicalHit| Some(LexicalCandidate { score: hit.score, ..visible.remove(&hit.chunk_id.0)? });
+    Ok(hits.iter().filter_map(candidate).collect())
+}
+
+async fn looked_up(
+    connection: &mut PgConnection,
+    scope: &SearchScope,
+    ids: &[Uuid],
+    query: Option<(&Space, &[f32])>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
     let sql = match query {
         Some((space, _)) => in_space(
             space,
@@ -70,25 +93,12 @@ pub(super) async fn visible_candidates(
                 .to_owned(),
         ),
     };
-    let rows = sqlx::query_with(sql, scope.arguments()?).bind(&ids);
+    let rows = sqlx::query_with(sql, scope.arguments()?).bind(ids);
     let rows = match query {
         Some((_, query)) => rows.bind(Vector::from(query.to_vec())),
         None => rows,
     };
-    let rows = rows.fetch_all(connection).await?;
-    for row in &rows {
-        let chunk_id = row.try_get("id")?;
-        let candidate = LexicalCandidate {
-            chunk_id: ChunkId(chunk_id),
-            embed_hash: row.try_get("embed_hash")?,
-            language: row.try_get("language")?,
-            score: 0.0,
-            cosine: row.try_get("cosine")?,
-        };
-        visible.insert(chunk_id, candidate);
-    }
-    let candidate = |hit: &LexicalHit| Some(LexicalCandidate { score: hit.score, ..visible.remove(&hit.chunk_id.0)? });
-    Ok(hits.iter().filter_map(candidate).collect())
+    rows.fetch_all(connection).await
 }
 
 /// The chunks `ids` as they were embedded, in that order. The ids come from this very snapshot.

@@ -3,7 +3,7 @@
 use super::gaps::Gap;
 use docmill_model::{Code, Failure};
 use docmill_platform::database::DbError;
-use docmill_platform::embedder::{Embedder, Space};
+use docmill_platform::embedder::{Embedder, Space, usable};
 use pgvector::Vector;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -30,15 +30,16 @@ pub(super) struct Stored {
 /// # Errors
 /// What the model fails with, when that is not about a text.
 pub async fn embed_each(model: &dyn Embedder, texts: &[String]) -> Result<Vec<Option<Vec<f32>>>, Failure> {
-    match model.embed(texts).await {
+    let embed = async |texts: &[String]| usable(model.embed(texts).await?, texts.len(), model.dimensions());
+    match embed(texts).await {
         Ok(vectors) => return Ok(vectors.into_iter().map(Some).collect()),
         Err(failure) if failure.code == Code::EmbeddingInvalid => {}
         Err(failure) => return Err(failure),
     }
     let mut vectors = Vec::with_capacity(texts.len());
     for text in texts {
-        match model.embed(std::slice::from_ref(text)).await {
-            Ok(one) => vectors.push(one.into_iter().next()),
+        match embed(std::slice::from_ref(text)).await {
+            Ok(mut one) => vectors.push(one.pop()),
             Err(failure) if failure.code == Code::EmbeddingInvalid => vectors.push(None),
             Err(failure) => return Err(failure),
         }
@@ -74,7 +75,7 @@ pub(super) async fn insert(
 ) -> Result<Stored, DbError> {
     let Embedded { gaps, vectors, refused } = embedded;
     if !refused.is_empty() {
-        enter_refused(connection, space.id, &refused).await?;
+        enter_refused(connection, space.id, &fingerprint, &refused).await?;
     }
     let hashes: Vec<&[u8]> = gaps.iter().map(|gap| gap.hash.as_slice()).collect();
     // A chunk that a deletion holds is left out: it is gone, or looked at again in a later round.
@@ -119,17 +120,26 @@ pub(super) async fn insert(
 ///
 /// # Errors
 /// The driver's.
-pub async fn enter_refused(connection: &mut PgConnection, space: i32, refused: &[Vec<u8>]) -> Result<(), DbError> {
+pub async fn enter_refused(
+    connection: &mut PgConnection,
+    space: i32,
+    fingerprint: &str,
+    refused: &[Vec<u8>],
+) -> Result<(), DbError> {
+    // In one order, so that two that enter the same texts do not wait for each other.
     sqlx::query(
-        "WITH space AS (SELECT id FROM embedding_spaces WHERE id = $1 AND state <> 'dropping' FOR KEY SHARE),
+        "WITH space AS (
+            SELECT id FROM embedding_spaces
+            WHERE id = $1 AND state <> 'dropping' AND (fingerprint IS NULL OR fingerprint = $3) FOR KEY SHARE),
          standing AS (
             SELECT embed_hash FROM chunks WHERE tenant_id = current_tenant() AND embed_hash = ANY ($2) FOR KEY SHARE SKIP LOCKED)
          INSERT INTO refused_texts (tenant_id, space_id, embed_hash)
-         SELECT DISTINCT current_tenant(), space.id, standing.embed_hash FROM space, standing
+         SELECT DISTINCT current_tenant(), space.id, standing.embed_hash FROM space, standing ORDER BY standing.embed_hash
          ON CONFLICT (tenant_id, space_id, embed_hash) DO UPDATE SET refused_at = clock_timestamp()",
     )
     .bind(space)
     .bind(refused)
+    .bind(fingerprint)
     .execute(connection)
     .await?;
     Ok(())

@@ -22,7 +22,8 @@ pub(super) struct Candidate {
 /// $1 stage, $2 document, $3 pipeline, $4 status, $5 code, $6 since, $7 before, $8 replay, $9 pipeline version, $10 until,
 /// $11 after this document, $12 embedding space, $13 as the end says: the last run of each document that does not
 /// belong to the replay, where it began before the replay, matches and has ended; for a space, where what is visible is of the
-/// version it was about, as the run that repeats it embeds nothing else. What was processed otherwise since is not processed again.
+/// version it was about, as the run that repeats it embeds nothing else, and lacks a vector that its model has not refused
+/// within a day. What was processed otherwise since is not processed again.
 macro_rules! candidates {
     ($end:literal) => {
         concat!("WITH candidates AS (
@@ -57,7 +58,8 @@ macro_rules! candidates {
                 SELECT 1 FROM vectors x WHERE x.tenant_id = c.tenant_id AND x.space_id = s.id AND x.embed_hash = c.embed_hash)
               AND NOT EXISTS (
                 SELECT 1 FROM refused_texts x
-                WHERE x.tenant_id = c.tenant_id AND x.space_id = s.id AND x.embed_hash = c.embed_hash)))) ", $end)
+                WHERE x.tenant_id = c.tenant_id AND x.space_id = s.id AND x.embed_hash = c.embed_hash
+                  AND x.refused_at > now() - interval '1 day')))) ", $end)
     };
 }
 

@@ -158,15 +158,15 @@ pub async fn preview(
     pipeline: &Pipeline,
     name: &str,
 ) -> Result<(ReplayFilter, ReplayPlan), Failure> {
-    let (filter, plan) = plan(database, registry, pipelines, tenant, pipeline, name).await?;
-    if let Some(name) = filter.embed_into.clone() {
+    let space = pipeline.schedules.get(name).and_then(|schedule| schedule.wanted.embed_into.clone());
+    if let Some(space) = space {
         let read =
-            database.read(tenant, |connection| Box::pin(async move { Ok(Space::named(connection, &name).await?) }));
+            database.read(tenant, |connection| Box::pin(async move { Ok(Space::named(connection, &space).await?) }));
         if read.await?.is_none_or(|space| !space.is_standing()) {
             return Err(Failure::new(Code::SpaceUnknown, "`embed_into` of the schedule names no embedding space"));
         }
     }
-    Ok((filter, plan))
+    plan(database, registry, pipelines, tenant, pipeline, name).await
 }
 
 /// Fires a schedule now, whatever its time and also while it is paused; returns the replay.
