@@ -106,20 +106,22 @@ def rows(name, suite, other, missed):
 
 
 def chunking(name, suite, excerpts, missed):
-    """Lines of the table of chunks beside windows of fixed size, found by the same search and, of words, by bm25s."""
+    """Lines of the table of chunks, alone and each with its neighbours, beside windows of fixed size, found by the same search
+    and, of words, by bm25s. A mark is missed when chunks reach it in neither way."""
     figures = {measure["name"]: measure["value"] for measure in suite["measures"]}
     budgets = sorted({int(key.split("@")[1]) for key in figures})
     for budget in budgets:
         label = f"fixed-{budget // windows.WINDOWS}"
-        own = [figures[f"docmill.{measure}@{budget}"] for measure in ("recall", "iou")]
+        own, around = ([figures[f"{way}.{measure}@{budget}"] for measure in ("recall", "iou")] for way in ("docmill", "docmill+1"))
         fixed = [figures[f"{label}.{measure}@{budget}"] for measure in ("recall", "iou")]
         peer = windows.judge(excerpts, budget // windows.WINDOWS) if name.endswith("lexical") else (None, None)
-        cells = [value for measure in zip(own, fixed, peer) for value in measure]
+        cells = [value for measure in zip(own, around, fixed, peer) for value in measure]
         yield f"| {name.removeprefix('chunking-')} | {budget} | {' | '.join(map(shown, cells))} |"
-        for measure, mine, *others in zip(("recall", "IoU"), own, fixed, peer):
-            for way, theirs in zip(("windows", "windows by bm25s"), others):
-                if theirs is not None and mine <= theirs:
-                    missed.append(f"{name} at {budget}: {measure} {shown(mine)}, {way} {shown(theirs)}")
+        for way, theirs in (("windows", fixed), ("windows by bm25s", peer)):
+            beats = lambda mine: all(other is None or value > other for value, other in zip(mine, theirs))
+            if not beats(own) and not beats(around):
+                said = [" and ".join(map(shown, figures)) for figures in (own, around, theirs)]
+                missed.append(f"{name} at {budget}: recall and IoU {said[0]}, with neighbours {said[1]}, {way} {said[2]}")
 
 
 def main():
@@ -145,7 +147,8 @@ def main():
     if any(suite["kind"] == "chunking" for suite in outcomes.values()):
         excerpts = windows.Excerpts(pathlib.Path(options.data) / "chunking-eval")
         print(f"\nchunking-eval: {len(excerpts.texts)} texts, {len(excerpts.questions)} questions\n")
-        print("| mode | characters | recall | windows | windows, bm25s | IoU | windows | windows, bm25s |\n|---|---|---|---|---|---|---|---|")
+        print("| mode | characters | recall | with neighbours | windows | windows, bm25s | IoU | with neighbours | windows | windows, bm25s |")
+        print("|---|---|---|---|---|---|---|---|---|---|")
     for name, suite in outcomes.items():
         if suite["kind"] == "chunking":
             for line in chunking(name, suite, excerpts, missed):
