@@ -11,6 +11,7 @@ use docmill_platform::database::Database;
 use docmill_retrieval::follower::FollowerStatus;
 use docmill_retrieval::{Answers, Search};
 use docmill_runtime::BrokerStatus;
+use docmill_runtime::backlog::Looks;
 use docmill_runtime::pipeline::Pipelines;
 use docmill_runtime::registry::Registry;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -121,6 +122,8 @@ pub struct ApiState {
     pub limits: Arc<Limits>,
     /// Turns of uploads.
     pub intake: Arc<Intake>,
+    /// Looks at the backlog.
+    pub backlogs: Arc<Looks>,
     /// What readiness depends on.
     pub readiness: Readiness,
     /// Renders `/metrics`.
@@ -147,6 +150,7 @@ impl ApiState {
             pepper: Arc::new(parts.pepper),
             limits: Arc::new(Limits::new(parts.config.rate)),
             intake: Arc::default(),
+            backlogs: Arc::default(),
             readiness: parts.readiness,
             metrics: parts.metrics,
             slots: Arc::new(Semaphore::new(parts.config.max_concurrent_requests)),

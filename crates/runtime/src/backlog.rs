@@ -1,11 +1,24 @@
 //! What waits and what runs, per stage and tenant. Queued is never reported as failed.
 //!
 //! It is asked every few seconds, so it must not cost more the more was ever done: each count has an index that holds
-//! only its own jobs, and the rate one of the jobs by the time they ended.
+//! only its own jobs, and the rate one of the jobs by the time they ended. It costs more the more is open, which is when
+//! many look: [`Looks`] bounds what looking takes from the work.
 
 use docmill_model::{Failure, TenantId};
 use docmill_platform::database::{Database, DbError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// A look that took less is not kept.
+const SHORT: Duration = Duration::from_millis(20);
+/// How many times as long as it took a look is kept.
+const REST: u32 = 19;
+/// Longest time that a look is kept.
+const LONGEST: Duration = Duration::from_secs(2);
+/// Kept looks above which those are dropped whose time is over.
+const MANY: usize = 64;
 
 /// Counts of one stage of one tenant.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, sqlx::FromRow)]
@@ -67,6 +80,48 @@ pub async fn backlog(database: &Database, tenant: Option<TenantId>) -> Result<Ve
     Ok(rows)
 }
 
+/// Looks at the backlog of one process, each kept for nineteen times as long as it took, at most two seconds, when it took 20 ms or
+/// more. One looks at a time; who asks meanwhile is told the same.
+#[derive(Default)]
+pub struct Looks(Mutex<HashMap<Option<TenantId>, Arc<tokio::sync::Mutex<Option<Look>>>>>);
+
+struct Look {
+    rows: Vec<StageBacklog>,
+    until: Instant,
+}
+
+impl Looks {
+    /// [`backlog`] as of now, or of up to two seconds ago.
+    ///
+    /// # Errors
+    /// Database failures.
+    pub async fn backlog(&self, database: &Database, tenant: Option<TenantId>) -> Result<Vec<StageBacklog>, Failure> {
+        let place = self.place(tenant);
+        let mut kept = place.lock().await;
+        if let Some(look) = kept.as_ref().filter(|look| Instant::now() < look.until) {
+            return Ok(look.rows.clone());
+        }
+        let started = Instant::now();
+        let rows = backlog(database, tenant).await?;
+        *kept = Some(Look { rows: rows.clone(), until: Instant::now() + rest(started.elapsed()) });
+        Ok(rows)
+    }
+
+    fn place(&self, tenant: Option<TenantId>) -> Arc<tokio::sync::Mutex<Option<Look>>> {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if looks.len() >= MANY {
+            let now = Instant::now();
+            let is_over = |look: &Option<Look>| look.as_ref().is_none_or(|look| look.until <= now);
+            looks.retain(|_, place| !place.try_lock().is_ok_and(|look| is_over(&look)) || Arc::strong_count(place) > 1);
+        }
+        Arc::clone(looks.entry(tenant).or_default())
+    }
+}
+
+fn rest(took: Duration) -> Duration {
+    if took < SHORT { Duration::ZERO } else { (took * REST).min(LONGEST) }
+}
+
 /// Gauges for dashboards: jobs by stage and state, rows waiting in the outbox. No tenant in a label.
 pub(crate) async fn publish_gauges(database: &Database, stages: &[&str]) -> Result<(), DbError> {
     let jobs: Vec<(String, String, i64)> = sqlx::query_as(
@@ -89,4 +144,33 @@ pub(crate) async fn publish_gauges(database: &Database, stages: &[&str]) -> Resu
     metrics::gauge!("docmill_outbox_unsent").set(unsent as f64);
     metrics::gauge!("docmill_outbox_oldest_seconds").set(oldest);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_kept_by_what_it_took() {
+        let ms = Duration::from_millis;
+        assert_eq!([1, 19, 20, 80, 5_000].map(|took| rest(ms(took))), [ms(0), ms(0), ms(380), ms(1_520), ms(2_000)]);
+    }
+
+    #[tokio::test]
+    async fn looks_whose_time_is_over_do_not_pile_up() {
+        let looks = Looks::default();
+        let (now, hour) = (Instant::now(), Duration::from_secs(3_600));
+        let kept = looks.place(Some(TenantId::fresh()));
+        *kept.lock().await = Some(Look { rows: Vec::new(), until: now + hour });
+        drop(kept);
+        for _ in 0..MANY * 3 {
+            *looks.place(Some(TenantId::fresh())).lock().await = Some(Look { rows: Vec::new(), until: now });
+        }
+        let looks = looks.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        assert!(looks.len() <= MANY, "{}", looks.len());
+        let standing = looks
+            .values()
+            .filter(|place| place.try_lock().is_ok_and(|look| look.as_ref().is_some_and(|l| l.until > now)));
+        assert_eq!(standing.count(), 1, "the one whose time is not over");
+    }
 }
