@@ -11,8 +11,9 @@ use uuid::Uuid;
 const USE_HALVES: Duration = Duration::from_secs(5);
 /// How quickly the measured pace of a stage follows.
 const PACE_HALVES: Duration = Duration::from_millis(500);
-/// Work of this long waits in the broker for the workers: several rounds of the relay.
-const AHEAD: Duration = Duration::from_millis(100);
+/// Work of this long waits in the broker for the workers, about a round of the relay under load: whoever has little to do
+/// waits behind it at every stage.
+const AHEAD: Duration = Duration::from_millis(50);
 /// Least and most events that wait in the broker for each slot. Whoever comes next waits behind them.
 const AHEAD_PER_SLOT: (i64, i64) = (1, 3);
 /// Less use than this is none.
@@ -100,10 +101,10 @@ mod tests {
         let (mut shares, mut now) = (Shares::default(), Instant::now());
         assert_eq!(shares.ahead("ingest", 4, now), 4, "nothing is known yet");
         for _ in 0..400 {
-            now += Duration::from_millis(10);
+            now += Duration::from_millis(5);
             shares.count("ingest", [TenantId::fresh()], now);
         }
-        assert!((10..=11).contains(&shares.ahead("ingest", 4, now)), "a hundred a second");
+        assert!((10..=11).contains(&shares.ahead("ingest", 4, now)), "two hundred a second");
         assert_eq!(shares.ahead("ingest", 2, now), 6, "at most three for each slot");
         assert_eq!(shares.ahead("ingest", 4, now + PACE_HALVES * 8), 4, "it went slower since");
     }
