@@ -83,7 +83,10 @@ pub async fn backlog(database: &Database, tenant: Option<TenantId>) -> Result<Ve
 /// Looks at the backlog of one process, each kept for nineteen times as long as it took, at most two seconds, when it took 20 ms or
 /// more. One looks at a time; who asks meanwhile is told the same.
 #[derive(Default)]
-pub struct Looks(Mutex<HashMap<Option<TenantId>, Arc<tokio::sync::Mutex<Option<Look>>>>>);
+pub struct Looks(Mutex<HashMap<Option<TenantId>, Place>>);
+
+/// Where the look at one tenant is kept, or at all.
+type Place = Arc<tokio::sync::Mutex<Option<Look>>>;
 
 struct Look {
     rows: Vec<StageBacklog>,
@@ -107,7 +110,7 @@ impl Looks {
         Ok(rows)
     }
 
-    fn place(&self, tenant: Option<TenantId>) -> Arc<tokio::sync::Mutex<Option<Look>>> {
+    fn place(&self, tenant: Option<TenantId>) -> Place {
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if looks.len() >= MANY {
             let now = Instant::now();
