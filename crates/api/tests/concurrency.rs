@@ -6,10 +6,12 @@ mod support;
 use axum::http::Method;
 use docmill_api::ApiConfig;
 use docmill_api::limits::Rate;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use support::{Api, config, declaration, request};
+use support::{Api, config, declaration, put, put_status, request};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_requests_with_one_key_make_one_resource() {
@@ -33,6 +35,70 @@ async fn a_hundred_requests_with_one_key_make_one_resource() {
     assert_eq!(listed["documents"].as_array().unwrap().len(), 1);
     let audit = api.get(&tenant.key, "/v1/audit").await.ok();
     assert_eq!(audit["entries"].as_array().unwrap().len(), 1, "one change, one row");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_declares_the_same_again_goes_on_with_the_open_declaration() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let bytes = b"an upload that was cut off";
+    let declare = async |body: Value| api.post(&tenant.key, "/v1/documents", &body).await;
+    let one_of = async |bodies: Vec<Value>| {
+        let replies = futures::future::join_all(bodies.into_iter().map(&declare)).await;
+        assert!(replies.iter().all(|reply| reply.status == 201), "all are given a URL");
+        let created: Vec<Value> = replies.iter().map(|reply| reply.json().clone()).collect();
+        assert!(created.iter().all(|reply| reply["deduplicated"] == false && reply["upload"]["url"].is_string()));
+        let versions: BTreeSet<String> = created.iter().map(|reply| reply["version_id"].to_string()).collect();
+        assert_eq!(versions.len(), 1, "whoever came first has declared it");
+        created.into_iter().next().unwrap()
+    };
+    let plain = declaration("a.txt", bytes);
+    let first = one_of(vec![plain.clone(); 20]).await;
+
+    // What is not the same stays another.
+    let mut ids = BTreeSet::from([first["id"].to_string()]);
+    for (field, value) in [
+        ("name", json!("b.txt")),
+        ("content_type", json!("text/markdown")),
+        ("metadata", json!({"year": 2025})),
+        ("collection", json!("reports")),
+        ("external_id", json!("contract-7")),
+    ] {
+        let mut other = plain.clone();
+        other[field] = value;
+        ids.insert(one_of(vec![other]).await["id"].to_string());
+    }
+    assert_eq!(ids.len(), 6);
+
+    // Under an external id only the newest version can be completed.
+    let mut named = plain.clone();
+    named["external_id"] = json!("contract-7");
+    let mut others = declaration("a.txt", b"other bytes");
+    others["external_id"] = json!("contract-7");
+    assert_eq!(one_of(vec![named.clone(); 2]).await["version"], 1);
+    assert_eq!(one_of(vec![others.clone(); 2]).await["version"], 2);
+    assert_eq!(one_of(vec![named.clone(); 2]).await["version"], 3);
+
+    // One has as long as a new one again, and one that has expired is over.
+    let mut owner = PgConnection::connect(api.world.owner_url.expose_secret()).await.unwrap();
+    let version: uuid::Uuid = first["version_id"].as_str().unwrap().parse().unwrap();
+    let brief = "UPDATE document_versions SET upload_expires_at = now() + interval '1 minute' WHERE id = $1";
+    sqlx::query(brief).bind(version).execute(&mut owner).await.unwrap();
+    assert_eq!(one_of(vec![plain.clone()]).await["id"], first["id"]);
+    let hours = "SELECT upload_expires_at > now() + interval '23 hours' FROM document_versions WHERE id = $1";
+    assert!(sqlx::query_scalar::<_, bool>(hours).bind(version).fetch_one(&mut owner).await.unwrap());
+    let expired = "UPDATE document_versions SET upload_state = 'expired' WHERE id = $1";
+    sqlx::query(expired).bind(version).execute(&mut owner).await.unwrap();
+    let fresh = one_of(vec![plain.clone(); 2]).await;
+    assert_ne!(fresh["id"], first["id"]);
+
+    put(&fresh["upload"], bytes).await;
+    let again = one_of(vec![plain.clone()]).await;
+    assert_eq!(put_status(&again["upload"], bytes).await, 412, "the bytes had come before");
+    let complete = format!("/v1/documents/{}/complete", again["id"].as_str().unwrap());
+    api.post(&tenant.key, &complete, &Value::Null).await.ok();
+    let held = declare(plain).await;
+    assert_eq!((held.status.as_u16(), &held.json()["id"]), (200, &fresh["id"]), "{}", held.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,6 +140,8 @@ async fn an_object_that_is_not_what_was_declared_is_named() {
         assert_eq!(refused.error(), (409, "UPLOAD_MISMATCH".to_owned()));
         assert!(refused.json()["message"].as_str().unwrap().contains(field), "{}", refused.text);
     }
+    put(&created["upload"], b"some bytes").await;
+    api.post(&tenant.key, &format!("/v1/documents/{id}/complete"), &Value::Null).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

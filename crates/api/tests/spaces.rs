@@ -31,6 +31,10 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
     // Whoever operates one tenant sees which spaces there are, no counts of others, and steers nothing.
     let seen = api.get(&other.key, spaces).await.ok();
     assert_eq!((&seen["spaces"][0]["name"], &seen["spaces"][0]["texts"]), (&json!("all-minilm-l6-v2"), &Value::Null));
+    assert_eq!(seen["spaces"][0]["embedded"], Value::Null);
+    let seen = api.get(key, spaces).await.ok();
+    let (texts, embedded) = (&seen["spaces"][0]["texts"], &seen["spaces"][0]["embedded"]);
+    assert_eq!((texts, embedded), (&Value::Null, &json!(0)), "nobody has counted yet");
     let model = json!({"model": "second"});
     assert_eq!(api.post(&other.key, spaces, &model).await.error(), (403, "SCOPE_MISSING".to_owned()));
     assert_eq!(api.post(&other.key, &format!("{spaces}/plan"), &model).await.status, 403);
@@ -68,6 +72,8 @@ async fn a_space_is_planned_built_switched_to_and_dropped() {
         (&json!("ready"), &json!(0), &json!(3)),
         "{ready}"
     );
+    let masked = api.get(&other.key, &second).await.ok();
+    assert_eq!((&masked["state"], &masked["texts"], &masked["missing"]), (&json!("ready"), &Value::Null, &Value::Null));
     assert_eq!(api.post(key, "/v1/search", &question).await.ok()["hits"][0]["document"], "a.txt");
     let nameless = json!({"query": "lamp", "space": "third"});
     assert_eq!(api.post(key, "/v1/search", &nameless).await.error(), (422, "SPACE_UNKNOWN".to_owned()));

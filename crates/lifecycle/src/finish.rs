@@ -9,7 +9,7 @@ use crate::Stores;
 use crate::idle::{self, Standing, standing};
 use crate::receipt::{self, Counts};
 use docmill_model::{Code, Failure, TenantId};
-use docmill_platform::artifacts::{Share, lock_accepted};
+use docmill_platform::artifacts::lock_accepted;
 use docmill_platform::blobs::Blobs;
 use docmill_platform::database::DbError;
 use docmill_platform::failpoints::Failpoints;
@@ -170,7 +170,7 @@ impl<'a> Open<'a> {
                 let (id, tenant, remover) = (self.id, self.tenant, self.remover("accepted"));
                 let removed = self.stores.database.write(tenant, move |connection| {
                     Box::pin(async move {
-                        lock_accepted(connection, &sha256, Share::Alone).await?;
+                        lock_accepted(connection, &sha256).await?;
                         // Also an upload that is still open counts: its `complete` may already rely on the object.
                         let used: bool = sqlx::query_scalar(
                             "SELECT EXISTS (SELECT 1 FROM document_versions WHERE tenant_id = current_tenant() AND sha256 = $1

@@ -69,7 +69,7 @@ codes! {
     NotFound "NOT_FOUND" Permanent 404 "Check the identifier; it may be deleted or belong to somebody else.";
     MethodNotAllowed "METHOD_NOT_ALLOWED" Permanent 405 "Use a documented method for this path.";
     UploadMissing "UPLOAD_MISSING" Permanent 409 "PUT the bytes to the signed URL first.";
-    UploadMismatch "UPLOAD_MISMATCH" Permanent 409 "The stored object differs from the declaration; create a new upload.";
+    UploadMismatch "UPLOAD_MISMATCH" Permanent 409 "The stored object differs from the declaration; upload again.";
     UploadExpired "UPLOAD_EXPIRED" Permanent 410 "The upload was not completed in time; create a new one.";
     FileRemoved "FILE_REMOVED" Permanent 410 "Retention removed the uploaded bytes; upload the file again to have it read again.";
     NotReady "NOT_READY" Permanent 409 "The document has no such result yet; wait until its stage is done.";

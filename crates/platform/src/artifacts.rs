@@ -103,29 +103,16 @@ impl Artifacts {
     }
 }
 
-/// Who else may hold the lock on an accepted file's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// Others that declare the same bytes.
-    Declaring,
-    /// Nobody: the object is to go.
-    Alone,
-}
-
 /// Locks an accepted file of the current tenant until the transaction ends. Whoever declares bytes and whoever removes
-/// them take turns, so that a declaration never relies on an object that is about to go.
+/// them take turns: no declaration relies on an object that is about to go, and of two that declare the same, one finds
+/// the other's.
 ///
 /// # Errors
 /// Of the database.
-pub async fn lock_accepted(connection: &mut PgConnection, sha256: &str, share: Share) -> Result<(), DbError> {
-    let statement = match share {
-        Share::Declaring => {
-            "SELECT pg_advisory_xact_lock_shared(hashtextextended('accepted:' || current_tenant()::text || $1, 0))"
-        }
-        Share::Alone => {
-            "SELECT pg_advisory_xact_lock(hashtextextended('accepted:' || current_tenant()::text || $1, 0))"
-        }
-    };
-    sqlx::query(statement).bind(sha256).execute(connection).await?;
+pub async fn lock_accepted(connection: &mut PgConnection, sha256: &str) -> Result<(), DbError> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('accepted:' || current_tenant()::text || $1, 0))")
+        .bind(sha256)
+        .execute(connection)
+        .await?;
     Ok(())
 }

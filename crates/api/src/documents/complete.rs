@@ -91,7 +91,11 @@ async fn accept(
     let accepted = accepted_key(principal.tenant_id, &version.sha256);
     let copied = async {
         let head = state.blobs.head(&version.upload_key).await.map_err(Failure::from)?.ok_or_else(missing)?;
-        verify(&version, &head)?;
+        if let Err(problem) = verify(&version, &head) {
+            // Else the key would be taken, and no upload could set it right.
+            let _ = state.blobs.delete(&version.upload_key).await;
+            return Err(problem);
+        }
         state.database.failpoints().hit("copy.before", "api").await;
         let copied = state.blobs.copy_if_absent(&version.upload_key, &accepted, &head.etag).await;
         state.database.failpoints().hit("copy.after", "api").await;

@@ -49,7 +49,8 @@ pub struct CreateDocument {
     pub labels: Vec<String>,
 }
 
-/// Where and how to PUT the bytes. Send exactly these headers.
+/// Where and how to PUT the bytes. Send exactly these headers. The store answers 412 when the bytes have come before: go on
+/// with `complete`.
 #[derive(Debug, serde::Deserialize, serde::Serialize, utoipa::ToSchema)]
 pub struct Upload {
     /// The signed URL.
@@ -68,7 +69,7 @@ pub struct Upload {
 pub struct Created {
     /// The document.
     pub id: DocumentId,
-    /// The version to be uploaded, or the one that already holds these bytes.
+    /// The version to be uploaded, also when it was declared exactly so before, or the one that already holds these bytes.
     pub version_id: VersionId,
     /// Its number, from 1.
     pub version: i32,

@@ -1,11 +1,11 @@
-//! Writing a declaration: the document, its new version, or the version that already holds the bytes.
+//! Writing a declaration: the document, its new version, or the version that already holds the bytes or waits for them.
 
 use super::create::{CreateDocument, Created, Upload};
 use crate::audit;
 use crate::auth::Principal;
 use docmill_lifecycle::UPLOAD_TTL;
 use docmill_model::{Code, DocumentId, Failure, Sha256Hex, VersionId};
-use docmill_platform::artifacts::{Share, lock_accepted};
+use docmill_platform::artifacts::lock_accepted;
 use docmill_platform::blobs::{Blobs, PresignPut};
 use docmill_platform::database::DbError;
 use docmill_platform::feed::{self, Op};
@@ -19,6 +19,17 @@ use std::time::Duration;
 /// How long a declared upload waits for `complete` before it expires.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
+/// How a version stands that was declared before with the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Declared exactly so; its bytes have not come yet.
+    Open,
+    /// The bytes are here, described as now.
+    Held,
+    /// The bytes are here under another description.
+    HeldDescribedOtherwise,
+}
+
 /// A valid declaration about to be written.
 pub(super) struct Declaration<'a> {
     pub principal: &'a Principal,
@@ -31,15 +42,24 @@ pub(super) struct Declaration<'a> {
 }
 
 impl Declaration<'_> {
-    /// Writes the version and its document, or finds the version that already holds these bytes: status and body of the
-    /// reply.
+    /// Writes the version and its document, or finds the version that already holds these bytes or was declared exactly so
+    /// and waits for them: status and body of the reply.
     pub async fn declare(self, connection: &mut PgConnection) -> Result<(u16, serde_json::Value), DbError> {
-        self.check_size(connection).await?;
-        if let Some((created, is_described)) = self.existing(connection).await? {
-            if !is_described {
-                self.describe(connection, &created).await?;
+        lock_accepted(connection, self.sha256.as_str()).await?;
+        let existing = match self.existing(connection).await? {
+            Some((held, Standing::Held)) => return reply(200, &held),
+            Some((held, Standing::HeldDescribedOtherwise)) => {
+                self.describe(connection, &held).await?;
+                return reply(200, &held);
             }
-            return reply(200, &created);
+            Some((open, Standing::Open)) => Some(open),
+            None => None,
+        };
+        self.check_size(connection).await?;
+        if let Some(open) = existing
+            && self.renew(connection, open.version_id).await?
+        {
+            return reply(201, &Created { upload: Some(self.sign(open.version_id).await?), ..open });
         }
         let (document, state) = self.document(connection).await?;
         let version = self.version(connection, document).await?;
@@ -49,7 +69,7 @@ impl Declaration<'_> {
             version,
             state,
             deduplicated: false,
-            upload: Some(self.sign().await?),
+            upload: Some(self.sign(self.version_id).await?),
         };
         let data = json!({"version_id": self.version_id, "size_bytes": self.request.size, "sha256": self.sha256});
         audit::record(connection, self.principal, "document.create", &document.to_string(), data).await?;
@@ -57,9 +77,9 @@ impl Declaration<'_> {
     }
 
     /// Where the bytes go. Signing is arithmetic: it waits for nobody.
-    async fn sign(&self) -> Result<Upload, Failure> {
+    async fn sign(&self, version: VersionId) -> Result<Upload, Failure> {
         let signed = self.blobs.presign_put(PresignPut {
-            key: upload_key(self.principal.tenant_id, self.version_id),
+            key: upload_key(self.principal.tenant_id, version),
             size_bytes: self.request.size as u64,
             sha256: self.sha256.clone(),
             content_type: self.request.content_type.clone(),
@@ -90,18 +110,26 @@ impl Declaration<'_> {
     /// of the collection with the same labels and, where some are given, the same metadata. A failed document counts too:
     /// a failure is remembered, not uploaded for ever. Another pipeline is another result, and so another version.
     ///
-    /// With it, whether it is described already as declared now, in the version and, where the version is the visible one,
-    /// in the document. Then nothing is locked or written: what every rerun of an unchanged corpus does needs no flush of
-    /// the log, and leaves no dead row behind.
-    async fn existing(&self, connection: &mut PgConnection) -> Result<Option<(Created, bool)>, DbError> {
+    /// Failing that, the newest version of a document that was declared exactly so and still waits for its bytes: whoever
+    /// declares again since an answer or the upload was lost goes on with it, and leaves none behind that waits in vain.
+    ///
+    /// With what is held, whether it is described already as declared now, in the version and, where the version is the
+    /// visible one, in the document. Then no row is locked or written: what every rerun of an unchanged corpus does needs
+    /// no flush of the log, and leaves no dead row behind.
+    async fn existing(&self, connection: &mut PgConnection) -> Result<Option<(Created, Standing)>, DbError> {
         // Bytes are rare, documents of a collection are many, and a new tenant's tables have no statistics yet that would
         // say so: the versions with these bytes come first, whatever the planner believes. Planned at each call, since a
         // plan that was kept from when the table was small would read all of it.
-        let row: Option<(uuid::Uuid, uuid::Uuid, i32, String, bool)> = sqlx::query_as(
+        let row: Option<(uuid::Uuid, uuid::Uuid, i32, String, bool, bool)> = sqlx::query_as(
             "WITH same AS MATERIALIZED (
-                SELECT tenant_id, id, document_id, number, pipeline_version, name, metadata, labels FROM document_versions
-                WHERE tenant_id = current_tenant() AND sha256 = $2 AND upload_state = 'accepted')
-             SELECT d.id, v.id, v.number, d.state,
+                SELECT tenant_id, id, document_id, number, pipeline_version, name, metadata, labels,
+                       upload_state = 'pending' AS is_open
+                FROM document_versions
+                WHERE tenant_id = current_tenant() AND sha256 = $2 AND size_bytes = $9
+                  AND (upload_state = 'accepted'
+                       OR (upload_state = 'pending' AND (content_type, pipeline_version) = ($10, $11)
+                           AND (name, metadata, labels) IS NOT DISTINCT FROM ($8::text, coalesce($7, '{}'), $6))))
+             SELECT d.id, v.id, v.number, d.state, v.is_open,
                     (v.name, v.metadata, v.labels) IS NOT DISTINCT FROM ($8::text, coalesce($7, v.metadata), $6)
                     AND (d.visible_version <> v.id
                          OR (d.name, d.metadata, d.labels) IS NOT DISTINCT FROM ($8::text, coalesce($7, d.metadata), $6)) IS TRUE
@@ -113,8 +141,8 @@ impl Declaration<'_> {
                AND (d.labels = '{}' OR d.labels && $4) AND p.name = $5
                AND ($3 IS NOT NULL OR (d.labels @> $6 AND d.labels <@ $6 AND d.metadata = coalesce($7, d.metadata)))
                AND NOT EXISTS (SELECT 1 FROM document_versions n WHERE n.tenant_id = v.tenant_id
-                               AND n.document_id = v.document_id AND n.number > v.number AND n.upload_state = 'accepted')
-             ORDER BY d.created_at LIMIT 1",
+                               AND n.document_id = v.document_id AND n.number > v.number AND (v.is_open OR n.upload_state = 'accepted'))
+             ORDER BY v.is_open, d.created_at LIMIT 1",
         )
         .persistent(false)
         .bind(self.request.collection.as_deref().unwrap_or("default"))
@@ -125,12 +153,30 @@ impl Declaration<'_> {
         .bind(&self.request.labels)
         .bind(&self.request.metadata)
         .bind(&self.request.name)
+        .bind(self.request.size)
+        .bind(&self.request.content_type)
+        .bind(&self.pipeline.version)
         .fetch_optional(connection)
         .await?;
-        Ok(row.map(|(id, version_id, version, state, is_described)| {
+        Ok(row.map(|(id, version_id, version, state, is_open, is_described)| {
             let (id, version_id) = (id.into(), version_id.into());
-            (Created { id, version_id, version, state, deduplicated: true, upload: None }, is_described)
+            let standing = match (is_open, is_described) {
+                (true, _) => Standing::Open,
+                (false, true) => Standing::Held,
+                (false, false) => Standing::HeldDescribedOtherwise,
+            };
+            (Created { id, version_id, version, state, deduplicated: !is_open, upload: None }, standing)
         }))
+    }
+
+    /// Gives an open declaration as long as a new one has; false when it has ended meanwhile.
+    async fn renew(&self, connection: &mut PgConnection, version: VersionId) -> Result<bool, DbError> {
+        let renewed = sqlx::query(
+            "UPDATE document_versions SET upload_expires_at = now() + make_interval(secs => $2)
+             WHERE tenant_id = current_tenant() AND id = $1 AND upload_state = 'pending'",
+        );
+        let renewed = renewed.bind(version.0).bind(UPLOAD_PATIENCE.as_secs_f64()).execute(connection).await?;
+        Ok(renewed.rows_affected() == 1)
     }
 
     /// Unchanged bytes under an external id with another description: the description holds from now on.
@@ -232,7 +278,6 @@ impl Declaration<'_> {
     }
 
     async fn version(&self, connection: &mut PgConnection, document: DocumentId) -> Result<i32, DbError> {
-        lock_accepted(connection, self.sha256.as_str(), Share::Declaring).await?;
         let number: i32 = sqlx::query_scalar(
             "WITH version AS (
                 INSERT INTO document_versions (tenant_id, id, document_id, number, content_type, size_bytes, sha256,

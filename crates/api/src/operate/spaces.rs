@@ -40,7 +40,8 @@ pub struct SpaceView {
     pub is_served: bool,
     /// False when it has no approximate index: every search computes all distances.
     pub is_indexed: bool,
-    /// Distinct texts of all tenants that belong into it, as last counted; for the installation's operators.
+    /// Distinct texts of all tenants that belong into it, as last counted, for the installation's operators; null before
+    /// the first count (the only space, or one that is paused, needs none).
     pub texts: Option<i64>,
     /// Of them without a vector.
     pub missing: Option<i64>,
@@ -100,7 +101,7 @@ pub struct SetSpace {
 }
 
 fn view(state: &ApiState, row: SpaceRow, with_counts: bool) -> SpaceView {
-    let counted = |count: i64| with_counts.then_some(count);
+    let counted = |count: Option<i64>| count.filter(|_| with_counts);
     SpaceView {
         is_served: state.search.embedders().of(&row.space).is_some(),
         state: if row.space.is_active { "active".to_owned() } else { row.space.state },
@@ -112,7 +113,7 @@ fn view(state: &ApiState, row: SpaceRow, with_counts: bool) -> SpaceView {
         is_indexed: row.is_indexed,
         texts: counted(row.texts),
         missing: counted(row.missing),
-        embedded: counted(row.embedded),
+        embedded: counted(Some(row.embedded)),
         code: row.code,
         created_at: row.created_at,
         ready_at: row.ready_at,

@@ -110,7 +110,7 @@ impl Declaration {
                     let state = output::field(&view, "/state");
                     return Ok(Uploaded { name: file.name, id, state, deduplicated: false });
                 }
-                Ok(status) if attempt >= PUT_TRIES || !status.is_server_error() => {
+                Ok(status) if attempt >= PUT_TRIES || !is_passing(status) => {
                     let message = format!("the store refused {}: {status}", file.name);
                     return Err(Ending::Refused(Failure::new(Code::StoreUnavailable, message)));
                 }
@@ -120,6 +120,11 @@ impl Declaration {
         }
         unreachable!("the loop ends by returning")
     }
+}
+
+/// What another try may set right; 409 is another PUT of the same bytes at the same time.
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::CONFLICT
 }
 
 async fn put(api: &Api, file: &LocalFile, upload: &Value, progress: &ProgressBar) -> Result<StatusCode, Failure> {

@@ -27,10 +27,10 @@ pub struct SpaceRow {
     pub space: Space,
     /// False when it is scanned exactly.
     pub is_indexed: bool,
-    /// Texts that belong into it, as last counted.
-    pub texts: i64,
+    /// Texts that belong into it, as last counted; none before the first count.
+    pub texts: Option<i64>,
     /// Of them without a vector.
-    pub missing: i64,
+    pub missing: Option<i64>,
     /// Vectors the builder made.
     pub embedded: i64,
     /// What the builder last failed with.
@@ -82,7 +82,9 @@ pub struct Switched {
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<SpaceRow>, DbError> {
     let rows = sqlx::query_as(
         "SELECT s.id, s.name, s.dimensions, s.fingerprint, s.state, s.is_paused, a.space_id IS NOT NULL AS is_active,
-                EXISTS (SELECT 1 FROM space_indexes i WHERE i.space_id = s.id) AS is_indexed, s.texts, s.missing, s.embedded, s.code,
+                EXISTS (SELECT 1 FROM space_indexes i WHERE i.space_id = s.id) AS is_indexed,
+                CASE WHEN s.counted_at IS NOT NULL THEN s.texts END AS texts,
+                CASE WHEN s.counted_at IS NOT NULL THEN s.missing END AS missing, s.embedded, s.code,
                 coalesce(s.lease_until > now(), false) AS is_driven, s.created_at, s.ready_at, a.switched_at
          FROM embedding_spaces s LEFT JOIN active_spaces a ON a.space_id = s.id
          ORDER BY is_active DESC, s.created_at, s.id",
