@@ -114,7 +114,7 @@ pub(crate) fn check(registry: &Registry, pipelines: &Pipelines, filter: &ReplayF
 }
 
 /// The embedding space that the runs of a replay were started for, of the replay `run` belongs to, and how many seconds ago
-/// the run began.
+/// the replay was started.
 ///
 /// # Errors
 /// Database failures.
@@ -122,7 +122,8 @@ pub async fn embed_into(database: &Database, tenant: TenantId, run: RunId) -> Re
     let read = database.read(tenant, move |connection| {
         Box::pin(async move {
             let space = sqlx::query_as(
-                "SELECT p.filter ->> 'embed_into', extract(epoch FROM now() - r.created_at)::float8 FROM runs r JOIN replays p ON p.tenant_id = r.tenant_id AND p.id = r.replay_id
+                "SELECT p.filter ->> 'embed_into', extract(epoch FROM now() - p.created_at)::float8
+                 FROM runs r JOIN replays p ON p.tenant_id = r.tenant_id AND p.id = r.replay_id
                  WHERE r.tenant_id = current_tenant() AND r.id = $1 AND p.filter ->> 'embed_into' IS NOT NULL",
             );
             Ok(space.bind(run.0).fetch_optional(connection).await?)

@@ -12,7 +12,7 @@ mod rows;
 
 pub use cron::Cron;
 pub(crate) use fire::run;
-pub use fire::{plan, preview, run_in};
+pub use fire::{check_space, plan, run_in};
 pub use rows::{ScheduleState, list, set_paused_in};
 
 use crate::pipeline::PipelineStage;

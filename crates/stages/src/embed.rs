@@ -25,7 +25,8 @@ use std::time::Duration;
 
 /// Until a process with the model that is wanted may have been started.
 const WITHOUT_MODEL: Duration = Duration::from_secs(10);
-/// A run that was started for a paused space goes on without its model after so many seconds: the next firing tries again.
+/// A firing waits so many seconds for a worker with the model of its paused space; its runs then go on without, and the next
+/// firing tries again.
 const PAUSED_PATIENCE_SECS: f64 = 3_600.0;
 /// Task of the ledger row of the space that answers.
 const CHUNKS: &str = "chunks";
@@ -191,7 +192,7 @@ fn without_model(space: &Space) -> StageError {
     StageError::Snooze(WITHOUT_MODEL)
 }
 
-/// A space beside the one that answers, and the age of the run.
+/// A space beside the one that answers, and the age of the replay it is filled by, if it is.
 struct Beside {
     space: Space,
     age_secs: f64,

@@ -31,6 +31,7 @@ fn main() -> std::process::ExitCode {
         answers_never_get_worse().await;
         a_paused_space_is_built_on_schedule_within_its_budget().await;
         a_schedule_tries_what_a_model_refuses_once().await;
+        a_firing_waits_an_hour_for_the_model_of_its_space().await;
         a_generation_waits_for_its_vectors_in_the_space_that_took_over().await;
         a_generation_whose_text_the_model_refuses_ends_and_no_other().await;
         a_document_is_embedded_while_a_space_beside_is_dropped().await;
@@ -125,8 +126,7 @@ async fn a_paused_space_is_built_on_schedule_within_its_budget() {
     plant.settled().await;
     assert_eq!(plant.due().await, (0, 0), "there is no such space yet");
     let pipeline = plant.pipelines.get("default").unwrap();
-    let (database, registry) = (&plant.world.database, &plant.registry);
-    let asked = schedule::preview(database, registry, &plant.pipelines, plant.tenant, &pipeline, YEARLY).await;
+    let asked = schedule::check_space(&plant.world.database, plant.tenant, &pipeline.schedules[YEARLY]).await;
     assert_eq!(asked.unwrap_err().code, docmill_model::Code::SpaceUnknown, "who asks is told");
     plant.enter(true).await;
     plant.upload(3, 1, "").await;
@@ -167,6 +167,20 @@ async fn a_schedule_tries_what_a_model_refuses_once() {
     plant.fire().await;
     assert_eq!((plant.refused_texts().await, plant.lacking().await), (1, 1), "the other passages are embedded");
     assert_eq!(plant.due().await, (0, 0), "nothing is due for a text that the model refuses");
+    plant.stop().await;
+}
+
+async fn a_firing_waits_an_hour_for_the_model_of_its_space() {
+    let plant = Plant::start().await;
+    plant.upload(0, 1, "").await;
+    plant.settled().await;
+    plant.enter_of_another_model().await;
+    plant.begin_firing().await;
+    eventually("its run waits", PATIENCE, || async { plant.embed_snoozes().await > 0 }).await;
+    assert_eq!(plant.open_replays().await, 1, "it is at work");
+    plant.age_firings().await;
+    plant.fired().await;
+    assert_eq!((plant.lacking().await, plant.due().await), (1, (1, 0)), "the next firing tries again");
     plant.stop().await;
 }
 

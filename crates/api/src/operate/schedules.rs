@@ -118,9 +118,10 @@ pub async fn plan(
     QueryParams(whose): QueryParams<Whose>,
 ) -> Result<Json<PlanView>, Problem> {
     let tenant = tenant_of(&state, &principal, whose.tenant_id)?;
-    let (pipeline, _) = find(&state, &pipeline, &name)?;
+    let (pipeline, schedule) = find(&state, &pipeline, &name)?;
     let (database, registry, pipelines) = (&state.database, &state.registry, &state.pipelines);
-    let (_, plan) = schedule::preview(database, registry, pipelines, tenant, &pipeline, &name).await?;
+    schedule::check_space(database, tenant, &schedule).await?;
+    let (_, plan) = schedule::plan(database, registry, pipelines, tenant, &pipeline, &name).await?;
     Ok(Json(plan.into()))
 }
 
@@ -136,9 +137,10 @@ pub async fn run(
     QueryParams(whose): QueryParams<Whose>,
 ) -> Result<(StatusCode, Json<StartedReplay>), Problem> {
     let tenant = tenant_of(&state, &principal, whose.tenant_id)?;
-    let (pipeline, _) = find(&state, &pipeline, &name)?;
+    let (pipeline, schedule) = find(&state, &pipeline, &name)?;
     let (database, registry, pipelines) = (&state.database, &state.registry, &state.pipelines);
-    let (filter, plan) = schedule::preview(database, registry, pipelines, tenant, &pipeline, &name).await?;
+    schedule::check_space(database, tenant, &schedule).await?;
+    let (filter, plan) = schedule::plan(database, registry, pipelines, tenant, &pipeline, &name).await?;
     let stored = plan.clone();
     let write = database.write(tenant, move |connection| {
         Box::pin(async move {

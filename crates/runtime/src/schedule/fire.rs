@@ -2,6 +2,7 @@
 //!
 //! The scheduler is a loop of its own: a plan over many documents takes a while, and nothing else waits for it.
 
+use super::Schedule;
 use super::rows::{align, columns, next};
 use crate::engine::Core;
 use crate::pipeline::{Pipeline, Pipelines};
@@ -145,28 +146,17 @@ pub async fn plan(
     Ok((filter, plan))
 }
 
-/// [`plan`] for somebody who asks: a schedule for an embedding space that does not exist is told, as nothing would ever be
-/// due for it.
+/// Whether the embedding space of a schedule is there, for somebody who asks: without it nothing is ever due.
 ///
 /// # Errors
-/// Those of [`plan`], and `SPACE_UNKNOWN`.
-pub async fn preview(
-    database: &Database,
-    registry: &Arc<Registry>,
-    pipelines: &Pipelines,
-    tenant: TenantId,
-    pipeline: &Pipeline,
-    name: &str,
-) -> Result<(ReplayFilter, ReplayPlan), Failure> {
-    let space = pipeline.schedules.get(name).and_then(|schedule| schedule.wanted.embed_into.clone());
-    if let Some(space) = space {
-        let read =
-            database.read(tenant, |connection| Box::pin(async move { Ok(Space::named(connection, &space).await?) }));
-        if read.await?.is_none_or(|space| !space.is_standing()) {
-            return Err(Failure::new(Code::SpaceUnknown, "`embed_into` of the schedule names no embedding space"));
-        }
+/// `SPACE_UNKNOWN`, or database failures.
+pub async fn check_space(database: &Database, tenant: TenantId, schedule: &Schedule) -> Result<(), Failure> {
+    let Some(space) = schedule.wanted.embed_into.clone() else { return Ok(()) };
+    let read = database.read(tenant, |connection| Box::pin(async move { Ok(Space::named(connection, &space).await?) }));
+    match read.await? {
+        Some(space) if space.is_standing() => Ok(()),
+        _ => Err(Failure::new(Code::SpaceUnknown, "`embed_into` of the schedule names no embedding space")),
     }
-    plan(database, registry, pipelines, tenant, pipeline, name).await
 }
 
 /// Fires a schedule now, whatever its time and also while it is paused; returns the replay.

@@ -288,6 +288,13 @@ impl Plant {
         snoozed.bind(run.0).fetch_one(self.world.database.engine()).await.unwrap()
     }
 
+    /// Attempts of any embed job that were put back.
+    pub async fn embed_snoozes(&self) -> i64 {
+        let snoozed = "SELECT count(*) FROM attempts a JOIN jobs j ON j.tenant_id = a.tenant_id AND j.id = a.job_id
+                       WHERE j.stage = 'embed' AND a.outcome = 'snoozed'";
+        sqlx::query_scalar(snoozed).fetch_one(self.world.database.engine()).await.unwrap()
+    }
+
     /// In how many spaces the tenant has vectors.
     pub async fn spaces_with_vectors(&self) -> i64 {
         let read = self.world.database.read(self.tenant, |connection| {
@@ -320,6 +327,15 @@ impl Plant {
         write.await.unwrap();
     }
 
+    /// Enters a paused space of that name whose model nobody here has.
+    pub async fn enter_of_another_model(&self) {
+        let write = self.world.database.write(self.tenant, move |connection| {
+            let model = HashEmbedder::with_dimensions(64);
+            Box::pin(async move { steer::create_in(connection, SECOND, &model, true).await })
+        });
+        write.await.unwrap();
+    }
+
     /// What the schedule would do now: documents, and those beyond its budget.
     pub async fn due(&self) -> (i64, i64) {
         let pipeline = self.pipelines.get("default").unwrap();
@@ -331,17 +347,36 @@ impl Plant {
 
     /// Lets the schedule be due, and waits until its firing has ended.
     pub async fn fire(&self) {
+        self.begin_firing().await;
+        self.fired().await;
+    }
+
+    /// Waits until the schedule has fired and nothing of it is at work.
+    pub async fn fired(&self) {
+        eventually("it fired", PATIENCE, || async {
+            let late = "SELECT count(*) FROM schedules WHERE next_at < now()";
+            self.count(late).await == 0 && self.open_replays().await == 0
+        })
+        .await;
+    }
+
+    /// Makes the firings that are at work an hour older.
+    pub async fn age_firings(&self) {
+        let older = self.world.database.write(self.tenant, |connection| {
+            let sql = "UPDATE replays SET created_at = created_at - interval '1 hour' WHERE state = 'running'";
+            Box::pin(async move { Ok(sqlx::query(sql).execute(connection).await?.rows_affected()) })
+        });
+        assert_eq!(older.await.unwrap(), 1);
+    }
+
+    /// Lets the schedule be due.
+    pub async fn begin_firing(&self) {
         let sql = "UPDATE schedules SET next_at = now() - interval '1 minute'";
         eventually("the schedule has its row", PATIENCE, || async {
             let due = self.world.database.write(self.tenant, move |connection| {
                 Box::pin(async move { Ok(sqlx::query(sql).execute(connection).await?.rows_affected()) })
             });
             due.await.unwrap() == 1
-        })
-        .await;
-        eventually("it fired", PATIENCE, || async {
-            let late = "SELECT count(*) FROM schedules WHERE next_at < now()";
-            self.count(late).await == 0 && self.open_replays().await == 0
         })
         .await;
     }
