@@ -81,7 +81,7 @@ pub async fn backlog(database: &Database, tenant: Option<TenantId>) -> Result<Ve
 }
 
 /// Looks at the backlog of one process, each kept for nineteen times as long as it took, at most two seconds, when it took 20 ms or
-/// more. One looks at a time; who asks meanwhile is told the same.
+/// more. One looks at a time; all who asked before it began are told the same, a failure too.
 #[derive(Default)]
 pub struct Looks(Mutex<HashMap<Option<TenantId>, Place>>);
 
@@ -89,25 +89,35 @@ pub struct Looks(Mutex<HashMap<Option<TenantId>, Place>>);
 type Place = Arc<tokio::sync::Mutex<Option<Look>>>;
 
 struct Look {
-    rows: Vec<StageBacklog>,
+    seen: Result<Vec<StageBacklog>, Failure>,
+    began: Instant,
     until: Instant,
 }
 
 impl Looks {
-    /// [`backlog`] as of now, or of up to two seconds ago.
+    /// [`backlog`] as of now, or by a look that ended up to two seconds ago.
     ///
     /// # Errors
     /// Database failures.
     pub async fn backlog(&self, database: &Database, tenant: Option<TenantId>) -> Result<Vec<StageBacklog>, Failure> {
+        self.last(tenant, || backlog(database, tenant)).await
+    }
+
+    async fn last<L>(&self, tenant: Option<TenantId>, look: impl FnOnce() -> L) -> Result<Vec<StageBacklog>, Failure>
+    where
+        L: Future<Output = Result<Vec<StageBacklog>, Failure>>,
+    {
+        let asked = Instant::now();
         let place = self.place(tenant);
         let mut kept = place.lock().await;
-        if let Some(look) = kept.as_ref().filter(|look| Instant::now() < look.until) {
-            return Ok(look.rows.clone());
+        if let Some(last) = kept.as_ref().filter(|last| last.began >= asked || Instant::now() < last.until) {
+            return last.seen.clone();
         }
-        let started = Instant::now();
-        let rows = backlog(database, tenant).await?;
-        *kept = Some(Look { rows: rows.clone(), until: Instant::now() + rest(started.elapsed()) });
-        Ok(rows)
+        let began = Instant::now();
+        let seen = look().await;
+        let rest = if seen.is_ok() { rest(began.elapsed()) } else { Duration::ZERO };
+        *kept = Some(Look { seen: seen.clone(), began, until: Instant::now() + rest });
+        seen
     }
 
     fn place(&self, tenant: Option<TenantId>) -> Place {
@@ -152,6 +162,8 @@ pub(crate) async fn publish_gauges(database: &Database, stages: &[&str]) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use docmill_model::Code;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_look_is_kept_by_what_it_took() {
@@ -160,14 +172,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_asks_at_once_is_told_the_same() {
+        for (took, fails, expected) in [(0, false, 2), (0, true, 2), (60, false, 1), (60, true, 2)] {
+            let (looks, count) = (Looks::default(), AtomicUsize::new(0));
+            let look = || async {
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(took)).await;
+                let number = count.load(Ordering::SeqCst) as i64;
+                let failure = Failure::new(Code::DatabaseUnavailable, "away");
+                if fails { Err(failure) } else { Ok(vec![StageBacklog { ready: number, ..StageBacklog::default() }]) }
+            };
+            let told = futures::future::join_all((0..20).map(|_| looks.last(None, look))).await;
+            assert_eq!(count.load(Ordering::SeqCst), expected, "one, and one for those who asked while it looked");
+            assert!(told[1..].iter().all(|seen| *seen == told[19]) && told[0].is_err() == fails, "{told:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn looks_whose_time_is_over_do_not_pile_up() {
         let looks = Looks::default();
         let (now, hour) = (Instant::now(), Duration::from_secs(3_600));
         let kept = looks.place(Some(TenantId::fresh()));
-        *kept.lock().await = Some(Look { rows: Vec::new(), until: now + hour });
+        *kept.lock().await = Some(Look { seen: Ok(Vec::new()), began: now, until: now + hour });
         drop(kept);
         for _ in 0..MANY * 3 {
-            *looks.place(Some(TenantId::fresh())).lock().await = Some(Look { rows: Vec::new(), until: now });
+            *looks.place(Some(TenantId::fresh())).lock().await =
+                Some(Look { seen: Ok(Vec::new()), began: now, until: now });
         }
         let looks = looks.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         assert!(looks.len() <= MANY, "{}", looks.len());

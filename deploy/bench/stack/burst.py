@@ -32,6 +32,7 @@ OPEN = ("blocked", "ready", "running", "retrying")
 SCOPES = "upload,query,content:read,operate,admin"
 PROBE_EVERY, PROBERS = 0.05, 8
 GRACE = 600
+KEPT_LOOK = 2.1  # the backlog that is told may be two seconds old
 
 
 class Client:
@@ -158,6 +159,23 @@ def prober(url, key, documents, stop, results):
     results.put((samples, failed))
 
 
+class Prober:
+    """The questions about the state of things, from now until `finish`."""
+
+    def __init__(self, url, key):
+        processes = multiprocessing.get_context("fork")
+        self.documents, self.seen, self.stop = processes.Queue(), processes.Queue(), processes.Event()
+        self.process = processes.Process(target=prober, args=(url, key, self.documents, self.stop, self.seen), daemon=True)
+        self.process.start()
+
+    def finish(self):
+        """Samples, and the documents that were shown as failed."""
+        self.stop.set()
+        found = self.seen.get(timeout=GRACE)
+        self.process.join()
+        return found
+
+
 class Memory(threading.Thread):
     """Highest VmHWM of one process, by kind, looked at every second."""
 
@@ -208,6 +226,11 @@ def small_tenant(client, number, collection, patience):
     return {"seconds": None, "of_it_uploading": round(uploaded, 2), "states": states}
 
 
+def small_tenants(client, number, phase):
+    """The small tenant three times, one after the other."""
+    return [small_tenant(client, number, f"{phase}-{each}", GRACE) for each in range(3)]
+
+
 def second_tenant(stack):
     """A key of another tenant is made in the database, as the owner of an installation does it (deploy/README.md); address and
     secrets are those of the stack that was just started."""
@@ -233,20 +256,25 @@ def queued_but_failed(client, failed):
     return wrong
 
 
-def burst(stack, url, key, small, options, alone):
-    """The burst with everything that is looked at meanwhile, and the small tenant behind it."""
+def burst(stack, url, key, small, options):
+    """The small tenant alone, then the burst with everything that is looked at meanwhile, and the small tenant behind it. The
+    questions about the state of things are asked all the time: what differs for the small tenant is the large one."""
     client = Client(url, key)
     probe_key = client.ask("POST", "/v1/keys", {"name": "prober", "scopes": SCOPES.split(","), "labels": []})["key"]
+    quiet = Prober(url, probe_key)
+    quiet.documents.put(client.upload("quiet.txt", text("quiet", 0), "quiet")[0])
+    alone = small_tenants(small, options.small, "alone")
+    quiet.finish()
     processes = multiprocessing.get_context("fork")
-    results, known, seen, stop = processes.Queue(), processes.Queue(), processes.Queue(), processes.Event()
+    results = processes.Queue()
     memory, before = Memory(stack), stack.cpu()
-    watcher = processes.Process(target=prober, args=(url, probe_key, known, stop, seen), daemon=True)
+    watcher = Prober(url, probe_key)
     start = time.monotonic() + 1
     interval = options.within / options.documents
     clients = [processes.Process(daemon=True, target=uploader,
                                  args=(url, key, range(first, options.documents, options.clients), start, interval, results))
                for first in range(options.clients)]
-    for process in [watcher, *clients]:
+    for process in clients:
         process.start()
     memory.start()
     try:
@@ -258,12 +286,13 @@ def burst(stack, url, key, small, options, alone):
                 errors[error] += 1
             else:
                 steps.append(taken)
-                known.put(document)
+                watcher.documents.put(document)
         seconds = max(ends) - start
         in_time = sum(ended - start <= options.within for ended in ends) - sum(errors.values())
         intake = difference(before, stack.cpu())
         waiting = client.open_jobs()
-        beside = small_tenant(small, options.small, "beside", GRACE)
+        beside = small_tenants(small, options.small, "beside")
+        time.sleep(KEPT_LOOK)
         left = client.open_jobs()
         report = {
             "intake": {"documents": len(steps), "seconds": round(seconds, 1), "per_minute": round(len(steps) / seconds * 60),
@@ -274,11 +303,10 @@ def burst(stack, url, key, small, options, alone):
         if options.drain:
             report["drain"] = drain(client, start, options.documents)
     finally:
-        stop.set()
+        watcher.stop.set()
         for process in clients:
             process.terminate()
-    samples, failed = seen.get(timeout=GRACE)
-    watcher.join()
+    samples, failed = watcher.finish()
     failed.update((one["id"], one.get("code")) for one in client.failed())
     routes = sorted({route for route, _, _ in samples})
     report["status"] = {**{route: quantiles([ms for name, ms, _ in samples if name == route]) for route in routes},
@@ -363,16 +391,14 @@ def main():
         key = pathlib.Path(status["key_file"]).read_text().strip()
         small = Client(status["url"], second_tenant(stack))
         small_tenant(small, 1, "warm", GRACE)  # first use of parser, index and model is not the small tenant's time alone
-        alone = [small_tenant(small, options.small, f"alone-{each}", GRACE) for each in range(3)]
-        report = burst(stack, status["url"], key, small, options, alone)
+        report = burst(stack, status["url"], key, small, options)
     finally:
         stack.run("down")
         if options.home is None:
             shutil.rmtree(home, ignore_errors=True)
-    times = [each["seconds"] for each in report["small"]["alone"]]
-    beside = report["small"]["beside"]["seconds"]
-    measured = None not in times and beside is not None
-    report["small"]["ratio"] = round(beside / statistics.median(times), 2) if measured else None
+    alone, beside = ([each["seconds"] for each in report["small"][phase]] for phase in ("alone", "beside"))
+    measured = None not in alone + beside
+    report["small"]["ratio"] = round(statistics.median(beside) / statistics.median(alone), 2) if measured else None
     report["machine"] = dict(machine, load_after=os.getloadavg()[0])
     report["limits"] = verdicts(report, options)
     print(json.dumps(report, indent=1)) if options.json else table(report)
