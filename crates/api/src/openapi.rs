@@ -33,7 +33,7 @@ use utoipa::{Modify, OpenApi};
         lifecycle::retention::apply, lifecycle::tenants::delete, lifecycle::tenants::deletion,
         operate::doctor::examine, operate::doctor::repair, operate::backlog::report, operate::dead::list, operate::dead::show, operate::dead::retry,
         operate::dead::discard, operate::replays::plan, operate::replays::start, operate::replays::list,
-        operate::replays::get, operate::replays::set_state,
+        operate::replays::get, operate::replays::set_state, operate::replays::difference::difference,
         operate::schedules::list, operate::schedules::plan, operate::schedules::run, operate::schedules::set_state,
         operate::jobs::list, operate::jobs::get, operate::runs::get, operate::runs::cancel,
         operate::spaces::plan, operate::spaces::build, operate::spaces::list, operate::spaces::get, operate::spaces::drop,

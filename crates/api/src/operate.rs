@@ -1,4 +1,5 @@
-//! `/v1/operate/*`: what an operator sees and steers. Ids, states, codes and counts; never document text.
+//! `/v1/operate/*`: what an operator sees and steers. Ids, states, codes and counts, and no document
+//! text: but for the difference that a sample makes, which needs the right to read it as well.
 //!
 //! An operator is bound to its own tenant, except for keys of the configured operator tenant, which may act on the
 //! whole installation.
@@ -34,6 +35,7 @@ pub(crate) fn add(table: Table) -> Table {
         .get("/v1/operate/replays", replays::list)
         .get("/v1/operate/replays/{id}", replays::get)
         .post("/v1/operate/replays/{id}/state", replays::set_state)
+        .post("/v1/operate/replays/{id}/difference", replays::difference::difference)
         .get("/v1/operate/schedules", schedules::list)
         .post("/v1/operate/schedules/{pipeline}/{name}/plan", schedules::plan)
         .post("/v1/operate/schedules/{pipeline}/{name}/run", schedules::run)

@@ -4,10 +4,11 @@
 mod support;
 
 use axum::http::{HeaderMap, Method};
+use docmill_api::ApiConfig;
 use docmill_model::scope::Scope;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use support::{Api, Reply, Tenant, publish, request};
+use support::{Api, Reply, Tenant, config, publish, request};
 
 /// What tenant A owns, by the parameter that names it: `path prefix {parameter}` → identifier.
 async fn possessions(api: &Api, a: &Tenant) -> BTreeMap<&'static str, String> {
@@ -108,6 +109,7 @@ fn fill(path: &str, ids: &BTreeMap<&'static str, String>) -> Option<String> {
 fn body(path: &str) -> Option<Value> {
     match path.rsplit('/').next().unwrap_or_default() {
         "state" => Some(json!({"state": "paused"})),
+        "difference" => Some(json!({})),
         "feedback" => Some(json!({"verdict": "helpful"})),
         "messages" => Some(json!({"question": "What is the marker?"})),
         _ => None,
@@ -261,4 +263,49 @@ async fn each_scope_opens_its_routes_and_no_other() {
     }
     let words = api.get(&operate, "/v1/operate/jobs").await.text;
     assert!(!words.contains("Some words") && !words.contains("a.txt"), "an operator sees no text and no name");
+}
+
+/// The path with a value that the route could take for each of its parameters.
+fn plausible(path: &str) -> String {
+    let value = |segment: &str| match segment {
+        "{id}" => uuid::Uuid::now_v7().to_string(),
+        "{pipeline}" => "default".to_owned(),
+        "{name}" => "nightly".to_owned(),
+        "{kind}" => "stage".to_owned(),
+        "{subject}" => "ingest".to_owned(),
+        other if other.starts_with('{') => panic!("this test has no value for {other} of {path}"),
+        plain => plain.to_owned(),
+    };
+    path.split('/').map(value).collect::<Vec<_>>().join("/")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_of_operators_is_closed_to_a_key_without_their_scope() {
+    let mut api = Api::start().await;
+    let operator = api.tenant().await;
+    // Keys of the operator tenant, so that nothing but the scope can close a route.
+    let mut state = api.state.clone();
+    state.config = std::sync::Arc::new(ApiConfig { operator_tenant: Some(operator.id), ..config() });
+    api.router = docmill_api::router(state);
+    let others: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| *scope != Scope::Operate).collect();
+    let without = api.key(operator.id, &others, &[]).await;
+    let document = api.get("", "/openapi.json").await.ok();
+    let mut walked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        if !path.starts_with("/v1/operate/") {
+            continue;
+        }
+        for method in methods.as_object().unwrap().keys() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let (filled, body) = (plausible(path), (method == Method::POST).then(|| json!({})));
+            let refused = api.send(request(method.clone(), &filled, &without, body.as_ref())).await;
+            assert_eq!(refused.status, 403, "{method} {path}: {}", refused.text);
+            assert_eq!(refused.code(), "SCOPE_MISSING", "{method} {path}");
+            assert!(refused.text.contains("the scope `operate`"), "{method} {path}: {}", refused.text);
+            let let_in = api.send(request(method.clone(), &filled, &operator.key, body.as_ref())).await;
+            assert!(![401, 403].contains(&let_in.status.as_u16()), "{method} {path}: {}", let_in.text);
+            walked += 1;
+        }
+    }
+    assert!(walked >= 34, "only {walked} routes are for operators");
 }

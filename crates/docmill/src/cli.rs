@@ -115,10 +115,11 @@ pub enum Command {
     /// Process documents again: first a plan, then the work with its progress, at the end a report.
     #[command(
         after_help = "Examples: docmill replay --stage extract --recompute --pipeline default --dry-run\n          \
-                            docmill replay --status failed --code OCR_UNAVAILABLE --yes"
+                            docmill replay --status failed --code OCR_UNAVAILABLE --yes\n          \
+                            docmill replay --pipeline default --sample 20 --question 'When does the lease end?'"
     )]
     Replay(ReplayArgs),
-    /// List, show, pause, resume and cancel replays.
+    /// List, show, pause, resume and cancel replays; compare what a sample made.
     Replays(ReplaysArgs),
     /// What the pipeline files have processed again, and when: list, plan, pause, resume, run.
     Schedules(SchedulesArgs),

@@ -2,6 +2,7 @@
 //! is done again.
 
 pub mod args;
+mod difference;
 mod replays;
 mod schedules;
 mod work;

@@ -32,6 +32,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "0010_ended_replays_keep_counts_of_what_they_skipped",
         include_str!("../../../migrations/0010_ended_replays_keep_counts_of_what_they_skipped.sql"),
     ),
+    ("0011_a_sample_is_run_and_not_shown", include_str!("../../../migrations/0011_a_sample_is_run_and_not_shown.sql")),
 ];
 
 /// Serialises concurrent migrations of one database.

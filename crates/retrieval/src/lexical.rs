@@ -65,6 +65,27 @@ pub struct WeightedWord {
     pub weight: f64,
 }
 
+/// An index of a few texts, in memory, for one comparison.
+pub(crate) struct PassingIndex(TenantIndex);
+
+impl PassingIndex {
+    /// Over `chunks` alone.
+    ///
+    /// # Errors
+    /// [`LexicalError`]
+    pub fn of(chunks: Vec<LexicalChunk>) -> Result<Self, LexicalError> {
+        Ok(Self(TenantIndex::of(chunks)?))
+    }
+
+    /// The best `limit` of them for `text`, best first.
+    ///
+    /// # Errors
+    /// [`LexicalError`]
+    pub fn search(&self, text: &str, limit: usize) -> Result<Vec<LexicalHit>, LexicalError> {
+        Ok(self.0.search(text, limit, &LexicalScope::default())?)
+    }
+}
+
 /// The index is unusable and must be built again from Postgres.
 #[derive(Debug, thiserror::Error)]
 pub enum LexicalError {

@@ -6,6 +6,7 @@
 //! and drops embedding spaces. [`eval`] holds the measures. Not here: writing chunks and vectors of documents (the
 //! stages'), HTTP (the API's).
 
+pub mod among;
 pub mod answers;
 pub mod audit;
 pub mod caller;

@@ -160,6 +160,10 @@ impl Search {
         &self.embedders
     }
 
+    pub(crate) fn fusion(&self) -> &FusionConfig {
+        &self.config.fusion
+    }
+
     /// Languages the embedding model was made for.
     pub(crate) fn known_languages(&self) -> &[String] {
         &self.config.fusion.dense_languages

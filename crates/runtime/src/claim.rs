@@ -24,6 +24,8 @@ pub(crate) struct Claimed {
     pub fence: i64,
     pub pipeline_version: String,
     pub recompute: bool,
+    /// The run is of a sample.
+    pub is_sample: bool,
     pub traceparent: Option<String>,
 }
 
@@ -49,6 +51,7 @@ struct Row {
     version_id: Uuid,
     pipeline_version: String,
     recompute: bool,
+    is_sample: bool,
     traceparent: Option<String>,
 }
 
@@ -69,7 +72,7 @@ pub(crate) async fn heard(pool: &PgPool, event: &JobEvent) -> Result<(), DbError
 pub(crate) async fn look(pool: &PgPool, event: &JobEvent) -> Result<Option<Offer>, DbError> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT j.state, r.state AS run_state, j.on_settled, j.stage, j.fence, j.failed, j.lost, j.run_id, j.document_id,
-                r.version_id, r.pipeline_version, j.recompute, j.traceparent,
+                r.version_id, r.pipeline_version, j.recompute, r.cause = 'sample' AS is_sample, j.traceparent,
                 EXISTS (SELECT 1 FROM pauses p WHERE
                     (p.kind = 'stage' AND p.subject = j.stage) OR (p.kind = 'tenant' AND p.subject = j.tenant_id::text)
                     OR (p.kind = 'pipeline' AND p.subject =
@@ -109,6 +112,7 @@ fn claimed(event: &JobEvent, row: Row, fence: i64) -> Claimed {
         fence,
         pipeline_version: row.pipeline_version,
         recompute: row.recompute,
+        is_sample: row.is_sample,
         traceparent: row.traceparent,
     }
 }

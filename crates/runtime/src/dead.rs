@@ -298,7 +298,8 @@ pub(crate) async fn idle(connection: &mut PgConnection, document: DocumentId) ->
         return Err(DbError::Failed(Failure::new(Code::NotFound, "the document is deleted")));
     }
     let busy: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM runs WHERE tenant_id = current_tenant() AND document_id = $1 AND state = 'running')",
+        "SELECT EXISTS (SELECT 1 FROM runs WHERE tenant_id = current_tenant() AND document_id = $1 AND state = 'running'
+                        AND cause <> 'sample')",
     )
     .bind(document.0)
     .fetch_one(connection)

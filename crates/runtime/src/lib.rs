@@ -32,4 +32,4 @@ pub mod stage;
 pub use docmill_platform::failpoints;
 pub use engine::{BrokerStatus, Engine, EngineConfig};
 pub use registry::Registry;
-pub use stage::{JobContext, Policy, Stage, StageError};
+pub use stage::{InSample, JobContext, Policy, Stage, StageError};

@@ -14,6 +14,7 @@ pub use file::parse;
 
 use crate::registry::Registry;
 use crate::schedule::Schedule;
+use crate::stage::InSample;
 use docmill_model::retention::Rules;
 use docmill_model::{Code, Failure, Sha256Hex};
 use serde_json::Value;
@@ -134,6 +135,16 @@ impl Pipeline {
             .filter(|stage| !stage.on_settled && self.ancestors(&stage.name).contains(name))
             .map(|stage| stage.name.as_str())
             .collect()
+    }
+
+    /// What a run of a sample does of it: the stages that have a part in one, each after those it depends on.
+    #[must_use]
+    pub fn in_sample(&self, registry: &Registry) -> Self {
+        let has_part = |name: &str| registry.get(name).is_some_and(|stage| stage.in_sample() != InSample::Absent);
+        let stages = self.stages.iter().filter(|stage| {
+            !stage.on_settled && has_part(&stage.name) && self.ancestors(&stage.name).into_iter().all(has_part)
+        });
+        Self { stages: stages.cloned().collect(), ..self.clone() }
     }
 
     /// Hash over a stage's settings and the schemas they name: part of its cache key.

@@ -6,7 +6,7 @@
 
 use crate::pipeline::canonical_json;
 use crate::schedule::Wanted;
-use crate::stage::{JobContext, Policy, Stage, StageError};
+use crate::stage::{InSample, JobContext, Policy, Stage, StageError};
 use async_trait::async_trait;
 use docmill_model::manifest::Manifest;
 use docmill_model::retention::Rules;
@@ -28,6 +28,8 @@ pub trait ErasedStage: Send + Sync {
     fn fingerprint(&self) -> String;
     /// [`Stage::cacheable`].
     fn cacheable(&self) -> bool;
+    /// [`Stage::in_sample`].
+    fn in_sample(&self) -> InSample;
     /// JSON Schema of the settings.
     fn settings_schema(&self) -> Value;
     /// The settings with every default filled in, or one sentence on what is wrong.
@@ -99,6 +101,10 @@ impl<S: Stage> ErasedStage for Erased<S> {
 
     fn cacheable(&self) -> bool {
         self.0.cacheable()
+    }
+
+    fn in_sample(&self) -> InSample {
+        self.0.in_sample()
     }
 
     fn settings_schema(&self) -> Value {

@@ -28,6 +28,9 @@ use uuid::Uuid;
 /// Most documents of a replay that was not confirmed with its count.
 pub const UNCONFIRMED_LIMIT: i64 = 1000;
 
+/// Most documents of a sample.
+pub const SAMPLE_LIMIT: i64 = 100;
+
 /// Which documents, from where, and how fast.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -58,6 +61,10 @@ pub struct ReplayFilter {
     pub embed_into: Option<String>,
     /// Runs started in any minute, at most; as fast as the work goes when absent.
     pub per_minute: Option<u32>,
+    /// So many of the documents, spread over all that match, and as a sample: nothing that their runs make is shown. What it
+    /// is can be compared with what is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<i64>,
     /// Documents that get a run, at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_documents: Option<i64>,
@@ -99,6 +106,9 @@ pub(crate) fn check(registry: &Registry, pipelines: &Pipelines, filter: &ReplayF
     }
     if let Some(stage) = filter.stage.as_deref().filter(|stage| filter.recompute && !registry.remembers(stage)) {
         return invalid(format!("`recompute` does nothing for stage {stage}: {RUNS_EVERY_TIME}"));
+    }
+    if filter.sample.is_some_and(|sample| !(1..=SAMPLE_LIMIT).contains(&sample)) {
+        return invalid(format!("`sample` is from 1 to {SAMPLE_LIMIT} documents"));
     }
     if filter.per_minute == Some(0) {
         return invalid("`per_minute` is at least 1; pause the replay instead".to_owned());

@@ -25,6 +25,8 @@ pub enum Cause {
     Schedule,
     /// An operator retries a dead letter.
     Operator,
+    /// An operator looks at what a replay would give: nothing of it is shown.
+    Sample,
 }
 
 impl Cause {
@@ -36,6 +38,7 @@ impl Cause {
             Cause::Replay => "replay",
             Cause::Schedule => "schedule",
             Cause::Operator => "operator",
+            Cause::Sample => "sample",
         }
     }
 }
@@ -69,7 +72,7 @@ pub struct Repeat<'a> {
 }
 
 /// Starts a run inside the caller's transaction (which has the tenant set): the run, every job of its graph, one event
-/// for each job that can start. The document is `processing` from now on.
+/// for each job that can start. The document is `processing` from now on, but for a sample.
 ///
 /// # Errors
 /// The driver's error.
@@ -87,11 +90,14 @@ pub async fn start_repeat(
     repeat: Repeat<'_>,
 ) -> Result<RunId, DbError> {
     let id = RunId::fresh();
+    let is_sample = run.cause == Cause::Sample;
     // Before the insert: settlements of older runs decide about the document under this row's lock.
     sqlx::query(
-        "UPDATE documents SET state = 'processing', code = NULL, updated_at = now() WHERE tenant_id = current_tenant() AND id = $1",
+        "UPDATE documents SET state = 'processing', code = NULL, updated_at = now()
+         WHERE tenant_id = current_tenant() AND id = $1 AND NOT $2",
     )
     .bind(run.document_id.0)
+    .bind(is_sample)
     .execute(&mut *connection)
     .await?;
     sqlx::query(
@@ -110,6 +116,9 @@ pub async fn start_repeat(
     .execute(&mut *connection)
     .await?;
     lay_out(connection, id, &run, repeat.recompute).await?;
+    if is_sample {
+        return Ok(id);
+    }
     let data =
         json!({"cause": run.cause.as_str(), "pipeline": run.pipeline.name, "pipeline_version": run.pipeline.version});
     record(connection, run.document_id, id, "run.started", &data).await?;

@@ -43,7 +43,8 @@ impl From<&Claimed> for Target {
 pub(crate) struct Completion {
     pub job: JobContext,
     pub manifest: Manifest,
-    pub prepared: Box<dyn PreparedCommit>,
+    /// Nothing where the result is not to be shown.
+    pub prepared: Option<Box<dyn PreparedCommit>>,
     pub cached: bool,
     pub cache_key: Option<String>,
     pub run_millis: i64,
@@ -81,8 +82,9 @@ pub(crate) async fn complete(core: &Arc<Core>, target: &Target, completion: Comp
                 if let Some(key) = completion.cache_key.as_ref().filter(|_| !completion.manifest.is_fallback()) {
                     remember(connection, key, &target.stage, &completion.manifest).await?;
                 }
-                let committed = completion.prepared.commit(connection, &completion.job, &completion.manifest).await;
-                if let Err(error) = committed {
+                if let Some(prepared) = completion.prepared
+                    && let Err(error) = prepared.commit(connection, &completion.job, &completion.manifest).await
+                {
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     return Err(DbError::Sqlx(sqlx::Error::RowNotFound));
                 }
@@ -134,7 +136,7 @@ async fn apply(
     let Some(job) = ours else { return Ok(Settled::Fenced) };
     let counters = Counters { failed: job.failed, lost: job.lost, attempts: job.fence };
     let settlement = machine::settle(counters, policy, outcome, rand::random::<f64>());
-    if !write(connection, target, &settlement, outcome, ended).await? {
+    if !write(connection, &run, target, &settlement, outcome, ended).await? {
         return Ok(Settled::Fenced);
     }
     let code = settlement.failure.as_ref().map(|failure| failure.code.as_str());
@@ -145,9 +147,11 @@ async fn apply(
     Ok(Settled::Applied(settlement))
 }
 
-/// Applies the verdict under the fence; false when the job is no longer ours. A lost lease must really have run out.
+/// Applies the verdict under the fence; false when the job is no longer ours. A lost lease must really have run out. A dead
+/// job of a sample is nobody's to deal with: the report of the sample tells of it.
 async fn write(
     connection: &mut PgConnection,
+    run: &LockedRun,
     target: &Target,
     settlement: &Settlement,
     outcome: &Outcome,
@@ -165,7 +169,9 @@ async fn write(
                 manifest = coalesce($8::jsonb, manifest), cached = $9, available_at = now() + make_interval(secs => $10),
                 held_reason = CASE WHEN $3::text = 'held' THEN 'budget' END, lease_until = NULL, worker = NULL, emitted_at = NULL,
                 emission = emission + CASE WHEN $3::text = 'ready' THEN 1 ELSE 0 END, updated_at = now(),
-                finished_at = CASE WHEN $3::text IN ('done', 'dead') THEN now() END
+                finished_at = CASE WHEN $3::text IN ('done', 'dead') THEN now() END,
+                resolved_at = CASE WHEN $3::text = 'dead' AND $14::boolean THEN now() END,
+                resolution = CASE WHEN $3::text = 'dead' AND $14::boolean THEN 'discarded' END
             WHERE tenant_id = current_tenant() AND id = $1 AND fence = $2 AND state = 'leased'
               AND (NOT $11::boolean OR lease_until < now())
             RETURNING tenant_id, id, run_id, stage, state, fence, emission, priority, traceparent),
@@ -190,6 +196,7 @@ async fn write(
     .bind(matches!(outcome, Outcome::Lost))
     .bind(outcome.as_str())
     .bind(ended.run_millis)
+    .bind(run.is_sample)
     .fetch_one(connection)
     .await?;
     Ok(written == 1)
@@ -203,6 +210,9 @@ async fn announce(
     settlement: &Settlement,
     ended: Ended<'_>,
 ) -> Result<(), DbError> {
+    if run.is_sample {
+        return Ok(());
+    }
     let kind = match (&settlement.next, &settlement.failure) {
         (Next::Done, _) => "stage.done",
         (Next::Dead, _) => "stage.failed",

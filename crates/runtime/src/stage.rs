@@ -71,6 +71,17 @@ impl Default for Policy {
     }
 }
 
+/// What a stage does in a run of a sample, of which nothing may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InSample {
+    /// Computes; its commit is left out.
+    Compute,
+    /// All it does otherwise: what it leaves is found by its content and shown by nothing.
+    Whole,
+    /// Nothing, and so nothing that comes after it.
+    Absent,
+}
+
 /// One claimed job as a stage sees it.
 #[derive(Clone)]
 pub struct JobContext {
@@ -203,6 +214,11 @@ pub trait Stage: Send + Sync + 'static {
     /// False for stages whose work is an effect rather than an artifact (embed keeps its own cache; index, notify).
     fn cacheable(&self) -> bool {
         true
+    }
+
+    /// What it does in a run of a sample.
+    fn in_sample(&self) -> InSample {
+        if self.cacheable() { InSample::Compute } else { InSample::Absent }
     }
 
     /// The slow part. No transaction is open. May be called again after a crash.

@@ -12,7 +12,7 @@ use crate::lease::{Lease, Leases};
 use crate::machine::Outcome;
 use crate::registry::ErasedStage;
 use crate::settle::{self, Completion, Settled, Target};
-use crate::stage::{JobContext, StageError};
+use crate::stage::{InSample, JobContext, StageError};
 use crate::turn::{Turn, Turns};
 use docmill_model::event::{JOB_EVENT_VERSION, JobEvent};
 use docmill_model::manifest::Manifest;
@@ -295,10 +295,11 @@ async fn produce(core: &Arc<Core>, claimed: &Claimed, lease: &Lease) -> Result<P
 async fn commit(core: &Arc<Core>, claimed: &Claimed, produced: &Produced) -> Result<Settled, StageError> {
     let prepared = produced.erased.clone().prepare(&produced.job, &produced.settings, &produced.manifest).await?;
     core.config.failpoints.hit("prepare.after", &claimed.stage).await;
+    let is_shown = !claimed.is_sample || produced.erased.in_sample() == InSample::Whole;
     let completion = Completion {
         job: produced.job.clone(),
         manifest: produced.manifest.clone(),
-        prepared,
+        prepared: is_shown.then_some(prepared),
         cached: produced.cached,
         cache_key: produced.cache_key.clone(),
         run_millis: produced.began.elapsed().as_millis() as i64,

@@ -16,7 +16,7 @@ use docmill_model::Code;
 use docmill_model::chunk::{Chunk, ChunkList};
 use docmill_model::manifest::{Manifest, kind};
 use docmill_platform::embedder::{Embedders, Space};
-use docmill_runtime::{JobContext, Policy, Stage, StageError, replay};
+use docmill_runtime::{InSample, JobContext, Policy, Stage, StageError, replay};
 use filling::Filling;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -92,6 +92,11 @@ impl Stage for Embed {
 
     fn cacheable(&self) -> bool {
         false
+    }
+
+    /// Vectors are those of a text, whoever shows it, and the questions that a sample is compared by need them.
+    fn in_sample(&self) -> InSample {
+        InSample::Whole
     }
 
     async fn run(&self, job: &JobContext, config: &EmbedConfig) -> Result<Manifest, StageError> {

@@ -144,7 +144,7 @@ pub async fn jobs(
                              WHERE a.tenant_id = j.tenant_id AND a.job_id = j.id AND a.outcome = 'done'), j.finished_at
                      FROM jobs j
                      WHERE j.tenant_id = current_tenant() AND j.run_id =
-                           (SELECT r.id FROM runs r WHERE r.tenant_id = current_tenant() AND r.document_id = $1
+                           (SELECT r.id FROM runs r WHERE r.tenant_id = current_tenant() AND r.document_id = $1 AND r.cause <> 'sample'
                             ORDER BY r.created_at DESC, r.id DESC LIMIT 1)
                      ORDER BY j.created_at, j.id",
                 )

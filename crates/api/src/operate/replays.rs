@@ -1,5 +1,6 @@
 //! `/v1/operate/replays`: processing documents again. First a plan, then a row that the engine drives.
 
+pub mod difference;
 mod wire;
 
 pub use wire::{

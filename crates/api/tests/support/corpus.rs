@@ -81,7 +81,8 @@ pub async fn publish_hiding(api: &Api, tenant: &Tenant, name: &str, passages: &[
     Published { document, run: run.to_string(), job: job.to_string(), generation, embedded }
 }
 
-fn chunks(passages: &[&str]) -> Vec<Chunk> {
+/// The chunks of a document of these passages.
+pub fn chunks(passages: &[&str]) -> Vec<Chunk> {
     let mut start = 0;
     let chunk = |(ordinal, passage): (usize, &&str)| {
         let span = Span::new(start, start + passage.chars().count() as u32);

@@ -4,7 +4,7 @@
 mod corpus;
 mod scan;
 
-pub use corpus::{Published, parsed, publish, publish_hiding};
+pub use corpus::{Published, chunks, parsed, publish, publish_hiding};
 pub use scan::MARKER;
 
 use axum::Router;

@@ -109,6 +109,13 @@ pub struct ReplayArgs {
     /// Runs started in any minute, at most.
     #[arg(long, value_name = "RUNS")]
     pub per_minute: Option<u32>,
+    /// Only so many of them, spread over all that match, as a sample: nothing that is shown changes, and at the end it is told
+    /// what would.
+    #[arg(long, value_name = "DOCUMENTS", conflicts_with = "tenant")]
+    pub sample: Option<i64>,
+    /// Compare the best passages for this question, again and again; titles and headings of the sample when absent.
+    #[arg(long = "question", value_name = "QUESTION", requires = "sample")]
+    pub questions: Vec<String>,
     /// Show the plan only.
     #[arg(long)]
     pub dry_run: bool,
@@ -139,6 +146,15 @@ pub enum ReplaysCommand {
     Show {
         /// Replay id.
         id: String,
+    },
+    /// Compare what a sample made with what is shown.
+    #[command(after_help = "Example: docmill replays difference ID --question 'Who signs the contract?'")]
+    Difference {
+        /// Replay id of the sample.
+        id: String,
+        /// Compare the best passages for this question, again and again; titles and headings of the sample when absent.
+        #[arg(long = "question", value_name = "QUESTION")]
+        questions: Vec<String>,
     },
     /// Start no more runs; those under way go on.
     Pause {

@@ -1,6 +1,7 @@
 //! `replay` and `replays`: a plan first, then the work with its progress, at the end a report.
 
 use super::args::{ReplayArgs, ReplaysArgs, ReplaysCommand};
+use super::difference;
 use super::work::{print, rows};
 use crate::cli::Cli;
 use crate::client::api::{Api, encode};
@@ -25,7 +26,8 @@ pub async fn replay(cli: &Cli, args: &ReplayArgs, api: &Api) -> Result<(), Endin
     if !cli.json {
         describe(&plan);
     }
-    agreed(&format!("process {} documents again", field(&plan, "/documents")), args.yes)?;
+    let as_what = if args.sample.is_some() { "again as a sample" } else { "again" };
+    agreed(&format!("process {} documents {as_what}", field(&plan, "/documents")), args.yes)?;
     let mut body = json!({"select": select, "confirm": plan["documents"]});
     if let Some(runs) = args.per_minute {
         body["per_minute"] = json!(runs);
@@ -39,11 +41,20 @@ pub async fn replay(cli: &Cli, args: &ReplayArgs, api: &Api) -> Result<(), Endin
     if !cli.json {
         output::line(format!("replay {id}; it goes on when this command is stopped"));
     }
-    follow(cli, api, &id, &args.tenant).await
+    if args.sample.is_none() {
+        return follow(cli, api, &id, &args.tenant).await;
+    }
+    let report = ended(cli, api, &id, &args.tenant).await?;
+    let found = difference::of(api, &id, &args.questions).await?;
+    print(cli, &json!({"report": report, "difference": found}), || {
+        show(&report);
+        difference::describe(&found);
+    });
+    outcome(&report)
 }
 
 fn select(args: &ReplayArgs) -> Value {
-    let mut select = json!({"recompute": args.recompute});
+    let mut select = json!({"recompute": args.recompute, "sample": args.sample});
     for (name, value) in [
         ("stage", &args.stage),
         ("document_id", &args.document),
@@ -64,6 +75,21 @@ fn select(args: &ReplayArgs) -> Value {
 
 /// Shows the progress until the replay has ended, then what it came to.
 pub(super) async fn follow(cli: &Cli, api: &Api, id: &str, tenant: &Option<String>) -> Result<(), Ending> {
+    let report = ended(cli, api, id, tenant).await?;
+    print(cli, &report, || show(&report));
+    outcome(&report)
+}
+
+fn outcome(report: &Value) -> Result<(), Ending> {
+    if report["failures"].as_object().is_some_and(|failures| !failures.is_empty()) {
+        Err(Ending::Found)
+    } else {
+        Ok(())
+    }
+}
+
+/// Shows the progress until the replay has ended.
+async fn ended(cli: &Cli, api: &Api, id: &str, tenant: &Option<String>) -> Result<Value, Ending> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} documents, {elapsed} {msg}");
     let bar = if cli.json { ProgressBar::hidden() } else { ProgressBar::new(0) };
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -80,12 +106,7 @@ pub(super) async fn follow(cli: &Cli, api: &Api, id: &str, tenant: &Option<Strin
         tokio::time::sleep(POLL).await;
     };
     bar.finish_and_clear();
-    print(cli, &report, || show(&report));
-    if report["failures"].as_object().is_some_and(|failures| !failures.is_empty()) {
-        Err(Ending::Found)
-    } else {
-        Ok(())
-    }
+    Ok(report)
 }
 
 pub(super) fn describe(plan: &Value) {
@@ -160,6 +181,11 @@ pub async fn replays(cli: &Cli, args: &ReplaysArgs, api: &Api) -> Result<(), End
         ReplaysCommand::Show { id } => {
             let report = api.get(&format!("/v1/operate/replays/{}", encode(id)), &whose).await?;
             print(cli, &report, || show(&report));
+            return Ok(());
+        }
+        ReplaysCommand::Difference { id, questions } => {
+            let found = difference::of(api, id, questions).await?;
+            print(cli, &found, || difference::describe(&found));
             return Ok(());
         }
         ReplaysCommand::Pause { id } => (id, "paused"),

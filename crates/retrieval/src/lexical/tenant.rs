@@ -82,6 +82,16 @@ impl TenantIndex {
         Self::over(Index::create_in_dir(directory, schema)?, fields)
     }
 
+    /// An index in memory, which holds `chunks` and nothing else.
+    pub fn of(chunks: Vec<LexicalChunk>) -> tantivy::Result<Self> {
+        let (schema, fields) = Fields::schema();
+        let index = Self::over(Index::create_in_ram(schema), fields)?;
+        index.apply(&LexicalChange::Add(chunks))?;
+        index.commit(0)?;
+        index.release_writer();
+        Ok(index)
+    }
+
     fn over(index: Index, fields: Fields) -> tantivy::Result<Self> {
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let reached = AtomicI64::new(seq_of(&index)?.unwrap_or(NOTHING));

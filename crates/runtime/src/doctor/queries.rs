@@ -122,7 +122,7 @@ pub(super) const ALL: &[Invariant] = &[
         sql: "SELECT 'document ' || d.id, 'processing without a run' FROM documents d
               WHERE d.state = 'processing' AND d.deleted_at IS NULL AND d.updated_at < now() - interval '15 seconds'
                 AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant_id = d.tenant_id AND r.document_id = d.id
-                                AND r.state = 'running') LIMIT 101",
+                                AND r.state = 'running' AND r.cause <> 'sample') LIMIT 101",
     },
     Invariant {
         name: "accepted_version_has_run",

@@ -43,9 +43,15 @@ async fn advance(core: &Arc<Core>, tenant: TenantId, id: Uuid) -> Result<(), Fai
             by_version.insert(candidate.pipeline_version.clone(), core.pipelines.get(&old.name).unwrap_or(old));
         }
     }
+    let cause = match (batch.filter.sample, batch.is_scheduled) {
+        (Some(_), _) => Cause::Sample,
+        (None, true) => Cause::Schedule,
+        (None, false) => Cause::Replay,
+    };
     for candidate in batch.documents {
         let pipeline = by_version[&candidate.pipeline_version].clone();
-        let (registry, recompute, is_scheduled) = (core.registry.clone(), recompute.clone(), batch.is_scheduled);
+        let pipeline = if cause == Cause::Sample { Arc::new(pipeline.in_sample(&core.registry)) } else { pipeline };
+        let (registry, recompute) = (core.registry.clone(), recompute.clone());
         let started = core.database.write(tenant, move |connection| {
             Box::pin(async move {
                 let group = slice::from_ref(&candidate);
@@ -53,7 +59,7 @@ async fn advance(core: &Arc<Core>, tenant: TenantId, id: Uuid) -> Result<(), Fai
                 if !unreadable(connection, tenant, &registry, &pipeline, forced, group).await?.is_empty() {
                     return skip(connection, id, &candidate).await;
                 }
-                repeat(connection, id, &candidate, &pipeline, &recompute, is_scheduled).await
+                repeat(connection, id, &candidate, &pipeline, &recompute, cause).await
             })
         });
         match started.await {
@@ -91,7 +97,7 @@ async fn repeat(
     candidate: &Candidate,
     pipeline: &Pipeline,
     recompute: &[String],
-    is_scheduled: bool,
+    cause: Cause,
 ) -> Result<(), DbError> {
     dead::idle(connection, DocumentId(candidate.document_id)).await?;
     // Under the document's lock: another reconciler may have been faster.
@@ -109,9 +115,9 @@ async fn repeat(
         document_id: DocumentId(candidate.document_id),
         version_id: VersionId(candidate.version_id),
         pipeline,
-        cause: if is_scheduled { Cause::Schedule } else { Cause::Replay },
+        cause,
         parent_run: Some(RunId(candidate.run_id)),
-        priority: if is_scheduled { SCHEDULED_PRIORITY } else { PRIORITY },
+        priority: if cause == Cause::Schedule { SCHEDULED_PRIORITY } else { PRIORITY },
         traceparent: None,
     };
     start_repeat(connection, run, Repeat { replay_id: Some(replay), recompute }).await.map(|_| ())

@@ -1,7 +1,9 @@
 //! What a replay would do, by the real cache keys: each stage of each document is asked for as its job will ask.
 //!
-//! A stage that must compute is taken to give what it gave the last time, where its inputs are the same: so for stages
-//! that are deterministic the units of the plan are those that are then done.
+//! A stage that is forced gives what the cache holds of it, and an effect what it gave the last time: what comes after is
+//! looked up by that, and for stages that are deterministic the units of the plan are those that are then done. What a stage
+//! of another version or with other settings will give is not known before: everything after it counts as computed, as do
+//! documents of equal bytes, of which the second may find what the first has computed. Then they are at most those.
 
 use super::select::{self, Candidate};
 use super::{ReplayFilter, check};
@@ -70,9 +72,9 @@ pub async fn plan(
     let mut plan = ReplayPlan::default();
     let mut after = Uuid::nil();
     loop {
-        let asked = filter.clone();
+        let (asked, limit) = (filter.clone(), filter.sample.unwrap_or(PAGE));
         let page = database.read(tenant, move |connection| {
-            Box::pin(async move { Ok(select::page(connection, &asked, None, after, PAGE).await?) })
+            Box::pin(async move { Ok(select::page(connection, &asked, None, after, limit).await?) })
         });
         let page = page.await?;
         let Some(last) = page.last() else { break };
@@ -86,7 +88,8 @@ pub async fn plan(
             let new = pipelines.get(&old.name).unwrap_or(old);
             plan.pipelines.insert(new.name.clone(), new.version.clone());
             let forced = filter.stage.clone().filter(|_| filter.recompute);
-            let (registry, pipeline) = (registry.clone(), new.clone());
+            let pipeline = if filter.sample.is_some() { Arc::new(new.in_sample(registry)) } else { new.clone() };
+            let registry = registry.clone();
             let counted = database.read(tenant, move |connection| {
                 Box::pin(async move {
                     let forced = forced.as_deref();
@@ -105,6 +108,9 @@ pub async fn plan(
                 *plan.skipped.entry(Code::FileRemoved.as_str().to_owned()).or_default() += unreadable;
             }
             plan.add(stages);
+        }
+        if filter.sample.is_some() {
+            break;
         }
     }
     price(database, tenant, &mut plan).await?;
@@ -236,7 +242,7 @@ async fn price(database: &Database, tenant: TenantId, plan: &mut ReplayPlan) -> 
         .read(tenant, move |connection| {
             Box::pin(async move {
                 Ok(sqlx::query_as(
-                    "SELECT j.stage, avg(a.run_millis)::float8 / 1000, coalesce(avg(l.cost), 0)::float8
+                    "SELECT j.stage, avg(a.run_millis)::float8 / 1000, avg(coalesce(l.cost, 0))::float8
                      FROM attempts a JOIN jobs j ON j.tenant_id = a.tenant_id AND j.id = a.job_id
                      LEFT JOIN LATERAL (SELECT sum(l.cost_microusd) AS cost FROM ledger l
                                         WHERE l.tenant_id = j.tenant_id AND l.job_id = j.id) AS l ON true

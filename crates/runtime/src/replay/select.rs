@@ -21,7 +21,7 @@ pub(super) struct Candidate {
 
 /// $1 stage, $2 document, $3 pipeline, $4 status, $5 code, $6 since, $7 before, $8 replay, $9 pipeline version, $10 until,
 /// $11 after this document, $12 embedding space, $13 as the end says: the last run of each document that does not
-/// belong to the replay, where it began before the replay, matches and has ended; for a space, where what is visible is of the
+/// belong to the replay and is of no sample, where it began before the replay, matches and has ended; for a space, where what is visible is of the
 /// version it was about, as the run that repeats it embeds nothing else, and lacks a vector that its model has not refused
 /// within a day. What was processed otherwise since is not processed again.
 macro_rules! candidates {
@@ -30,7 +30,7 @@ macro_rules! candidates {
                 SELECT d.id AS document_id, r.id AS run_id, r.version_id, r.pipeline_version, r.created_at,
                        v.raw_removed_at IS NOT NULL AS raw_removed FROM documents d
                 CROSS JOIN LATERAL (
-                    SELECT * FROM runs r WHERE r.tenant_id = d.tenant_id AND r.document_id = d.id
+                    SELECT * FROM runs r WHERE r.tenant_id = d.tenant_id AND r.document_id = d.id AND r.cause <> 'sample'
                       AND ($8::uuid IS NULL OR r.replay_id IS DISTINCT FROM $8)
                     ORDER BY r.created_at DESC, r.id DESC LIMIT 1) AS r
                 JOIN pipeline_versions p ON p.version = r.pipeline_version
@@ -65,6 +65,9 @@ macro_rules! candidates {
 
 /// At most $13 of them.
 const PAGE: &str = candidates!("SELECT * FROM candidates ORDER BY document_id LIMIT $13");
+/// $13 of them, spread over all whenever they came: hashes of ids know no order.
+const SAMPLE: &str =
+    candidates!("SELECT * FROM candidates ORDER BY hashtextextended(document_id::text, 0), document_id LIMIT $13");
 /// $13 rows of them from the oldest on, after the moment $14 and the document $15 where they are given.
 const OLDEST: &str = candidates!(
     "SELECT * FROM candidates WHERE $14::timestamptz IS NULL OR (created_at, document_id) > ($14, $15)
@@ -73,7 +76,8 @@ const OLDEST: &str = candidates!(
 /// How many there are.
 const COUNT: &str = candidates!("SELECT count(*) FROM candidates WHERE $13::bigint IS NOT NULL");
 
-/// One page of what a filter matches, in the order of document ids, after `after`.
+/// One page of what a filter matches, in the order of document ids, after `after`; of a sample the first of it that have no
+/// run yet, in an order of its own.
 pub(super) async fn page(
     connection: &mut PgConnection,
     filter: &ReplayFilter,
@@ -81,7 +85,8 @@ pub(super) async fn page(
     after: Uuid,
     limit: i64,
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    bound(PAGE, filter, replay, after, limit).fetch_all(connection).await
+    let query = if filter.sample.is_some() { SAMPLE } else { PAGE };
+    bound(query, filter, replay, after, limit).fetch_all(connection).await
 }
 
 /// A document with the moment its last run began.
@@ -170,7 +175,8 @@ pub(super) async fn next(
             let under_way = pace.under_way;
             let paced = filter.per_minute.map_or(i64::MAX, |limit| i64::from(limit) - pace.this_minute);
             let affordable = budget::affordable(connection, id, &filter, &plan, created_at, &pace).await?;
-            let allowed = filter.max_documents.map_or(i64::MAX, |limit| limit - pace.started);
+            let most = filter.max_documents.or(filter.sample);
+            let allowed = most.map_or(i64::MAX, |limit| limit - pace.started);
             let free = (in_flight_limit - under_way).min(paced).min(affordable.unwrap_or_default()).min(allowed).max(0);
             // One at least is looked for, to know whether any is left.
             let mut batch = match allowed {

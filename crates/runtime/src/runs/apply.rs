@@ -15,21 +15,23 @@ pub(crate) struct LockedRun {
     pub id: RunId,
     pub document_id: DocumentId,
     pub state: RunState,
+    pub is_sample: bool,
 }
 
 /// Locks a run's row: every settlement does this first, so that joins are serial within a run.
 pub(crate) async fn lock(connection: &mut PgConnection, id: RunId) -> Result<Option<LockedRun>, DbError> {
     // NO KEY: inserts that refer to the run (outbox, jobs) need not wait.
-    let row: Option<(Uuid, String)> = sqlx::query_as(
-        "SELECT document_id, state FROM runs WHERE tenant_id = current_tenant() AND id = $1 FOR NO KEY UPDATE",
+    let row: Option<(Uuid, String, bool)> = sqlx::query_as(
+        "SELECT document_id, state, cause = 'sample' FROM runs WHERE tenant_id = current_tenant() AND id = $1 FOR NO KEY UPDATE",
     )
     .bind(id.0)
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|(document_id, state)| LockedRun {
+    Ok(row.map(|(document_id, state, is_sample)| LockedRun {
         id,
         document_id: DocumentId(document_id),
         state: RunState::parse(&state).unwrap_or(RunState::Running),
+        is_sample,
     }))
 }
 
@@ -162,6 +164,9 @@ async fn settle(
     .bind(code)
     .execute(&mut *connection)
     .await?;
+    if run.is_sample {
+        return Ok(());
+    }
     // Locked before the look at newer runs: starting one takes the same lock first.
     sqlx::query("SELECT 1 FROM documents WHERE tenant_id = current_tenant() AND id = $1 FOR NO KEY UPDATE")
         .bind(run.document_id.0)
@@ -171,7 +176,7 @@ async fn settle(
         "UPDATE documents d SET state = $3, code = $4, updated_at = now() FROM runs r
          WHERE d.tenant_id = current_tenant() AND d.id = $1 AND r.tenant_id = d.tenant_id AND r.id = $2
            AND NOT EXISTS (SELECT 1 FROM runs newer WHERE newer.tenant_id = d.tenant_id AND newer.document_id = d.id
-                           AND (newer.created_at, newer.id) > (r.created_at, r.id))",
+                           AND newer.cause <> 'sample' AND (newer.created_at, newer.id) > (r.created_at, r.id))",
     )
     .bind(run.document_id.0)
     .bind(run.id.0)

@@ -6,7 +6,7 @@ mod toys;
 
 use docmill_model::{DocumentId, RunId, TenantId, VersionId};
 use docmill_runtime::failpoints::Failpoints;
-use docmill_runtime::pipeline::Pipelines;
+use docmill_runtime::pipeline::{Pipeline, Pipelines};
 use docmill_runtime::runs::{Cause, StartRun, start_run};
 use docmill_runtime::{Engine, EngineConfig, Registry, doctor};
 use docmill_testkit::{Accepted, World, eventually, world};
@@ -91,7 +91,11 @@ impl Bench {
     }
 
     pub async fn document(&self, tenant: TenantId) -> Document {
-        let pipeline = self.pipelines.get("toys").unwrap();
+        self.document_by(tenant, self.pipelines.get("toys").unwrap()).await
+    }
+
+    /// The same by another pipeline, which is registered.
+    pub async fn document_by(&self, tenant: TenantId, pipeline: Arc<Pipeline>) -> Document {
         let accepted = Accepted::unread(DocumentId::fresh(), &pipeline.version);
         let (id, version) = (accepted.document, accepted.version);
         let run = self.world.database.write(tenant, move |connection| {

@@ -40,6 +40,10 @@ pub struct Selection {
     /// Compute `stage` even when the cache has its result.
     #[serde(default)]
     pub recompute: bool,
+    /// So many of them, 1 to 100, spread over all that match, and as a sample: their runs show nothing, and what they made
+    /// can be compared with what is shown.
+    #[serde(default)]
+    pub sample: Option<i64>,
 }
 
 impl From<Selection> for ReplayFilter {
@@ -54,6 +58,7 @@ impl From<Selection> for ReplayFilter {
             since: selection.since,
             until: selection.until,
             recompute: selection.recompute,
+            sample: selection.sample,
             ..ReplayFilter::default()
         }
     }

@@ -1,0 +1,171 @@
+//! Ranking given passages as a search ranks a corpus: by both halves and their fusion, over nothing but these. What a sample
+//! of a replay would answer is compared with what is answered so. Nothing is written.
+
+use crate::dense::DenseHit;
+use crate::lexical::{LexicalChunk, LexicalHit, PassingIndex};
+use crate::search::Search;
+use crate::search::fusion::{LexicalCandidate, fuse};
+use docmill_model::chunk::embed_text;
+use docmill_model::{ChunkId, Code, DocumentId, Failure, GenerationId, Sha256Hex, TenantId};
+use docmill_platform::database::DbError;
+use docmill_platform::embedder::{Embedder, Space};
+use pgvector::Vector;
+use std::collections::HashMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Most passages without a vector of their own; they are embedded while the caller waits.
+pub const EMBEDDED_LIMIT: usize = 256;
+/// Candidates of each half.
+const CANDIDATES: usize = 100;
+
+/// A passage of a document, shown or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Passage {
+    /// Its document.
+    pub document_id: DocumentId,
+    /// The document's title and name.
+    pub titles: Vec<String>,
+    /// Titles of the headings above, outermost first.
+    pub heading_path: Vec<String>,
+    /// The words.
+    pub text: String,
+    /// ISO 639-3 language.
+    pub language: Option<String>,
+}
+
+impl Passage {
+    fn hash(&self) -> Vec<u8> {
+        Sha256Hex::of(embed_text(&self.heading_path, &self.text).as_bytes()).to_bytes().to_vec()
+    }
+
+    fn indexed(&self, place: usize) -> LexicalChunk {
+        let mut headings = self.heading_path.clone();
+        headings.extend(self.titles.iter().cloned());
+        headings.dedup();
+        LexicalChunk {
+            chunk_id: id(place),
+            document_id: self.document_id,
+            collection: String::new(),
+            generation_id: GenerationId(Uuid::nil()),
+            text: self.text.clone(),
+            headings,
+            language: self.language.clone(),
+        }
+    }
+}
+
+/// A passage is known by its place among the others.
+fn id(place: usize) -> ChunkId {
+    ChunkId(Uuid::from_u128(place as u128))
+}
+
+fn place(id: ChunkId) -> usize {
+    id.0.as_u128() as usize
+}
+
+impl Search {
+    /// For each of `questions` the best `k` of `passages`, as places in that list, best first; of equal texts the first.
+    /// Vectors are those of the tenant in the space that answers; what has none is embedded.
+    ///
+    /// # Errors
+    /// `FIELD_INVALID` for more than [`EMBEDDED_LIMIT`] passages without a vector; failures of database, model and index.
+    pub async fn among(
+        &self,
+        tenant: TenantId,
+        passages: Vec<Passage>,
+        questions: &[String],
+        k: usize,
+    ) -> Result<Vec<Vec<usize>>, Failure> {
+        if passages.is_empty() {
+            return Ok(vec![Vec::new(); questions.len()]);
+        }
+        let hashes: Vec<Vec<u8>> = passages.iter().map(Passage::hash).collect();
+        let (model, vectors) = self.vectors_of(tenant, &passages, &hashes).await?;
+        let mut asked = Vec::with_capacity(questions.len());
+        for question in questions {
+            asked.push((question.clone(), model.embed_query(question).await?));
+        }
+        let config = self.fusion().clone();
+        let ranked = move || {
+            let chunks = passages.iter().enumerate().map(|(place, passage)| passage.indexed(place));
+            let index = PassingIndex::of(chunks.collect())?;
+            let mut best = Vec::with_capacity(asked.len());
+            for (question, vector) in asked {
+                let cosines: Vec<f64> = vectors.iter().map(|other| cosine(&vector, other)).collect();
+                let hit = |place: usize| DenseHit {
+                    chunk_id: id(place),
+                    embed_hash: hashes[place].clone(),
+                    language: passages[place].language.clone(),
+                    cosine: cosines[place],
+                };
+                let mut dense: Vec<DenseHit> = (0..passages.len()).map(hit).collect();
+                dense.sort_by(|a, b| b.cosine.total_cmp(&a.cosine).then(a.chunk_id.cmp(&b.chunk_id)));
+                dense.truncate(CANDIDATES);
+                let candidate = |words: LexicalHit| LexicalCandidate {
+                    score: words.score,
+                    ..LexicalCandidate::from(&hit(place(words.chunk_id)))
+                };
+                let lexical: Vec<LexicalCandidate> =
+                    index.search(&question, CANDIDATES)?.into_iter().map(candidate).collect();
+                best.push(fuse(&config, &lexical, &dense).iter().take(k).map(|fused| place(fused.chunk_id)).collect());
+            }
+            Ok(best)
+        };
+        let failed = |_| Failure::new(Code::Internal, "ranking passages panicked");
+        tokio::task::spawn_blocking(ranked).await.map_err(failed)?
+    }
+
+    /// The model of the space that answers, and the vectors of `passages` there, in their order.
+    async fn vectors_of(
+        &self,
+        tenant: TenantId,
+        passages: &[Passage],
+        hashes: &[Vec<u8>],
+    ) -> Result<(Arc<dyn Embedder>, Vec<Arc<[f32]>>), Failure> {
+        let wanted = hashes.to_vec();
+        let read = self.database().read(tenant, |connection| {
+            Box::pin(async move {
+                let space = Space::active(connection).await?;
+                let known: Vec<(Vec<u8>, Vector)> = sqlx::query_as(
+                    "SELECT embed_hash, embedding FROM vectors
+                     WHERE tenant_id = current_tenant() AND space_id = $1 AND embed_hash = ANY ($2)",
+                )
+                .bind(space.id)
+                .bind(wanted)
+                .fetch_all(connection)
+                .await?;
+                Ok::<_, DbError>((space, known))
+            })
+        });
+        let (space, known) = read.await?;
+        let model = self.embedders().need(&space)?;
+        let mut vectors: HashMap<Vec<u8>, Arc<[f32]>> =
+            known.into_iter().map(|(hash, vector)| (hash, Arc::from(vector.to_vec()))).collect();
+        let mut missing: Vec<(Vec<u8>, String)> = Vec::new();
+        for (passage, hash) in passages.iter().zip(hashes) {
+            if !vectors.contains_key(hash) && missing.iter().all(|(other, _)| other != hash) {
+                missing.push((hash.clone(), embed_text(&passage.heading_path, &passage.text)));
+            }
+        }
+        if missing.len() > EMBEDDED_LIMIT {
+            let message =
+                "more passages of the sample have no vector than are embedded at once; embed them or take fewer";
+            return Err(Failure::limit(Code::FieldInvalid, message, EMBEDDED_LIMIT as u64, missing.len() as u64));
+        }
+        if !missing.is_empty() {
+            let (hashes, texts): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+            let made = model.embed(&texts).await?;
+            vectors.extend(hashes.into_iter().zip(made.into_iter().map(Arc::from)));
+        }
+        let vector = |hash: &Vec<u8>| {
+            vectors.get(hash).cloned().ok_or_else(|| Failure::new(Code::EmbeddingInvalid, "a passage has no vector"))
+        };
+        Ok((model, hashes.iter().map(vector).collect::<Result<_, _>>()?))
+    }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+}
