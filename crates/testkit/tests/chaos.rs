@@ -26,6 +26,22 @@ fn nothing_is_lost_doubled_or_stuck_while_everything_breaks() {
     let verdict = chaos(&["--documents", "40", "--kills", "10", "--seed", "4"]);
     assert_eq!(verdict["kills"], 10);
     assert_eq!(verdict["export_equal"], true);
+    let repeated = &verdict["repeated"];
+    assert!(repeated["events"].as_u64().unwrap() > 2_000, "every job's event ten times: {verdict}");
+    assert_eq!((&repeated["unheard"], &repeated["attempts_begun"]), (&0.into(), &0.into()), "{verdict}");
+    for (kind, figures) in verdict["kinds"].as_object().unwrap() {
+        assert!(figures["tried"].as_u64().unwrap() > 0, "{kind}: {verdict}");
+    }
+}
+
+#[test]
+fn the_broker_may_lose_its_memory_at_a_fixed_pace() {
+    let faults = "wipe,rollback,repeat";
+    let verdict = chaos(&["--documents", "16", "--kills", "1", "--faults", faults, "--every", "0.5s", "--seed", "4"]);
+    for kind in faults.split(',') {
+        let figures = &verdict["kinds"][kind];
+        assert_eq!((&figures["asked"], &figures["tried"]), (&1.into(), &1.into()), "{kind}: {verdict}");
+    }
 }
 
 #[test]
@@ -40,16 +56,19 @@ fn a_process_may_die_at_any_point() {
 fn callers_that_hang_up_leave_nothing_behind() {
     let verdict = chaos(&["--drops", "600", "--seed", "4"]);
     let dropped = &verdict["kinds"]["dropped"];
-    assert_eq!((&dropped["requests"], &dropped["refused"]), (&600.into(), &0.into()), "{verdict}");
-    // How many are still open when their caller hangs up follows the machine's load.
-    assert!(dropped["broken_off"].as_u64().unwrap() > 20, "{verdict}");
+    assert_eq!((&dropped["asked"], &dropped["refused"]), (&600.into(), &0.into()), "{verdict}");
+    // Who is about to hang up when the last one is counted does so too.
+    let (begun, broken_off) = (dropped["begun"].as_u64().unwrap(), dropped["broken_off"].as_u64().unwrap());
+    assert!((600..640).contains(&broken_off) && begun > broken_off, "{verdict}");
 }
 
 #[test]
 fn the_index_node_may_die_and_find_its_files_damaged() {
     let verdict = chaos(&["--documents", "40", "--node-kills", "14", "--damage-every", "1", "--seed", "4"]);
     let (node, searches) = (&verdict["node"], &verdict["searches"]);
-    assert_eq!(node["kills"], 14, "{verdict}");
+    let kills = |of: &str| node[of].as_u64().unwrap();
+    assert_eq!(kills("while_indexing") + kills("while_recovering"), 14, "{verdict}");
+    assert_eq!(kills("kills"), 14 + kills("while_idle"), "{verdict}");
     assert_eq!(node["damages"].as_object().unwrap().len(), 7, "{verdict}");
     assert!(node["rebuilt"].as_u64().unwrap() > 3, "{verdict}");
     assert!(searches["known"].as_u64().unwrap() > 40, "{verdict}");

@@ -5,12 +5,12 @@ use crate::export::Export;
 use crate::faults::{self, Happened, Injector, Kind};
 use crate::plant::{APART, Plant, Settings, Tenant};
 use crate::verdict::{self, Verdict};
-use crate::work::{self, Acknowledged, Progress};
-use crate::{Arguments, disk};
+use crate::work::{self, Acknowledged, Pace, Progress};
+use crate::{Arguments, disk, repeat};
 use anyhow::{Context, Result, ensure};
 use docmill_model::Sha256Hex;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +18,11 @@ use std::time::{Duration, Instant};
 
 /// Differences shown.
 const SHOWN: usize = 10;
+/// Documents that are uploaded ahead of the first fault.
+const AHEAD: usize = 16;
+/// Tries of a fault that finds nothing to hit, and documents kept back for them.
+const TRIES: usize = 3;
+const SPARE: usize = 4;
 
 pub fn bar(length: usize, what: &str, quiet: bool) -> ProgressBar {
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(length as u64) };
@@ -101,25 +106,32 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ke
     let break_things =
         |progress: &Progress, bar: &ProgressBar| break_things(arguments, &plant, &schedule, progress, bar);
     let worked = while_working(arguments, &plant, &tenants, documents, break_things)?;
-    let happened = worked.came_to;
+    let seconds = started.elapsed().as_secs_f64();
+    let repeated = repeat::at_the_end(&plant, arguments.seed)?;
+    let happened: Vec<Happened> = worked.came_to.into_iter().filter(|fault| fault.hit.count > 0).collect();
+    let undone = faults::undone(&arguments.faults);
     let mut verdict = Verdict {
         documents: documents.paths.len(),
         kills: happened.iter().filter(|fault| fault.kind == Kind::Kill).count(),
         faults: happened.len(),
         seed: arguments.seed,
-        seconds: started.elapsed().as_secs_f64(),
+        seconds,
         fault_free_seconds: Some(kept.seconds),
         embedder: settings.embedder.clone(),
         source: documents.source.clone(),
         peak_rss_mb: worked.peak_rss_mb,
-        left_out: Kind::ALL
-            .iter()
-            .filter_map(|kind| Some(format!("{}: {}", kind.name(), faults::impossible(*kind)?)))
-            .collect(),
+        left_out: undone.left_out,
+        untried: undone.untried,
         ..Verdict::default()
     };
     verdict::judge(&plant, &worked.acknowledged, &mut verdict)?;
     verdict::recovery(&plant, &happened, &mut verdict)?;
+    for kind in Kind::ALL {
+        let asked = schedule.iter().filter(|other| *other == kind).count();
+        let tried = happened.iter().filter(|fault| fault.kind == *kind).count();
+        verdict.asked(kind.name(), asked, tried);
+    }
+    verdict.repeated(repeated);
     compare(&plant, &tenants, kept, &mut verdict)?;
     Ok(verdict)
 }
@@ -171,7 +183,8 @@ pub fn while_working<T>(
     Ok(Worked { came_to, acknowledged, peak_rss_mb })
 }
 
-/// One fault after the other, each once something was done since the last one.
+/// One fault after the other, each once something was done since the last one. What finds nothing to hit is tried again
+/// after the others.
 fn break_things(
     arguments: &Arguments,
     plant: &Plant,
@@ -180,20 +193,27 @@ fn break_things(
     bar: &ProgressBar,
 ) -> Result<Vec<Happened>> {
     let mut injector = Injector::new(plant, arguments.seed, arguments.lease());
+    let pace = Pace { documents: arguments.documents(), steps: schedule.len(), ahead: AHEAD, spare: SPARE };
+    let mut open: VecDeque<(Kind, usize)> = schedule.iter().map(|kind| (*kind, 1)).collect();
     let mut happened = Vec::new();
     let mut log = std::fs::File::create(plant.home.logs().join("faults.log"))?;
-    for (number, kind) in schedule.iter().enumerate() {
+    while let Some((kind, tries)) = open.pop_front() {
+        let step = happened.len() + 1;
         // Uploads keep step with the faults, so that the last fault still finds work.
-        let share = arguments.documents() * (number + 1) / schedule.len();
-        progress.allowed.fetch_max(share + 16, Ordering::AcqRel);
+        progress.allowed.fetch_max(pace.at(step), Ordering::AcqRel);
+        injector.remember()?;
         let pause = arguments.every.unwrap_or_else(|| injector.pause());
         std::thread::sleep(pause);
         wait_for_work(plant)?;
         plant.revive(&[])?;
-        bar.set_message(format!("{}/{} faults, {}", number + 1, schedule.len(), kind.name()));
-        let fault = injector.inject(*kind).with_context(|| format!("fault {} ({})", number + 1, kind.name()))?;
+        bar.set_message(format!("{step}/{} faults, {}", step + open.len(), kind.name()));
+        let fault = injector.inject(kind).with_context(|| format!("fault {step} ({})", kind.name()))?;
         use std::io::Write;
-        writeln!(log, "{} {} {} until {}", fault.at, kind.name(), fault.target, fault.healed_at)?;
+        let (target, hits) = (&fault.hit.target, fault.hit.count);
+        writeln!(log, "{} {} {target} hit {hits} until {}", fault.at, kind.name(), fault.healed_at)?;
+        if hits == 0 && tries < TRIES {
+            open.push_back((kind, tries + 1));
+        }
         happened.push(fault);
     }
     plant.start_services()?;

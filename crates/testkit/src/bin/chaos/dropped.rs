@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,12 @@ use std::time::{Duration, Instant};
 const API: Processes = &[("api", "api")];
 /// Callers at once: more than the pool has connections.
 const CALLERS: u64 = 24;
+/// Requests that are begun at most for each that shall be broken off.
+const MOST_BEGUN: usize = 20;
 /// Longest time a caller waits before it hangs up.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// Share of callers in a hurry: they wait no longer than about twice as long as an answer takes.
+const HURRIED: f64 = 0.5;
 /// Longest time for which the database says nothing.
 const LATE: Duration = Duration::from_millis(50);
 /// How much longer than it says nothing it answers, at most.
@@ -37,6 +41,8 @@ const PROMPT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Found {
     begun: AtomicUsize,
+    /// About how long the answers took lately that callers without hurry got; 0 before the first.
+    usual_micros: AtomicU64,
     /// Callers that hung up before the answer came.
     broken_off: AtomicUsize,
     /// Requests that failed otherwise: nobody listened, or the server hung up.
@@ -50,7 +56,7 @@ struct Found {
     over: AtomicBool,
 }
 
-/// Sends `count` declarations of documents, most of which are broken off.
+/// Sends declarations of documents until `count` were broken off, or twenty times as many were begun.
 pub fn run(arguments: &Arguments, settings: &Settings, count: usize) -> Result<Verdict> {
     let plant = Plant::start("chaos-dropped", settings, API, |_| Ok(()))?;
     let tenant = plant.tenant("hasty")?;
@@ -74,12 +80,13 @@ pub fn run(arguments: &Arguments, settings: &Settings, count: usize) -> Result<V
     })?;
     let drained = drain(&plant, &tenant);
     let slow = afterwards(&plant, &tenant);
-    judge(arguments, settings, &plant, found, (drained, slow), started.elapsed())
+    judge(arguments, settings, count, &plant, found, (drained, slow), started.elapsed())
 }
 
 fn judge(
     arguments: &Arguments,
     settings: &Settings,
+    count: usize,
     plant: &Plant,
     found: Found,
     (drained, slow): (Duration, usize),
@@ -112,28 +119,37 @@ fn judge(
     };
     let answers = found.answers.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (broken_off, refused) = (found.broken_off.into_inner(), found.refused.into_inner());
-    ensure!(broken_off > 0, "no request was broken off: nothing was tried");
-    ensure!(!acknowledged.is_empty(), "no request was answered: nothing can have been lost");
+    let begun = answers.values().sum::<usize>() + broken_off + refused;
+    let is_enough = broken_off > 0 && broken_off >= count;
+    verdict.tried(&format!("{count} requests broken off: {broken_off} of {begun} were"), usize::from(is_enough));
+    verdict.tried("requests that were answered: nothing else can be lost", acknowledged.len());
     verdict.kinds.insert(
         "dropped".to_owned(),
-        json!({"requests": answers.values().sum::<usize>() + broken_off + refused, "broken_off": broken_off, "refused": refused,
-               "answers": answers, "written": known.len(), "drained_secs": drained.as_secs_f64()}),
+        json!({"asked": count, "begun": begun, "broken_off": broken_off, "refused": refused, "answers": answers,
+               "written": known.len(), "drained_secs": drained.as_secs_f64()}),
     );
     Ok(verdict)
 }
 
 fn call(plant: &Plant, tenant: &Tenant, found: &Found, count: usize, mut rng: StdRng) {
-    loop {
+    while found.broken_off.load(Ordering::Acquire) < count {
         let number = found.begun.fetch_add(1, Ordering::AcqRel);
-        if number >= count {
+        if number >= count.saturating_mul(MOST_BEGUN) {
             return;
         }
         let name = format!("dropped-{number}.txt");
         let sha256 = Sha256Hex::of(name.as_bytes()).to_string();
         let body = json!({"name": name, "content_type": "text/plain", "size": 64, "sha256": sha256}).to_string();
-        let patience = PATIENCE.mul_f64(rng.random_range(0.0..1.0));
+        let usual = Duration::from_micros(found.usual_micros.load(Ordering::Acquire));
+        let is_hurried = rng.random_bool(HURRIED);
+        let patience = most_patience(is_hurried, usual).mul_f64(rng.random_range(0.0..1.0));
+        let asked = Instant::now();
         match request(plant, tenant, "POST", Some(&body), patience) {
             Ok(Some(status)) => {
+                if !is_hurried {
+                    let usual = moved(usual, asked.elapsed());
+                    found.usual_micros.store(usual.as_micros() as u64, Ordering::Release);
+                }
                 *found.answers.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
                 if (200..300).contains(&status) {
                     found.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
@@ -143,6 +159,17 @@ fn call(plant: &Plant, tenant: &Tenant, found: &Found, count: usize, mut rng: St
             Err(_) => drop(found.refused.fetch_add(1, Ordering::AcqRel)),
         }
     }
+}
+
+/// Up to when a caller hangs up, at a random moment before: one in a hurry anywhere in the course of its request, however
+/// fast the machine is. The others tell how long that is; who hangs up sooner hears of quick answers only.
+fn most_patience(is_hurried: bool, usual: Duration) -> Duration {
+    if is_hurried && !usual.is_zero() { (usual * 2).min(PATIENCE) } else { PATIENCE }
+}
+
+/// The usual time of an answer once another one took `took`.
+fn moved(usual: Duration, took: Duration) -> Duration {
+    if usual.is_zero() { took } else { (usual * 7 + took) / 8 }
 }
 
 /// The status of the answer; `None` when the caller hung up before it came.
@@ -208,4 +235,21 @@ fn afterwards(plant: &Plant, tenant: &Tenant) -> usize {
             .filter(|got| !matches!(got, Ok(Ok(Some(200)))))
             .count()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_in_a_hurry_waits_about_as_long_as_answers_take() {
+        let millis = Duration::from_millis;
+        assert_eq!(most_patience(true, Duration::ZERO), PATIENCE, "nothing was answered yet");
+        assert_eq!(most_patience(false, millis(20)), PATIENCE);
+        assert_eq!(most_patience(true, millis(20)), millis(40));
+        assert_eq!(most_patience(true, millis(9_000)), PATIENCE);
+        let usual = (0..100).fold(Duration::ZERO, |usual, _| moved(usual, millis(30)));
+        assert_eq!(usual, millis(30));
+        assert_eq!(moved(millis(30), millis(110)), millis(40));
+    }
 }

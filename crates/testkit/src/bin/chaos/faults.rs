@@ -1,8 +1,9 @@
-//! What can go wrong, how often, and doing it: each fault is injected, held for a while and healed before the next.
+//! What can go wrong, how often, and doing it: each fault is injected, held for a while and healed before the next. What
+//! befalls the broker alone is in [`crate::broker`].
 
-use crate::disk;
 use crate::plant::{Plant, SERVICES};
-use anyhow::{Context, Result, bail, ensure};
+use crate::{broker, disk, repeat};
+use anyhow::{Context, Result};
 use docmill_embedded::process::Signal;
 use docmill_testkit::proxy::{HttpFault, Proxy};
 use rand::rngs::StdRng;
@@ -11,8 +12,12 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
+
+/// How long the answers of the object store go wrong at once, and until when one must have.
+const SPOILED: Duration = Duration::from_millis(1500);
+const SPOILED_WITHIN: Duration = Duration::from_secs(6);
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $variant:ident $name:literal / $share:literal),+ $(,)?) => {
@@ -72,13 +77,42 @@ pub fn parse(text: &str) -> Result<(Kind, Option<usize>), String> {
     Ok((*kind, count))
 }
 
-/// What is left out on this machine, and why.
-pub fn impossible(kind: Kind) -> Option<&'static str> {
+/// Why this machine cannot do it, if so.
+fn impossible(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Disk if !disk::may_mount() => Some("mounting needs root"),
         Kind::Clock if faketime().is_none() => Some("libfaketime is not installed (apt-get install libfaketime)"),
         _ => None,
     }
+}
+
+/// Kinds that this machine cannot do, and why.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// Of the usual mix.
+    pub left_out: Vec<String>,
+    /// Asked for by name.
+    pub untried: Vec<String>,
+}
+
+/// What a campaign lacks on this machine.
+pub fn undone(asked: &[(Kind, Option<usize>)]) -> Undone {
+    undone_by(asked, impossible)
+}
+
+fn undone_by(asked: &[(Kind, Option<usize>)], impossible: impl Fn(Kind) -> Option<&'static str>) -> Undone {
+    let mut undone = Undone::default();
+    for kind in Kind::ALL {
+        let Some(why) = impossible(*kind) else { continue };
+        let line = format!("{}: {why}", kind.name());
+        match asked.iter().find(|(asked, _)| asked == kind) {
+            Some((_, Some(0))) => {}
+            Some(_) => undone.untried.push(line),
+            None if asked.is_empty() => undone.left_out.push(line),
+            None => {}
+        }
+    }
+    undone
 }
 
 /// The order of a campaign's faults: the same for the same seed.
@@ -99,12 +133,25 @@ pub fn schedule(seed: u64, kills: usize, asked: &[(Kind, Option<usize>)]) -> Vec
     all
 }
 
-/// One fault that happened.
+/// What a fault met.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    pub target: String,
+    /// Processes, files, answers, consumers or events; at 0 nothing has happened.
+    pub count: usize,
+}
+
+impl Hit {
+    pub fn new(target: impl Into<String>, count: usize) -> Self {
+        Self { target: target.into(), count }
+    }
+}
+
+/// One fault that was injected.
 #[derive(Clone, Debug)]
 pub struct Happened {
     pub kind: Kind,
-    /// What it hit.
-    pub target: String,
+    pub hit: Hit,
     pub at: OffsetDateTime,
     /// When the cause was gone.
     pub healed_at: OffsetDateTime,
@@ -115,21 +162,21 @@ pub struct Injector<'a> {
     plant: &'a Plant,
     rng: StdRng,
     lease: Duration,
-    /// An earlier state of the broker's store.
-    snapshot: PathBuf,
+    broker: broker::Store<'a>,
 }
 
 impl<'a> Injector<'a> {
     pub fn new(plant: &'a Plant, seed: u64, lease: Duration) -> Self {
-        let snapshot = plant.home.root().join("nats-earlier");
-        Self { plant, rng: StdRng::seed_from_u64(seed.wrapping_add(1)), lease, snapshot }
+        Self { plant, rng: StdRng::seed_from_u64(seed.wrapping_add(1)), lease, broker: broker::Store::new(plant) }
     }
 
-    /// A random pause between two faults, and now and then a copy of the broker's store for a later rollback.
+    /// Copies the broker's store for a later rollback: the first time, and then now and then.
+    pub fn remember(&mut self) -> Result<()> {
+        if self.rng.random_bool(0.1) || !self.broker.has_copy() { self.broker.copy() } else { Ok(()) }
+    }
+
+    /// A random pause between two faults.
     pub fn pause(&mut self) -> Duration {
-        if self.rng.random_bool(0.1) || !self.snapshot.exists() {
-            let _ = copy_tree(&self.plant.home.data().join("nats"), &self.snapshot);
-        }
         Duration::from_millis(self.rng.random_range(300..1500))
     }
 
@@ -141,16 +188,16 @@ impl<'a> Injector<'a> {
     /// One fault, from its injection to its end.
     pub fn inject(&mut self, kind: Kind) -> Result<Happened> {
         let at = OffsetDateTime::now_utc();
-        let target = match kind {
+        let hit = match kind {
             Kind::Kill => self.kill()?,
             Kind::Stop => self.stop()?,
             Kind::Immediate => {
                 self.plant.fell("postgres", Signal::QUIT)?;
                 self.plant.start_services()?;
-                "postgres".to_owned()
+                Hit::new("postgres", 1)
             }
-            Kind::Wipe | Kind::Rollback | Kind::Flip => self.spoil_broker(kind)?,
-            Kind::Consumer => self.delete_consumers()?,
+            Kind::Wipe | Kind::Rollback | Kind::Flip => self.broker.spoil(kind, &mut self.rng)?,
+            Kind::Consumer => broker::delete_consumers(self.plant)?,
             Kind::StoreError => self.spoil_objects(HttpFault::Error),
             Kind::Truncated => self.spoil_objects(HttpFault::Truncated),
             Kind::WrongBytes => self.spoil_objects(HttpFault::WrongByte),
@@ -158,22 +205,25 @@ impl<'a> Injector<'a> {
             Kind::Orphans => {
                 let (name, link) = self.link();
                 link.orphan();
-                name.to_owned()
+                Hit::new(name, 1)
             }
             Kind::Disk => {
                 let (name, full) = disk::fill(&self.plant.home, &mut self.rng)?;
                 self.hold(0.5, 2.0);
                 drop(full);
-                name.to_owned()
+                Hit::new(name, 1)
             }
             Kind::Clock => self.skew()?,
-            Kind::Repeat => crate::repeat::all_events(self.plant, &mut self.rng)?,
+            Kind::Repeat => {
+                let repeated = repeat::all_events(self.plant, &mut self.rng)?;
+                Hit::new(format!("events of {} jobs", repeated.jobs), repeated.stored)
+            }
         };
         let healed_at = if kind == Kind::Kill { at } else { OffsetDateTime::now_utc() };
-        Ok(Happened { kind, target, at, healed_at })
+        Ok(Happened { kind, hit, at, healed_at })
     }
 
-    fn kill(&mut self) -> Result<String> {
+    fn kill(&mut self) -> Result<Hit> {
         // Workers and engine hold the interesting states most of the time.
         let targets = [
             "worker-1", "worker-1", "worker-2", "worker-2", "engine", "engine", "api", "api", "postgres", "nats",
@@ -188,66 +238,30 @@ impl<'a> Injector<'a> {
             std::thread::sleep(Duration::from_millis(self.rng.random_range(20..500)));
             self.plant.run(target, &[])?;
         }
-        Ok(target.to_owned())
+        Ok(Hit::new(target, 1))
     }
 
-    fn stop(&mut self) -> Result<String> {
+    fn stop(&mut self) -> Result<Hit> {
         let (target, _) = *self.plant.processes.choose(&mut self.rng).context("no processes")?;
         let pid = self.plant.pid(target).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        let Some(pid) = pid else { return Ok(target.to_owned()) };
+        let Some(pid) = pid else { return Ok(Hit::new(target, 0)) };
         rustix::process::kill_process(pid, Signal::STOP)?;
         self.hold(0.5, 3.0);
         rustix::process::kill_process(pid, Signal::CONT)?;
-        Ok(target.to_owned())
+        Ok(Hit::new(target, 1))
     }
 
-    fn spoil_broker(&mut self, kind: Kind) -> Result<String> {
-        let store = self.plant.home.data().join("nats");
-        self.plant.fell("nats", Signal::KILL)?;
-        let mut target = "nats".to_owned();
-        match kind {
-            Kind::Wipe => empty(&store)?,
-            Kind::Rollback => {
-                empty(&store)?;
-                copy_tree(&self.snapshot, &store)?;
-                self.plant.home.give_tree(&store)?;
-            }
-            _ => {
-                let files: Vec<PathBuf> = walk(&store)
-                    .into_iter()
-                    .filter(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0))
-                    .collect();
-                if let Some(path) = files.choose(&mut self.rng) {
-                    let mut bytes = fs::read(path)?;
-                    let at = self.rng.random_range(0..bytes.len());
-                    bytes[at] ^= 1 << self.rng.random_range(0..8u8);
-                    fs::write(path, bytes)?;
-                    target = path.strip_prefix(&store)?.display().to_string();
-                }
+    /// Answers of the object store go wrong until one has, or none is asked for in time.
+    fn spoil_objects(&mut self, fault: HttpFault) -> Hit {
+        let (count, started) = (self.rng.random_range(2..12), Instant::now());
+        loop {
+            self.plant.objects.plan(fault, count);
+            std::thread::sleep(SPOILED);
+            let spoiled = count - self.plant.objects.forget();
+            if spoiled > 0 || started.elapsed() >= SPOILED_WITHIN {
+                return Hit::new("answers", spoiled);
             }
         }
-        self.plant.start_services().with_context(|| format!("NATS after {} of {target}", kind.name()))?;
-        Ok(target)
-    }
-
-    fn delete_consumers(&mut self) -> Result<String> {
-        let url = self.plant.stack.nats_url()?;
-        self.plant.runtime.block_on(async {
-            let context =
-                async_nats::jetstream::new(docmill_testkit::connect_nats(&url).await.map_err(|e| anyhow::anyhow!(e))?);
-            for stage in ["ingest", "chunk", "embed", "index", "extract", "summarize", "notify"] {
-                let _ = context.delete_consumer_from_stream(format!("stage-{stage}"), "docmill-jobs").await;
-            }
-            Ok("all stages".to_owned())
-        })
-    }
-
-    fn spoil_objects(&mut self, fault: HttpFault) -> String {
-        let count = self.rng.random_range(2..12);
-        self.plant.objects.plan(fault, count);
-        std::thread::sleep(Duration::from_millis(1500));
-        let left = self.plant.objects.forget();
-        format!("{} answers", count - left)
     }
 
     fn link(&mut self) -> (&'static str, &'a Proxy) {
@@ -259,7 +273,7 @@ impl<'a> Injector<'a> {
         }
     }
 
-    fn hole(&mut self) -> String {
+    fn hole(&mut self) -> Hit {
         let (name, link) = self.link();
         link.stall();
         self.hold(0.5, 4.0);
@@ -268,11 +282,11 @@ impl<'a> Injector<'a> {
             link.cut();
         }
         link.heal();
-        format!("{name}{}", if cut { ", then cut" } else { "" })
+        Hit::new(format!("{name}{}", if cut { ", then cut" } else { "" }), 1)
     }
 
     /// The second worker runs on with a clock that is an hour off, until it is killed the next time.
-    fn skew(&mut self) -> Result<String> {
+    fn skew(&mut self) -> Result<Hit> {
         let library = faketime().context("libfaketime is not installed")?;
         let shift = if self.rng.random_bool(0.5) { "+1h" } else { "-1h" };
         self.plant.kill("worker-2")?;
@@ -283,7 +297,7 @@ impl<'a> Injector<'a> {
             (text("FAKETIME_DONT_FAKE_MONOTONIC"), text("1")),
         ];
         self.plant.run("worker-2", &extra)?;
-        Ok(format!("worker-2 {shift}"))
+        Ok(Hit::new(format!("worker-2 {shift}"), 1))
     }
 }
 
@@ -300,24 +314,6 @@ pub fn empty(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Replaces `to` by a copy of `from`. Files that vanish meanwhile are left out: the copy is as torn as after a crash.
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    if !from.is_dir() {
-        bail!("{} is no folder", from.display());
-    }
-    fs::create_dir_all(to)?;
-    empty(to)?;
-    for path in walk(from) {
-        let target = to.join(path.strip_prefix(from)?);
-        ensure!(target.starts_with(to), "a path leads outside");
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let _ = fs::copy(&path, &target);
-    }
-    Ok(())
-}
-
 /// Every file below a folder, in order.
 pub fn walk(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -330,4 +326,32 @@ pub fn walk(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_cannot_do_is_left_out_unless_it_was_asked_for() {
+        let no_clock = |kind: Kind| (kind == Kind::Clock).then_some("no library");
+        let line = vec!["clock: no library".to_owned()];
+        let usual = undone_by(&[], no_clock);
+        assert_eq!(usual, Undone { left_out: line.clone(), untried: vec![] });
+        let named = undone_by(&[(Kind::Kill, None), (Kind::Clock, Some(3))], no_clock);
+        assert_eq!(named, Undone { left_out: vec![], untried: line });
+        let others = undone_by(&[(Kind::Kill, None), (Kind::Clock, Some(0))], no_clock);
+        assert_eq!(others, Undone::default(), "none of them were asked for");
+        assert_eq!(undone_by(&[(Kind::Kill, None)], no_clock), Undone::default());
+    }
+
+    #[test]
+    fn the_order_follows_the_seed_and_the_numbers_what_was_asked_for() {
+        let asked = [(Kind::Wipe, Some(5)), (Kind::Flip, Some(15)), (Kind::Kill, Some(0)), (Kind::Immediate, None)];
+        let order = schedule(3, 40, &asked);
+        let count = |kind: Kind| order.iter().filter(|scheduled| **scheduled == kind).count();
+        assert_eq!((count(Kind::Wipe), count(Kind::Flip), count(Kind::Immediate), order.len()), (5, 15, 4, 24));
+        assert_eq!(order, schedule(3, 40, &asked));
+        assert_ne!(order, schedule(4, 40, &asked));
+    }
 }

@@ -3,6 +3,7 @@
 //! Everything is real: Postgres, NATS, an S3 endpoint, and the processes of the binary. The order and kind of the
 //! faults follow from the seed; their exact moments do not, as the machine has a say in them.
 
+mod broker;
 mod campaign;
 mod crash_points;
 mod disk;
@@ -39,7 +40,7 @@ const EXAMPLES: &str = "\
 Examples:
   chaos --documents 60 --kills 20 --seed 1
   chaos --documents 1000 --kills 200 --seed 7 --json
-  chaos --documents 100 --kills 0 --faults wipe=5,rollback=5,flip=15 --seed 3
+  chaos --documents 100 --kills 0 --faults wipe=5,rollback=5,flip=15,immediate=20 --seed 3
   chaos --documents 100 --kills 20 --embedder real
   chaos --documents 24 --crash-points --lease 1            (every point)
   chaos --documents 13 --crash-points --points 13 --lease 1 --seed 4
@@ -49,7 +50,8 @@ Examples:
   chaos --updates --documents 24 --kills 40 --seed 1
   chaos --documents 1500 --kills 20 --faults kill --every 60s --rate 1.1       (a soak)
 Exit code: 0 clean, 1 something was lost, doubled, stuck, violated, different or not tried, or a point not met, 2 the
-campaign itself failed.
+campaign itself failed. A fault that hit nothing does not count; a kind of which none hit anything was not tried. What the
+large campaigns came to is in deploy/bench/faults/README.md.
 The fault-free run is kept and used again for the same binary, documents and embedder.";
 
 /// Most documents of a crash-point sweep: each is read once for the record, and once a round.
@@ -73,7 +75,8 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Only these kinds, with a number where it shall differ: kill, stop, immediate, wipe, rollback, flip, consumer,
-    /// store-error, truncated, wrong-bytes, hole, orphans, disk, clock, repeat.
+    /// store-error, truncated, wrong-bytes, hole, orphans, disk, clock, repeat. What this machine cannot do is left out when
+    /// nothing is named, and not tried when it is.
     #[arg(long, value_delimiter = ',', value_name = "KIND[=N]", value_parser = faults::parse)]
     faults: Vec<(Kind, Option<usize>)>,
     /// `hash` (no model) or `real` (the embedding model).
@@ -88,11 +91,12 @@ struct Arguments {
     /// Only this many of the points, chosen by the seed; all when absent.
     #[arg(long, requires = "crash_points", value_name = "N")]
     points: Option<usize>,
-    /// Instead of all that: this many requests that callers break off while the database answers late.
+    /// Instead of all that: callers break off this many requests while the database answers late; at most twenty are begun
+    /// for each of them.
     #[arg(long, conflicts_with = "crash_points", value_name = "N")]
     drops: Option<usize>,
-    /// Instead of random faults: this many `kill -9` of the process that holds the lexical index, whose files are damaged
-    /// between its lives.
+    /// Instead of random faults: this many `kill -9` of the process that holds the lexical index while it indexes or has
+    /// not recovered from the last one, twice as many in all at most; its files are damaged between its lives.
     #[arg(long, conflicts_with_all = ["crash_points", "drops"], value_name = "N")]
     node_kills: Option<usize>,
     /// How many of those kills there are for each damage.
@@ -234,6 +238,7 @@ fn show(verdict: &Verdict) {
         points.unmet.iter().for_each(|point| println!("  NOT MET {point}"));
     }
     let parts = [
+        verdict.repeated.as_ref().map(serde_json::to_string),
         verdict.node.as_ref().map(serde_json::to_string),
         verdict.restore.as_ref().map(serde_json::to_string),
         verdict.searches.as_ref().map(serde_json::to_string),

@@ -7,17 +7,18 @@
 use crate::Arguments;
 use crate::campaign::{self, FaultFree, Worked};
 use crate::documents::Documents;
-use crate::index_files::{self, DAMAGES};
+use crate::index_files::{self, DAMAGES, Damaged};
 use crate::plant::{APART, Plant, Settings, Tenant};
 use crate::requests::request;
 use crate::searches::{self, Said};
 use crate::verdict::{self, Verdict};
-use crate::work::Progress;
+use crate::work::{Pace, Progress};
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
+use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -32,26 +33,44 @@ const HASTY: f64 = 0.2;
 const HASTE: Duration = Duration::from_millis(900);
 /// How long a node may take to be ready and right again.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// How long a kill waits for the feed to move.
-const FEED: Duration = Duration::from_secs(4);
+/// How long a kill waits until there is something to index.
+const INDEXING: Duration = Duration::from_secs(10);
+/// How often is looked whether there is, and the longest random moment from then to the kill.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const MOMENT_MILLIS: u64 = 150;
+/// Kills at most for each that shall count.
+const MOST_KILLS: usize = 2;
+/// Documents that are uploaded ahead of the first kill.
+const AHEAD: usize = 8;
 /// Pause between two searches, and searches until questions are chosen anew.
 const SEARCH_EVERY: Duration = Duration::from_millis(20);
 const SEARCHES: usize = 25;
-/// What operations of the index there are.
-const FEED_LENGTH: &str = "SELECT coalesce(sum(seq), 0)::bigint FROM index_heads";
+/// Whether something is being indexed: a job of that stage is under way, or the node is behind the feed.
+const IS_INDEXING: &str = "SELECT EXISTS (SELECT 1 FROM jobs WHERE stage = 'index' AND state = 'leased')
+     OR EXISTS (SELECT 1 FROM index_heads h WHERE h.seq > coalesce(
+        (SELECT max(w.seq) FROM index_watermarks w WHERE w.tenant_id = h.tenant_id), 0))";
 
 /// Counts of what was done to the node.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Figures {
     pub kills: usize,
-    /// Of them those before which the feed of the index had moved since the last one.
+    /// Of them those of a node that had recovered from the one before and had something to index.
     pub while_indexing: usize,
     /// Of them those of a node that had not recovered from the one before.
     pub while_recovering: usize,
+    /// Of them those of a node that had nothing to index in all the time it was waited for; they do not count.
+    pub while_idle: usize,
     /// By kind of damage.
     pub damages: BTreeMap<&'static str, usize>,
     /// Indexes that the node built from the database.
     pub rebuilt: usize,
+}
+
+impl Figures {
+    /// Kills that met the node at work.
+    fn counted(&self) -> usize {
+        self.while_indexing + self.while_recovering
+    }
 }
 
 /// What the one who kills tells the one who searches.
@@ -79,7 +98,7 @@ fn schedule(arguments: &Arguments, count: usize, rng: &mut StdRng) -> Vec<Option
     (1..=count).map(|number| if number.is_multiple_of(every) { order.next() } else { None }).collect()
 }
 
-/// Kills the node `count` times while the documents are indexed, and judges what came out.
+/// Kills the node while the documents are indexed, until `count` kills met it at work, and judges what came out.
 pub fn run(
     arguments: &Arguments,
     settings: &Settings,
@@ -122,7 +141,9 @@ pub fn run(
     let log = std::fs::read_to_string(plant.home.logs().join(format!("{NODE}.log")))?;
     node.rebuilt = log.matches("lexical index built from the database").count();
     searches::judge(&plant, &tenants, &mut searches, &mut verdict)?;
-    verdict.tried("kills", node.kills);
+    let (counted, kills) = (node.counted(), node.kills);
+    let what = format!("{count} kills while indexing or recovering: {counted} of {kills} were");
+    verdict.tried(&what, usize::from(counted > 0 && counted >= count));
     verdict.tried("kills while documents were indexed", node.while_indexing);
     for kind in DAMAGES {
         verdict.tried(&format!("damage: {kind}"), node.damages.get(kind).copied().unwrap_or_default());
@@ -157,36 +178,35 @@ impl<'a> Killer<'a> {
         let schedule = schedule(self.arguments, count, &mut self.rng);
         let mut log = std::fs::File::create(self.plant.home.logs().join("faults.log"))?;
         self.shared.ready.store(1, Ordering::Release);
-        let mut feed = 0;
+        let pace = Pace { documents: self.arguments.documents(), steps: count, ahead: AHEAD, spare: 0 };
+        let most = count.saturating_mul(MOST_KILLS);
         let mut is_recovered = true;
-        for (number, damage) in schedule.into_iter().enumerate() {
-            // Uploads keep step with the kills, so that the last kill still finds work.
-            progress.allowed.fetch_max(self.arguments.documents() * (number + 1) / count + 8, Ordering::AcqRel);
-            if is_recovered {
-                self.wait_for_feed(&mut feed)?;
-            }
-            bar.set_message(format!("{}/{count} kills, {}", number + 1, damage.unwrap_or(UNDAMAGED)));
+        while self.figures.counted() < count && self.figures.kills < most {
+            let counted = self.figures.counted();
+            // Uploads keep step with the kills, so that the last kill still finds work; one that found none lets one in.
+            progress.allowed.fetch_max(pace.at(counted + 1) + self.figures.while_idle, Ordering::AcqRel);
+            let finds_work = !is_recovered || self.wait_for_indexing()?;
+            let damage = if finds_work { schedule[counted] } else { None };
+            bar.set_message(format!("{}/{count} kills, {}", counted + 1, damage.unwrap_or(UNDAMAGED)));
             let killed = Instant::now();
             self.plant.kill(NODE)?;
             self.figures.kills += 1;
             self.figures.while_recovering += usize::from(!is_recovered);
-            let mut damaged = None;
-            if let Some(kind) = damage {
-                let done = index_files::damage(kind, &index_files::folder(self.plant), &mut self.rng);
-                damaged = done.with_context(|| format!("damage {kind} after kill {}", number + 1))?;
-                *self.figures.damages.entry(kind).or_default() += usize::from(damaged.is_some());
-            }
+            self.figures.while_indexing += usize::from(is_recovered && finds_work);
+            self.figures.while_idle += usize::from(!finds_work);
+            let damaged = self.damage(damage)?;
             use std::io::Write;
+            let name = damage.unwrap_or(UNDAMAGED);
             let target = damaged.as_ref().map_or("", |damaged| damaged.target.as_str());
-            writeln!(log, "{} {} {target}", time::OffsetDateTime::now_utc(), damage.unwrap_or(UNDAMAGED))?;
+            let met = if finds_work { "at work" } else { "idle" };
+            writeln!(log, "{} {name} {target} {met}", time::OffsetDateTime::now_utc())?;
             let life = self.shared.life.fetch_add(1, Ordering::AcqRel) + 1;
             self.plant.run(NODE, &[])?;
-            is_recovered = number + 1 == count || !self.rng.random_bool(HASTY);
+            let is_last = self.figures.counted() == count || self.figures.kills == most;
+            is_recovered = is_last || !self.rng.random_bool(HASTY);
             if is_recovered {
-                let what = || format!("after kill {} ({} {target})", number + 1, damage.unwrap_or(UNDAMAGED));
-                self.recover(life).with_context(what)?;
-                let secs = self.recovery.entry(damage.unwrap_or(UNDAMAGED).to_owned()).or_default();
-                secs.push(killed.elapsed().as_secs_f64());
+                self.recover(life).with_context(|| format!("after kill {} ({name} {target})", self.figures.kills))?;
+                self.recovery.entry(name.to_owned()).or_default().push(killed.elapsed().as_secs_f64());
             } else {
                 std::thread::sleep(HASTE.mul_f64(self.rng.random_range(0.0..1.0)));
             }
@@ -195,18 +215,34 @@ impl<'a> Killer<'a> {
         Ok((self.figures, self.recovery))
     }
 
-    /// Until the index has something to do, and a random moment longer: kills that find it idle prove little.
-    fn wait_for_feed(&mut self, feed: &mut i64) -> Result<()> {
-        let started = Instant::now();
-        let mut now = self.plant.count(FEED_LENGTH)?;
-        while now == *feed && started.elapsed() < FEED {
-            std::thread::sleep(Duration::from_millis(20));
-            now = self.plant.count(FEED_LENGTH)?;
-        }
-        self.figures.while_indexing += usize::from(now > *feed);
-        *feed = now;
-        std::thread::sleep(Duration::from_millis(self.rng.random_range(0..400)));
-        Ok(())
+    /// Does what damage there shall be, while the node is down.
+    fn damage(&mut self, kind: Option<&'static str>) -> Result<Option<Damaged>> {
+        let Some(kind) = kind else { return Ok(None) };
+        let done = index_files::damage(kind, &index_files::folder(self.plant), &mut self.rng);
+        let damaged = done.with_context(|| format!("damage {kind} after kill {}", self.figures.kills))?;
+        *self.figures.damages.entry(kind).or_default() += usize::from(damaged.is_some());
+        Ok(damaged)
+    }
+
+    /// Until there is something to index, and still is after a random moment; false when there was nothing for long.
+    fn wait_for_indexing(&mut self) -> Result<bool> {
+        let mut moment = Duration::from_millis(self.rng.random_range(0..MOMENT_MILLIS));
+        self.plant.runtime.block_on(async {
+            let mut connection = self.plant.owner().await?;
+            let started = Instant::now();
+            while started.elapsed() < INDEXING {
+                if is_indexing(&mut connection).await? {
+                    tokio::time::sleep(moment).await;
+                    if is_indexing(&mut connection).await? {
+                        return Ok(true);
+                    }
+                    // Over before the kill: the next time sooner.
+                    moment /= 2;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Ok(false)
+        })
     }
 
     /// Until the node says that it is ready, and every tenant finds a passage by its words.
@@ -233,6 +269,10 @@ impl<'a> Killer<'a> {
         }
         Ok(())
     }
+}
+
+async fn is_indexing(connection: &mut PgConnection) -> Result<bool> {
+    Ok(sqlx::query_scalar(IS_INDEXING).fetch_one(connection).await?)
 }
 
 /// Searches until the campaign is over; counts, and what was wrong.

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Share of the documents that may be uploaded before the dump is made.
-const AT_DUMP: f64 = 0.6;
+const AT_DUMP: f64 = 0.7;
 /// Share that has settled when the dump is made.
 const SETTLED: f64 = 0.3;
 /// How long the moments of the drill are waited for.

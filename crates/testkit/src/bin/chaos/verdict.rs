@@ -56,13 +56,16 @@ pub struct Verdict {
     /// What a campaign of updates came to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updates: Option<crate::prober::Figures>,
+    /// What every event once more, after the end of all work, came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<crate::repeat::Figures>,
     /// What was asked of the searches of a campaign.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub searches: Option<crate::searches::Figures>,
     /// What should have been tried and was not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub untried: Vec<String>,
-    /// Per kind of fault: how often, and seconds until work went on.
+    /// Per kind of fault: how often it was asked for and hit something, and seconds until work went on.
     pub kinds: BTreeMap<String, Value>,
     pub embedder: String,
     pub source: String,
@@ -76,6 +79,26 @@ impl Verdict {
         if count == 0 {
             self.untried.push(what.to_owned());
         }
+    }
+
+    /// Enters how often a kind of fault was asked for, and how often it hit something.
+    pub fn asked(&mut self, kind: &str, asked: usize, tried: usize) {
+        if asked > 0 {
+            self.tried(&format!("{kind}: asked for, and never hit anything"), tried);
+            let figures = self.kinds.entry(kind.to_owned()).or_insert_with(|| json!({}));
+            figures["asked"] = asked.into();
+            figures["tried"] = tried.into();
+        }
+    }
+
+    /// Enters what every event once more came to; nothing where work had not ended.
+    pub fn repeated(&mut self, figures: Option<crate::repeat::Figures>) {
+        let is_whole = figures.as_ref().is_some_and(crate::repeat::Figures::is_whole);
+        self.tried("every event once more after the end of all work", usize::from(is_whole));
+        if let Some(begun) = figures.as_ref().map(|figures| figures.attempts_begun).filter(|begun| *begun != 0) {
+            self.invariant_violations.push(format!("repeated_event_begins_nothing: {begun} attempts"));
+        }
+        self.repeated = figures;
     }
 
     /// Enters seconds of recovery by kind, and over all.
@@ -210,4 +233,42 @@ fn percentile(values: &[f64], share: f64) -> Option<f64> {
     sorted.sort_by(f64::total_cmp);
     let rank = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
     sorted.get(rank).map(|value| (value * 100.0).round() / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repeat::Figures;
+
+    fn clean() -> Verdict {
+        Verdict { export_equal: true, ..Verdict::default() }
+    }
+
+    #[test]
+    fn what_was_asked_for_and_hit_nothing_is_not_clean() {
+        let mut verdict = clean();
+        verdict.recoveries(BTreeMap::from([("kill".to_owned(), vec![0.5, 1.5])]));
+        verdict.asked("kill", 2, 2);
+        verdict.asked("disk", 0, 0);
+        assert!(verdict.is_clean(), "nobody asked for a full disk");
+        assert_eq!(verdict.kinds["kill"], json!({"measured": 2, "p50": 0.5, "p99": 1.5, "asked": 2, "tried": 2}));
+        verdict.asked("truncated", 10, 0);
+        assert!(!verdict.is_clean());
+        assert_eq!(verdict.kinds["truncated"], json!({"asked": 10, "tried": 0}));
+    }
+
+    #[test]
+    fn events_come_again_whole_and_begin_nothing() {
+        let whole = || Figures { jobs: 7, events: 70, stored: 70, ..Figures::default() };
+        let is_clean = |figures| {
+            let mut verdict = clean();
+            verdict.repeated(figures);
+            verdict.is_clean()
+        };
+        assert!(is_clean(Some(whole())));
+        assert!(!is_clean(None), "work had not ended");
+        assert!(!is_clean(Some(Figures { stored: 69, ..whole() })));
+        assert!(!is_clean(Some(Figures { unheard: 1, ..whole() })));
+        assert!(!is_clean(Some(Figures { attempts_begun: 1, ..whole() })));
+    }
 }

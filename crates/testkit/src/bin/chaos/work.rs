@@ -3,6 +3,7 @@
 use crate::plant::{Plant, Tenant};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -26,7 +27,7 @@ pub type Acknowledged = BTreeSet<(String, String)>;
 /// What the threads of a campaign tell each other.
 #[derive(Default)]
 pub struct Progress {
-    /// Documents that may have been uploaded by now.
+    /// So many documents of the list may have been uploaded by now.
     pub allowed: AtomicUsize,
     /// Documents whose upload the API has acknowledged.
     pub acknowledged: Mutex<Acknowledged>,
@@ -39,8 +40,29 @@ pub struct Progress {
 /// Which of the documents each tenant uploads: the first all of them, the next every fourth.
 pub const SHARES: [(&str, usize); 2] = [(crate::plant::OPERATOR, 1), ("beside", 4)];
 
-/// Uploads all files in order, for each tenant its share; a batch that fails in part is repeated, which a client may
-/// always do.
+/// How uploads keep step with what else is done.
+pub struct Pace {
+    pub documents: usize,
+    pub steps: usize,
+    /// Documents uploaded ahead of the first step.
+    pub ahead: usize,
+    /// Documents kept back for steps beyond the last.
+    pub spare: usize,
+}
+
+impl Pace {
+    /// How many of the documents may have been uploaded at a step, from 1: where there are enough, so few that each later
+    /// step finds another one.
+    pub fn at(&self, step: usize) -> usize {
+        let due = self.documents * step.min(self.steps) / self.steps.max(1);
+        let steps = self.steps + self.spare;
+        let most = if self.documents > steps { self.documents - steps.saturating_sub(step) } else { due + 1 };
+        most.min(due + self.ahead)
+    }
+}
+
+/// Uploads all files in order, for each tenant its share, as many at once as are allowed; a batch that fails in part is
+/// repeated, which a client may always do.
 pub fn upload(
     plant: &Plant,
     tenants: &[Tenant],
@@ -49,29 +71,40 @@ pub fn upload(
     rate: Option<f64>,
 ) -> Result<()> {
     let started = Instant::now();
-    let mut sent = 0;
-    for batch in paths.chunks(BATCH) {
-        loop {
+    let (mut sent, mut next) = (0, 0);
+    while next < paths.len() {
+        let allowed = loop {
             let due = rate.map_or(usize::MAX, |rate| (started.elapsed().as_secs_f64() * rate) as usize + 1);
             let settled = progress.settled.load(Ordering::Acquire);
-            if sent < progress.allowed.load(Ordering::Acquire).min(settled + UNDER_WAY).min(due) {
-                break;
+            let allowed = progress.allowed.load(Ordering::Acquire);
+            if next < allowed && sent < due.min(settled + UNDER_WAY) {
+                break allowed;
             }
             if progress.given_up.load(Ordering::Acquire) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(50));
-        }
+        };
+        let batch = next..paths.len().min(next + BATCH.min(allowed - next));
         for (tenant, (_, every)) in tenants.iter().zip(SHARES) {
-            let share: Vec<&Path> = batch.iter().step_by(every).map(PathBuf::as_path).collect();
+            let share: Vec<&Path> = share(batch.clone(), every).map(|place| paths[place].as_path()).collect();
             sent += share.len();
             batch_until_accepted(plant, tenant, share, progress)?;
         }
+        next = batch.end;
     }
     Ok(())
 }
 
+/// The places in the list of those files of a batch that a tenant uploads which takes every `every`th of the whole list.
+fn share(batch: Range<usize>, every: usize) -> impl Iterator<Item = usize> {
+    batch.filter(move |place| place.is_multiple_of(every))
+}
+
 fn batch_until_accepted(plant: &Plant, tenant: &Tenant, mut open: Vec<&Path>, progress: &Progress) -> Result<()> {
+    if open.is_empty() {
+        return Ok(());
+    }
     for _ in 0..60 {
         let mut command = plant.command_of(tenant, &["upload", "--json", "--parallel", "4"]);
         let output = command.args(&open).output()?;
@@ -139,5 +172,31 @@ pub fn until_quiet(plant: &Plant) -> Result<bool> {
         }
         plant.revive(&[])?;
         std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_keep_step_and_leave_one_for_each_step_to_come() {
+        let pace = Pace { documents: 40, steps: 24, ahead: 16, spare: 4 };
+        let allowed: Vec<usize> = (1..=28).map(|step| pace.at(step)).collect();
+        assert_eq!((allowed[0], allowed[11], allowed[23], allowed[27]), (13, 24, 36, 40), "{allowed:?}");
+        assert!(allowed.is_sorted_by(|one, next| one < next), "each step finds another one: {allowed:?}");
+        let soak = Pace { documents: 1_000, steps: 20, ahead: 16, spare: 4 };
+        assert_eq!((soak.at(1), soak.at(10), soak.at(20)), (66, 516, 996), "in step, not behind");
+        let few = Pace { documents: 4, steps: 100, ahead: 8, spare: 0 };
+        assert_eq!((few.at(1), few.at(50), few.at(100)), (1, 3, 5), "too few for each step: spread over all");
+    }
+
+    #[test]
+    fn a_tenant_takes_the_same_files_however_large_the_batches_are() {
+        let whole: Vec<usize> = share(0..40, 4).collect();
+        let batches = [0..16, 16..17, 17..18, 18..34, 34..40];
+        let pieces: Vec<usize> = batches.into_iter().flat_map(|batch| share(batch, 4)).collect();
+        assert_eq!(pieces, whole);
+        assert_eq!(share(0..16, 4).count(), 4);
     }
 }
