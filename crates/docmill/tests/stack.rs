@@ -4,6 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 use support::{Whole, workspace};
 
@@ -109,6 +110,11 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     };
     assert!(hits(&["--metadata", "year=2027", "--collection", "notes"]) > 0);
     assert_eq!((hits(&["--metadata", "year=1999"]), hits(&["--label", "board"])), (0, 0));
+    let remembered = || metric(&whole, "docmill_search_cache_total{outcome=\"hit\"}");
+    let before = remembered();
+    eventually("a repeated search is answered from memory, and counted", || {
+        hits(&["--collection", "notes"]) > 0 && remembered() > before
+    });
     let answer = whole.json(&["ask", "Who inspects the pump?"]);
     assert!(answer["sentences"][0]["text"].as_str().unwrap().contains("Rask"), "{answer}");
 
@@ -146,6 +152,14 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     let plan = whole.json(&["replay", "--stage", "summarize", "--recompute", "--document", &document, "--dry-run"]);
     assert_eq!(plan["documents"], 1, "{plan}");
     whole.json(&["replay", "--stage", "summarize", "--recompute", "--document", &document, "--yes"]);
+    let question = "When is the pump inspected?";
+    let sample = ["replay", "--document", &document, "--sample", "1", "--question", question, "--yes"];
+    let sampled = whole.json(&sample);
+    assert_eq!(sampled["report"]["runs"]["done"], 1, "{sampled}");
+    assert_eq!(sampled["difference"]["totals"]["same"], 1, "{sampled}");
+    assert!(sampled["difference"]["answers"][0]["kept"].as_i64().unwrap() > 0, "{sampled}");
+    let id = sampled["report"]["id"].as_str().unwrap();
+    assert_eq!(whole.json(&["replays", "difference", id])["totals"]["documents"], 1);
     assert!(whole.json(&["backlog"])["stages"].is_array());
     assert_eq!(whole.json(&["doctor"])["healthy"], true);
     let unheard = whole.command(&["doctor", "--json", "--url", "http://127.0.0.1:9"]).output().unwrap();
@@ -277,6 +291,98 @@ fn a_prompt_is_rolled_out_when_a_model_passed_its_evaluation_with_it() {
     assert_eq!(kept, [4, 3, 2]);
 }
 
+/// A data set in BEIR layout, small enough to know its rankings.
+fn data_set(folder: &std::path::Path) {
+    std::fs::create_dir_all(folder.join("qrels")).unwrap();
+    let files: [(&str, &[&str]); 3] = [
+        (
+            "corpus.jsonl",
+            &[
+                r#"{"_id": "pump", "title": "Pump station", "text": "The pump is inspected by Rask each year."}"#,
+                r#"{"_id": "valve", "title": "Valve", "text": "The valve beside the pump is closed at night."}"#,
+                r#"{"_id": "gate", "text": "Visitors report at the northern gate before noon."}"#,
+            ],
+        ),
+        (
+            "queries.jsonl",
+            &[
+                r#"{"_id": "q1", "text": "Who inspects the pump station?"}"#,
+                r#"{"_id": "q2", "text": "When is the valve closed?"}"#,
+            ],
+        ),
+        ("qrels/test.tsv", &["query-id\tcorpus-id\tscore", "q1\tpump\t1", "q2\tvalve\t1"]),
+    ];
+    for (name, lines) in files {
+        std::fs::write(folder.join(name), lines.join("\n")).unwrap();
+    }
+}
+
+#[test]
+fn an_evaluation_writes_its_run_is_compared_with_the_last_and_closes_its_gate() {
+    let whole = Whole::new("evaluation", &[("DOCMILL_EMBEDDING_PROVIDER", "hash")]);
+    whole.json(&["up"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    data_set(&folder.path().join("faq"));
+
+    // One mode, and its rankings as trec_eval reads them.
+    let (faq, trec) = (path("faq"), path("lexical.trec"));
+    let judged = whole.json(&["eval", "retrieval", "--beir", &faq, "--mode", "lexical", "--run-out", &trec]);
+    let names: Vec<_> = judged["measures"].as_array().unwrap().iter().map(|measure| measure["name"].clone()).collect();
+    assert!(names.contains(&json!("lexical.ndcg@10")) && !names.contains(&json!("hybrid.ndcg@10")), "{judged}");
+    let run = std::fs::read_to_string(&trec).unwrap();
+    let lines: Vec<Vec<&str>> = run.lines().map(|line| line.split(' ').collect()).collect();
+    for (question, relevant) in [("q1", "pump"), ("q2", "valve")] {
+        let ranking: Vec<_> = lines.iter().filter(|line| line[0] == question).collect();
+        assert_eq!(ranking[0][..4], [question, "Q0", relevant, "1"], "{run}");
+        for (place, line) in ranking.iter().enumerate() {
+            assert_eq!((line.len(), line[1], line[5]), (6, "Q0", "docmill-lexical"), "{run}");
+            assert_eq!(line[3], (place + 1).to_string(), "{run}");
+        }
+        let scores: Vec<f64> = ranking.iter().map(|line| line[4].parse().unwrap()).collect();
+        assert!(scores.iter().all(|score| *score > 0.0) && scores.is_sorted_by(|a, b| a >= b), "{run}");
+    }
+    assert!(lines.iter().all(|line| line[0] == "q1" || line[0] == "q2"), "{run}");
+
+    // Suites, compared with the run before.
+    let suites = "name: nightly\nsuites: [{kind: retrieval, name: faq, beir: faq, modes: [lexical, hybrid]}]\n";
+    std::fs::write(path("nightly.yaml"), suites).unwrap();
+    let file = path("nightly.yaml");
+    let eval = |more: &[&str]| {
+        let output = whole.run(&[&["eval", "run", &file, "--json"], more].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let results = String::from_utf8_lossy(&output.stdout).lines().last().map(str::to_owned);
+        let results: Value = serde_json::from_str(&results.unwrap_or_else(|| "null".to_owned())).unwrap();
+        (output.status.code(), results, told)
+    };
+    let (status, _, told) = eval(&["--against", "last"]);
+    assert!(status == Some(3) && told.contains("no earlier run"), "{told}");
+    let (status, first, told) = eval(&[]);
+    assert_eq!((status, &first["changes"], &first["failed"]), (Some(0), &json!([]), &json!([])), "{told}");
+    let (status, failed, told) = eval(&["--fail-if", "faq.lexical.ndcg@10 <= 1"]);
+    assert_eq!(status, Some(6), "{told}");
+    assert_eq!(failed["failed"], json!(["faq.lexical.ndcg@10 <= 1: faq.lexical.ndcg@10 is 1.0000"]), "{told}");
+    let unchanged = ["--fail-if", "change faq.*.ndcg@10 < -0.01", "--fail-if", "worse faq.*.recall@10"];
+    let (status, again, told) = eval(&[&["--against", "last"], unchanged.as_slice()].concat());
+    assert_eq!((status, &again["failed"]), (Some(0), &json!([])), "{told}");
+    let changes = again["changes"].as_array().unwrap();
+    for mode in ["lexical", "hybrid"] {
+        let name = json!(format!("faq.{mode}.ndcg@10"));
+        let change = changes.iter().find(|change| change["name"] == name).unwrap();
+        assert_eq!((&change["before"], &change["after"]), (&json!(1.0), &json!(1.0)), "{change}");
+        assert_eq!(change["paired"]["difference"], 0.0, "{change}");
+    }
+    let (status, _, told) = eval(&unchanged);
+    assert!(status == Some(3) && told.contains("--against"), "{told}");
+    let (status, _, told) = eval(&["--fail-if", "faqs.lexical.ndcg@10 < 1"]);
+    assert!(status == Some(3) && told.contains("nothing called faqs.lexical.ndcg@10 is measured"), "{told}");
+
+    // Other data is nothing to compare with.
+    std::fs::write(path("faq/qrels/test.tsv"), "q1\tpump\t1\n").unwrap();
+    let (status, _, told) = eval(&["--against", "last"]);
+    assert!(status == Some(3) && told.contains("other data"), "{told}");
+}
+
 #[test]
 fn injected_orphans_are_found_and_repaired_within_a_minute() {
     let whole = Whole::new("orphans", &[("DOCMILL_EMBEDDING_PROVIDER", "hash")]);
@@ -313,6 +419,19 @@ fn injected_orphans_are_found_and_repaired_within_a_minute() {
     assert_eq!(repaired["healthy"], true, "{repaired}");
     assert!(count("SELECT count(*) FROM vectors") > 0);
     assert_eq!(whole.json(&["docs"])["documents"][0]["state"], "done");
+}
+
+/// What `/metrics` of the API says of a series; 0 before there is anything to say.
+fn metric(whole: &Whole, series: &str) -> f64 {
+    let url = whole.json(&["status"])["url"].as_str().unwrap().to_owned();
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let value = answer.lines().find_map(|line| line.strip_prefix(series));
+    value.map_or(0.0, |value| value.trim().parse().unwrap())
 }
 
 /// Waits up to half a minute.

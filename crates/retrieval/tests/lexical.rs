@@ -206,6 +206,59 @@ async fn tenants_do_not_share_an_index_and_documents_narrow() {
     assert!(within(&scratch.indexes, one, "harbour", of(documents, Some("default"))).await.is_empty());
 }
 
+/// An index of English chunks: name, heading, body.
+async fn english(chunks: &[(&str, &str, &str)]) -> (Scratch, TenantId) {
+    let (scratch, tenant, generation) = (scratch(), TenantId::fresh(), GenerationId::fresh());
+    let chunk = |&(name, heading, body): &(&str, &str, &str)| LexicalChunk {
+        language: Some("eng".to_owned()),
+        ..chunk(generation, name, heading, body)
+    };
+    let writer = scratch.indexes.recreate(tenant).await.unwrap();
+    writer.apply(LexicalChange::Add(chunks.iter().map(chunk).collect())).await.unwrap();
+    writer.commit(1).await.unwrap();
+    (scratch, tenant)
+}
+
+fn named(name: &str) -> ChunkId {
+    ChunkId(derived_uuid(&[name.as_bytes()]))
+}
+
+#[tokio::test]
+async fn a_quoted_phrase_lifts_the_passage_that_holds_it_above_the_same_words_apart() {
+    let holds = "the harbour master closes the sluice gate before dawn";
+    let apart = "before dawn the gate closes the harbour master sluice";
+    let (scratch, tenant) = english(&[("holds", "", holds), ("apart", "", apart)]).await;
+    let find = async |query: &str| {
+        let hits = scratch.indexes.search(tenant, query.to_owned(), 10, LexicalScope::default()).await;
+        hits.unwrap().unwrap()
+    };
+    for unquoted in ["sluice gate", "\"sluice\" gate", "sluice gate\""] {
+        let hits = find(unquoted).await;
+        assert_eq!(hits.len(), 2);
+        assert!((hits[0].score - hits[1].score).abs() < 1e-6, "{unquoted}: no phrase to tell them apart: {hits:?}");
+    }
+    for quoted in
+        ["\"sluice gate\"", "“sluice gate”", "„sluice gate“", "«sluice gate»", "who closes the \"Sluice Gate\"?"]
+    {
+        let hits = find(quoted).await;
+        assert_eq!((hits.len(), hits[0].chunk_id), (2, named("holds")), "{quoted}: lifted, and nothing is left out");
+        assert!(hits[0].score > hits[1].score, "{quoted}: {hits:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_word_in_a_heading_lifts_a_passage_above_one_that_says_it_twice() {
+    // Equal in length everywhere, and the first two in all their words: what differs is where `mooring` stands.
+    let chunks = [
+        ("heading", "Mooring", "mooring fees are due at the pier"),
+        ("twice", "Pier", "mooring mooring fees are due at the"),
+        ("once", "Pier", "mooring fees are due at the quay"),
+    ];
+    let (scratch, tenant) = english(&chunks).await;
+    let expected = chunks.map(|(name, ..)| named(name));
+    assert_eq!(ids(&scratch.indexes, tenant, "mooring").await, expected);
+}
+
 #[tokio::test]
 async fn hostile_and_odd_queries_find_words_or_nothing() {
     let scratch = scratch();

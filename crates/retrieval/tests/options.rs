@@ -6,6 +6,7 @@ mod support;
 use docmill_model::TenantId;
 use docmill_retrieval::search::{Expand, Freshness};
 use docmill_retrieval::{Caller, Filters, Search, SearchConfig, SearchRequest, SearchResponse};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use support::{Doc, Node, World, Written, world};
 
 const CLAUSE: &str =
@@ -194,6 +195,40 @@ async fn a_result_is_remembered_for_the_same_caller_and_request_alone() {
     for _ in 0..2 {
         assert!(!ask(&off, &caller, &request).await.cached, "switched off");
     }
+    node.stop().await;
+}
+
+/// On one thread: what is told on others reaches no recorder.
+#[tokio::test]
+async fn what_comes_from_memory_is_counted_as_a_hit() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let told = recorder.handle();
+    let _told_here = metrics::set_default_local_recorder(&recorder);
+    let world = world().await;
+    let tenant = world.tenant().await;
+    two(&world, tenant).await;
+    let node = Node::start(&world).await;
+    node.caught_up(&world, tenant).await;
+    let (caller, request) = (world.caller(tenant), SearchRequest::new("harbour dues"));
+    // The first search opens the index.
+    ask(&node.search, &caller, &SearchRequest::new("warm")).await;
+    let counted = |outcome: &str| {
+        let (text, series) = (told.render(), format!("docmill_search_cache_total{{outcome=\"{outcome}\"}} "));
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.map_or(0, |value| value.parse::<u64>().unwrap())
+    };
+    let before = (counted("hit"), counted("miss"));
+    let counts = || (counted("hit") - before.0, counted("miss") - before.1);
+    for (expected, cached) in [((0, 1), false), ((1, 1), true), ((2, 1), true)] {
+        assert_eq!(ask(&node.search, &caller, &request).await.cached, cached);
+        assert_eq!(counts(), expected);
+    }
+    changed(&world, tenant).await;
+    assert!(!ask(&node.search, &caller, &request).await.cached);
+    assert_eq!(counts(), (2, 2), "what was remembered of an earlier state is no hit");
+    let aging = Freshness { half_life_days: 1.0, weight: 0.1, field: None };
+    ask(&node.search, &caller, &SearchRequest { freshness: Some(aging), ..request }).await;
+    assert_eq!(counts(), (2, 2), "what is never kept is neither");
     node.stop().await;
 }
 

@@ -53,6 +53,40 @@ async fn every_mode_finds_the_passage_and_explains_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn words_of_heading_title_and_file_name_lift_a_passage() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    world.publish(tenant, &Doc::new("plain.pdf", &["The fee is due on the first of May."])).await;
+    world.publish(tenant, &Doc::new("mooring.pdf", &["The fee is due on the first of June."])).await;
+    let titled = world.publish(tenant, &Doc::new("titled.pdf", &["The fee is due on the first of July."])).await;
+    let headed = world.publish(tenant, &Doc::new("headed.pdf", &["The fee is due on the first of August."])).await;
+    for (statement, id) in [
+        ("UPDATE document_versions SET title = 'Mooring tariff' WHERE id = $1", titled.version.0),
+        ("UPDATE chunks SET heading_path = '{Harbour,Mooring}' WHERE generation_id = $1", headed.generation.0),
+    ] {
+        let work = world.database.write(tenant, move |connection| {
+            Box::pin(async move {
+                assert_eq!(sqlx::query(statement).bind(id).execute(connection).await?.rows_affected(), 1);
+                Ok(())
+            })
+        });
+        work.await.unwrap();
+    }
+    let node = Node::start(&world).await;
+    node.caught_up(&world, tenant).await;
+    let request =
+        SearchRequest { mode: SearchMode::Lexical, explain: true, ..SearchRequest::new("what is the mooring fee") };
+    let hits = find(&node, &world.caller(tenant), &request).await;
+    let scored = hits.iter().map(|hit| (hit.document.as_str(), hit.explanation.as_ref().unwrap().bm25_score.unwrap()));
+    let scores: std::collections::HashMap<&str, f64> = scored.collect();
+    for lifted in ["mooring.pdf", "titled.pdf", "headed.pdf"] {
+        assert!(scores[lifted] > scores["plain.pdf"], "{lifted}: {scores:?}");
+    }
+    assert_eq!(names(&hits)[3], "plain.pdf");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_visible_generation_of_the_own_tenant_answers() {
     let world = world().await;
     let (tenant, stranger) = (world.tenant().await, world.tenant().await);

@@ -5,6 +5,8 @@
 
 #[path = "contract/bench.rs"]
 mod bench;
+#[path = "contract/everywhere.rs"]
+mod everywhere;
 #[path = "contract/paid.rs"]
 mod paid;
 #[path = "contract/remembered.rs"]
@@ -37,6 +39,7 @@ fn main() -> std::process::ExitCode {
         unseen::hidden_text_goes_nowhere(&bench).await;
         paid::only_what_changed_is_paid_for(&bench).await;
         remembered::what_a_commit_shows_is_found_by_the_next_search().await;
+        everywhere::what_is_ready_is_found_by_the_next_search_on_every_node().await;
         settings_are_strict(&bench);
         toy::a_new_stage_is_one_file_and_one_line(&bench);
     });

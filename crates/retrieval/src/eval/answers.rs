@@ -7,7 +7,7 @@ use super::outcome::{Measure, Outcome};
 use super::scratch::{Bench, Progress, Scratch};
 use crate::AnswerRequest;
 use crate::answers::{Answer, Answers, AnswersConfig, Generator};
-use docmill_model::Failure;
+use docmill_model::{DocumentId, Failure};
 use docmill_platform::artifacts::Artifacts;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
@@ -67,7 +67,7 @@ pub async fn evaluate_answers(
         let started = Instant::now();
         let answer = answers.answer(&scratch.caller(), &AnswerRequest::new(question.text.as_str())).await?;
         tally.millis.insert(question.id.clone(), started.elapsed().as_secs_f64() * 1e3);
-        tally.count(&scratch, folder, question, &answer);
+        tally.count(|document| scratch.entry_id(document), folder, question, &answer);
     }
     let mut declined = Scores::new();
     for question in foreign {
@@ -91,12 +91,19 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, scratch: &Scratch, folder: &BeirFolder, question: &Question, answer: &Answer) {
+    /// Enters the answer to a question of `folder`, whose entries documents are by `entry_of`.
+    fn count<'e>(
+        &mut self,
+        entry_of: impl Fn(DocumentId) -> Option<&'e str>,
+        folder: &BeirFolder,
+        question: &Question,
+        answer: &Answer,
+    ) {
         let gold = folder.answers.get(&question.id).map(Vec::as_slice).unwrap_or_default();
         let relevant = folder.relevant(&question.id);
         let citations: Vec<_> = answer.sentences.iter().flat_map(|sentence| &sentence.citations).collect();
         let quotes: Vec<&str> = citations.iter().filter_map(|citation| citation.quote.as_deref()).collect();
-        let cited = citations.iter().filter_map(|citation| scratch.entry_id(citation.document_id));
+        let cited = citations.iter().filter_map(|citation| entry_of(citation.document_id));
         let cited: Vec<&str> = cited.filter(|id| relevant.contains(id)).collect();
         let right = cited.len();
         let held = quotes.iter().any(|quote| gold.iter().any(|gold| holds_answer(quote, gold)));
@@ -174,5 +181,108 @@ impl Display for AnswersReport {
         }
         writeln!(f)?;
         writeln!(f, "p50 {:.1} ms  p99 {:.1} ms", self.p50_ms, self.p99_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::answers::{AnswerSentence, Citation};
+    use docmill_model::{AnswerId, ChunkId, VersionId};
+    use std::collections::HashMap;
+
+    fn cited(document: DocumentId, quote: &str) -> Citation {
+        Citation {
+            document_id: document,
+            version_id: VersionId::fresh(),
+            chunk_id: ChunkId::fresh(),
+            document: None,
+            sha256: None,
+            page: None,
+            boxes: Vec::new(),
+            char_start: 0,
+            char_end: 0,
+            quote: Some(quote.to_owned()),
+            withdrawn: false,
+            parsed_sha256: None,
+        }
+    }
+
+    /// One sentence a citation; no answer without any.
+    fn answer(citations: Vec<Citation>) -> Answer {
+        let (id, engine, found) = (AnswerId::fresh(), "extractive".to_owned(), !citations.is_empty());
+        let sentence = |citation: Citation| AnswerSentence { text: citation.quote.clone(), citations: vec![citation] };
+        let sentences = citations.into_iter().map(sentence).collect();
+        Answer { id, engine, found, sentences, removed: 0, usage: None, note: None }
+    }
+
+    fn question(id: &str) -> Question {
+        Question { id: id.to_owned(), text: "q".to_owned() }
+    }
+
+    #[test]
+    fn answers_are_tallied_by_what_they_hold_and_cite() {
+        let grades = |entries: &[(&str, u32)]| entries.iter().map(|(id, grade)| ((*id).to_owned(), *grade)).collect();
+        let folder = BeirFolder {
+            questions: ["both", "wrong", "none"].map(question).to_vec(),
+            judgements: HashMap::from([
+                ("both".to_owned(), grades(&[("a", 1), ("b", 2), ("c", 0)])),
+                ("wrong".to_owned(), grades(&[("b", 1)])),
+                ("none".to_owned(), grades(&[("a", 1)])),
+            ]),
+            answers: HashMap::from([
+                ("both".to_owned(), vec!["a pound".to_owned(), "ninety pounds".to_owned()]),
+                ("wrong".to_owned(), vec!["at noon".to_owned()]),
+            ]),
+            ..BeirFolder::default()
+        };
+        let (a, c, unknown) = (DocumentId::fresh(), DocumentId::fresh(), DocumentId::fresh());
+        let entry_of =
+            |document: DocumentId| [(a, "a"), (c, "c")].into_iter().find(|(id, _)| *id == document).map(|(_, id)| id);
+        let both =
+            vec![cited(a, "The fee is ninety pounds."), cited(a, "It is due in May."), cited(c, "Pounds are sold.")];
+        let wrong = vec![cited(c, "The gate is closed."), cited(unknown, "Nobody is there.")];
+        let mut tally = Tally::default();
+        for (question, citations) in folder.questions.iter().zip([both, wrong, Vec::new()]) {
+            tally.count(entry_of, &folder, question, &answer(citations));
+        }
+        let declined = Scores::from([("x".to_owned(), 1.0), ("y".to_owned(), 0.0)]);
+        let report = tally.report(&folder, declined);
+        assert_eq!((report.questions, report.foreign_questions), (3, 2));
+        assert_eq!(report.missed, ["wrong", "none"]);
+        let cases = |name: &str| {
+            let measure = report.measures.iter().find(|measure| measure.name == name).unwrap();
+            let of = |id: &str| measure.cases.get(id).copied();
+            (of("both"), of("wrong"), of("none"))
+        };
+        assert_eq!(cases("answered"), (Some(1.0), Some(1.0), Some(0.0)));
+        assert_eq!(cases("gold_held"), (Some(1.0), Some(0.0), Some(0.0)), "word for word, in one of the quotes");
+        assert_eq!(cases("gold_cited"), (Some(1.0), Some(0.0), Some(0.0)), "what is graded 0 is no gold");
+        assert_eq!(cases("citation_recall"), (Some(0.5), Some(0.0), Some(0.0)), "one of two passages, cited twice");
+        let (of_both, of_wrong, of_none) = cases("citation_precision");
+        assert!((of_both.unwrap() - 2.0 / 3.0).abs() < 1e-12 && of_wrong == Some(0.0));
+        assert_eq!(of_none, None, "where nothing is cited there is no share of it");
+        let (of_both, of_wrong, of_none) = cases("token_f1");
+        // Two words of five are the two of the best gold answer.
+        assert!((of_both.unwrap() - 4.0 / 7.0).abs() < 1e-12);
+        assert_eq!((of_wrong, of_none), (Some(0.0), Some(0.0)));
+        assert!((report.value("citation_precision") - 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!((report.value("declined"), report.value("unheard of")), (0.5, 0.0));
+    }
+
+    #[test]
+    fn the_outcome_of_answers_names_data_counts_and_times() {
+        let folder = BeirFolder { name: "faq".to_owned(), questions: vec![question("q")], ..BeirFolder::default() };
+        let mut tally = Tally::default();
+        tally.count(|_| None, &folder, &folder.questions[0], &answer(Vec::new()));
+        tally.millis.insert("q".to_owned(), 7.0);
+        let outcome = tally.report(&folder, Scores::new()).outcome("suite");
+        assert_eq!((outcome.suite.as_str(), outcome.kind.as_str()), ("suite", "answers"));
+        assert_eq!(outcome.facts["data"], folder.fingerprint());
+        assert_eq!(outcome.facts["questions"], 1);
+        assert_eq!(outcome.facts["foreign_questions"], 0);
+        assert_eq!(outcome.measure("p50_ms").unwrap().value, 7.0);
+        assert_eq!(outcome.measure("declined").unwrap().value, 0.0, "of no foreign question");
     }
 }
