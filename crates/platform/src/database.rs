@@ -17,6 +17,7 @@ use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use std::panic::Location;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Failure of a database operation: a driver error or a typed failure of the work done inside.
 #[derive(Debug, thiserror::Error)]
@@ -230,7 +231,8 @@ impl Database {
         }
     }
 
-    /// Runs `work` in one read-only, repeatable-read transaction as `tenant`: every statement sees one snapshot.
+    /// Runs `work` in one read-only, repeatable-read transaction as `tenant`: every statement sees one snapshot. What it
+    /// returns does not wait for the transaction's end, on which nothing depends.
     ///
     /// # Errors
     /// Whatever `work` returns, or the driver's error.
@@ -240,7 +242,23 @@ impl Database {
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        self.clone().transact(self.readers.clone(), tenant, begin, None, work).await
+        let (tell, mut told) = oneshot::channel();
+        let transaction = self.clone().transact(self.readers.clone(), tenant, begin, None, move |connection| {
+            Box::pin(async move {
+                // A caller that has gone wants no answer.
+                let _ = tell.send(work(connection).await);
+                Ok(())
+            })
+        });
+        tokio::pin!(transaction);
+        tokio::select! {
+            biased;
+            Ok(value) = &mut told => value,
+            ended = &mut transaction => match told.try_recv() {
+                Ok(value) => value,
+                Err(_) => Err(ended.err().unwrap_or(DbError::Sqlx(sqlx::Error::PoolClosed))),
+            },
+        }
     }
 
     async fn meet(&self, point: &str, from: Option<&'static Location<'static>>) {

@@ -16,6 +16,7 @@ use crate::Caller;
 use crate::lexical::LexicalIndexes;
 use docmill_model::{Failure, Sha256Hex, TenantId};
 use docmill_platform::database::{Database, DbError};
+use docmill_platform::embedder::Space;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -252,11 +253,25 @@ fn key(caller: &Caller, request: &SearchRequest) -> Result<Sha256Hex, Failure> {
 
 /// What this snapshot says.
 pub(super) async fn seen(connection: &mut PgConnection) -> Result<Seen, DbError> {
-    let seen = sqlx::query_as(
-        "SELECT coalesce((SELECT corpus FROM index_heads WHERE tenant_id = current_tenant()), 0) AS corpus, space_id AS space
-         FROM active_spaces",
+    Ok(seen_beside(connection, None).await?.0)
+}
+
+/// What this snapshot says, and whether `space` is the one that answers in it.
+pub(super) async fn seen_beside(connection: &mut PgConnection, space: Option<&Space>) -> Result<(Seen, bool), DbError> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        seen: Seen,
+        is_active: bool,
+    }
+    let row = sqlx::query_as(
+        "SELECT coalesce((SELECT corpus FROM index_heads WHERE tenant_id = current_tenant()), 0) AS corpus, s.id AS space,
+                (s.id, s.created_at, s.fingerprint) IS NOT DISTINCT FROM ($1::int, $2::timestamptz, $3::text) AS is_active
+         FROM active_spaces a JOIN embedding_spaces s ON s.id = a.space_id",
     );
-    Ok(seen.fetch_one(connection).await?)
+    let row = row.bind(space.map(|space| space.id)).bind(space.map(|space| space.created_at));
+    let row: Row = row.bind(space.and_then(|space| space.fingerprint.as_ref())).fetch_one(connection).await?;
+    Ok((row.seen, row.is_active))
 }
 
 /// True when every passage that `hits` show is visible in `scope`.

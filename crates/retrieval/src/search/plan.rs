@@ -47,8 +47,14 @@ impl Plan {
         let k = self.request.k as usize;
         let (config, mut dense, mut lexical, mut has_more) = (&self.search.config, Vec::new(), Vec::new(), false);
         let placed = self.vector.as_ref().map(|placed| (&placed.space, placed.vector.as_slice()));
+        let (seen, is_active) = cache::seen_beside(connection, placed.map(|(space, _)| space)).await?;
         if let Some((space, vector)) = placed {
-            if self.search.pinned.is_none() && !spaces::is_still(connection, &self.request, space).await? {
+            let is_still = match &self.request.space {
+                _ if self.search.pinned.is_some() => true,
+                None => is_active,
+                Some(_) => spaces::is_still(connection, &self.request, space).await?,
+            };
+            if !is_still {
                 return Ok(Outcome::Moved);
             }
             let limit = config.depth(self.request.k) as i64;
@@ -65,7 +71,6 @@ impl Plan {
         if let Some(freshness) = &self.request.freshness {
             fresh::apply(connection, &mut fused, freshness).await?;
         }
-        let seen = cache::seen(connection).await?;
         let (mut hits, mut candidates) = (Vec::new(), None);
         if is_short {
             // Asked again for more.
