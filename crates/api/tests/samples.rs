@@ -98,7 +98,7 @@ async fn a_sample_is_compared_with_what_is_shown() {
     let found = api.post(&tenant.key, &path, &questions).await.ok();
     assert_eq!(
         found["totals"],
-        json!({"documents": 3, "same": 1, "text": 1, "chunks": 1, "fields": 1, "summary": 1, "failed": 1, "open": 0})
+        json!({"documents": 3, "same": 1, "text": 1, "chunks": 1, "fields": 1, "summary": 1, "failed": 1, "open": 0, "unmade": 0, "superseded": 0})
     );
     let documents = found["documents"].as_array().unwrap();
     assert_eq!(

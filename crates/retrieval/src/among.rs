@@ -10,11 +10,11 @@ use docmill_model::{ChunkId, Code, DocumentId, Failure, GenerationId, Sha256Hex,
 use docmill_platform::database::DbError;
 use docmill_platform::embedder::{Embedder, Space};
 use pgvector::Vector;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Most passages without a vector of their own; they are embedded while the caller waits.
+/// Most texts that are embedded while the caller waits.
 pub const EMBEDDED_LIMIT: usize = 256;
 /// Candidates of each half.
 const CANDIDATES: usize = 100;
@@ -66,18 +66,19 @@ fn place(id: ChunkId) -> usize {
 
 impl Search {
     /// For each of `questions` the best `k` of `passages`, as places in that list, best first; of equal texts the first.
-    /// Vectors are those of the tenant in the space that answers; what has none is embedded.
+    /// Vectors are those of the tenant in the space that answers. The first [`EMBEDDED_LIMIT`] texts without one are embedded,
+    /// those beyond are ranked by their words alone.
     ///
     /// # Errors
-    /// `FIELD_INVALID` for more than [`EMBEDDED_LIMIT`] passages without a vector; failures of database, model and index.
+    /// Failures of database, model and index.
     pub async fn among(
         &self,
         tenant: TenantId,
-        passages: Vec<Passage>,
+        passages: Arc<[Passage]>,
         questions: &[String],
         k: usize,
     ) -> Result<Vec<Vec<usize>>, Failure> {
-        if passages.is_empty() {
+        if passages.is_empty() || questions.is_empty() {
             return Ok(vec![Vec::new(); questions.len()]);
         }
         let hashes: Vec<Vec<u8>> = passages.iter().map(Passage::hash).collect();
@@ -92,19 +93,21 @@ impl Search {
             let index = PassingIndex::of(chunks.collect())?;
             let mut best = Vec::with_capacity(asked.len());
             for (question, vector) in asked {
-                let cosines: Vec<f64> = vectors.iter().map(|other| cosine(&vector, other)).collect();
-                let hit = |place: usize| DenseHit {
-                    chunk_id: id(place),
-                    embed_hash: hashes[place].clone(),
-                    language: passages[place].language.clone(),
-                    cosine: cosines[place],
+                let cosines: Vec<Option<f64>> =
+                    vectors.iter().map(|other| Some(cosine(&vector, other.as_ref()?))).collect();
+                let hit = |place: usize| {
+                    let (embed_hash, language) = (hashes[place].clone(), passages[place].language.clone());
+                    Some(DenseHit { chunk_id: id(place), embed_hash, language, cosine: cosines[place]? })
                 };
-                let mut dense: Vec<DenseHit> = (0..passages.len()).map(hit).collect();
+                let mut dense: Vec<DenseHit> = (0..passages.len()).filter_map(hit).collect();
                 dense.sort_by(|a, b| b.cosine.total_cmp(&a.cosine).then(a.chunk_id.cmp(&b.chunk_id)));
                 dense.truncate(CANDIDATES);
-                let candidate = |words: LexicalHit| LexicalCandidate {
-                    score: words.score,
-                    ..LexicalCandidate::from(&hit(place(words.chunk_id)))
+                let candidate = |LexicalHit { chunk_id, score }: LexicalHit| LexicalCandidate {
+                    chunk_id,
+                    embed_hash: hashes[place(chunk_id)].clone(),
+                    language: passages[place(chunk_id)].language.clone(),
+                    score,
+                    cosine: cosines[place(chunk_id)],
                 };
                 let lexical: Vec<LexicalCandidate> =
                     index.search(&question, CANDIDATES)?.into_iter().map(candidate).collect();
@@ -116,13 +119,13 @@ impl Search {
         tokio::task::spawn_blocking(ranked).await.map_err(failed)?
     }
 
-    /// The model of the space that answers, and the vectors of `passages` there, in their order.
+    /// The model of the space that answers, and the vectors of `passages` there, in their order, as far as there are any.
     async fn vectors_of(
         &self,
         tenant: TenantId,
         passages: &[Passage],
         hashes: &[Vec<u8>],
-    ) -> Result<(Arc<dyn Embedder>, Vec<Arc<[f32]>>), Failure> {
+    ) -> Result<(Arc<dyn Embedder>, Vec<Option<Arc<[f32]>>>), Failure> {
         let wanted = hashes.to_vec();
         let read = self.database().read(tenant, |connection| {
             Box::pin(async move {
@@ -142,26 +145,19 @@ impl Search {
         let model = self.embedders().need(&space)?;
         let mut vectors: HashMap<Vec<u8>, Arc<[f32]>> =
             known.into_iter().map(|(hash, vector)| (hash, Arc::from(vector.to_vec()))).collect();
-        let mut missing: Vec<(Vec<u8>, String)> = Vec::new();
-        for (passage, hash) in passages.iter().zip(hashes) {
-            if !vectors.contains_key(hash) && missing.iter().all(|(other, _)| other != hash) {
-                missing.push((hash.clone(), embed_text(&passage.heading_path, &passage.text)));
-            }
-        }
-        if missing.len() > EMBEDDED_LIMIT {
-            let message =
-                "more passages of the sample have no vector than are embedded at once; embed them or take fewer";
-            return Err(Failure::limit(Code::FieldInvalid, message, EMBEDDED_LIMIT as u64, missing.len() as u64));
-        }
-        if !missing.is_empty() {
-            let (hashes, texts): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+        let mut met = HashSet::new();
+        let (missing, texts): (Vec<_>, Vec<_>) = passages
+            .iter()
+            .zip(hashes)
+            .filter(|(_, hash)| !vectors.contains_key(*hash) && met.insert(*hash))
+            .map(|(passage, hash)| (hash.clone(), embed_text(&passage.heading_path, &passage.text)))
+            .take(EMBEDDED_LIMIT)
+            .unzip();
+        if !texts.is_empty() {
             let made = model.embed(&texts).await?;
-            vectors.extend(hashes.into_iter().zip(made.into_iter().map(Arc::from)));
+            vectors.extend(missing.into_iter().zip(made.into_iter().map(Arc::from)));
         }
-        let vector = |hash: &Vec<u8>| {
-            vectors.get(hash).cloned().ok_or_else(|| Failure::new(Code::EmbeddingInvalid, "a passage has no vector"))
-        };
-        Ok((model, hashes.iter().map(vector).collect::<Result<_, _>>()?))
+        Ok((model, hashes.iter().map(|hash| vectors.get(hash).cloned()).collect()))
     }
 }
 

@@ -15,7 +15,8 @@ pub(super) async fn of(api: &Api, id: &str, questions: &[String]) -> Result<Valu
 pub(super) fn describe(found: &Value) {
     let total = |name: &str| field(found, &format!("/totals/{name}"));
     output::line(format!(
-        "{} documents: {} the same; another text {}, chunks {}, fields {}, summary {}; failed {}, not ready {}\n",
+        "{} documents: {} the same; another text {}, chunks {}, fields {}, summary {}; failed {}, not ready {}, nothing to compare {}, processed \
+         otherwise since {}\n",
         total("documents"),
         total("same"),
         total("text"),
@@ -23,7 +24,9 @@ pub(super) fn describe(found: &Value) {
         total("fields"),
         total("summary"),
         total("failed"),
-        total("open")
+        total("open"),
+        total("unmade"),
+        total("superseded")
     ));
     for document in list(&found["documents"]) {
         one(document);

@@ -45,12 +45,14 @@ pub async fn replay(cli: &Cli, args: &ReplayArgs, api: &Api) -> Result<(), Endin
         return follow(cli, api, &id, &args.tenant).await;
     }
     let report = ended(cli, api, &id, &args.tenant).await?;
-    let found = difference::of(api, &id, &args.questions).await?;
-    print(cli, &json!({"report": report, "difference": found}), || {
+    let found = difference::of(api, &id, &args.questions).await;
+    print(cli, &json!({"report": report, "difference": found.as_ref().ok()}), || {
         show(&report);
-        difference::describe(&found);
+        if let Ok(found) = &found {
+            difference::describe(found);
+        }
     });
-    outcome(&report)
+    found.and(outcome(&report))
 }
 
 fn select(args: &ReplayArgs) -> Value {

@@ -65,9 +65,11 @@ macro_rules! candidates {
 
 /// At most $13 of them.
 const PAGE: &str = candidates!("SELECT * FROM candidates ORDER BY document_id LIMIT $13");
-/// $13 of them, spread over all whenever they came: hashes of ids know no order.
-const SAMPLE: &str =
-    candidates!("SELECT * FROM candidates ORDER BY hashtextextended(document_id::text, 0), document_id LIMIT $13");
+/// $13 of them whose file is there, spread over all whenever they came: hashes of ids know no order.
+const SAMPLE: &str = candidates!(
+    "SELECT * FROM candidates WHERE NOT raw_removed
+    ORDER BY hashtextextended(document_id::text, 0), document_id LIMIT $13"
+);
 /// $13 rows of them from the oldest on, after the moment $14 and the document $15 where they are given.
 const OLDEST: &str = candidates!(
     "SELECT * FROM candidates WHERE $14::timestamptz IS NULL OR (created_at, document_id) > ($14, $15)

@@ -19,6 +19,7 @@ use docmill_model::{Code, DocumentId, Failure, TenantId};
 use docmill_retrieval::among::Passage;
 use read::{Made, SampleDocument};
 use std::collections::HashSet;
+use std::sync::Arc;
 use uuid::Uuid;
 
 const MAX_QUESTIONS: usize = 20;
@@ -58,7 +59,7 @@ pub struct SampleDifference {
 pub struct DifferenceTotals {
     /// Documents that were compared.
     pub documents: usize,
-    /// Of them without any difference.
+    /// Of them without any difference in what the sample made.
     pub same: usize,
     /// With another text.
     pub text: usize,
@@ -72,10 +73,14 @@ pub struct DifferenceTotals {
     pub failed: usize,
     /// Whose run has not ended.
     pub open: usize,
+    /// Of which nothing is there to be compared: the run was cancelled, or retention let go of what it made.
+    pub unmade: usize,
+    /// Processed otherwise since, as by an upload: a replay leaves them alone, and they are not compared.
+    pub superseded: usize,
 }
 
-/// One document of a sample. A part is null where the sample has not made it, or nothing of it is shown that it could be
-/// compared with.
+/// One document of a sample. A part is null where the sample has not made it; what is shown for the first time is compared with
+/// nothing.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct DocumentDifference {
     /// The document.
@@ -88,7 +93,9 @@ pub struct DocumentDifference {
     pub state: String,
     /// What it failed with.
     pub code: Option<String>,
-    /// The canonical text.
+    /// True when it was processed otherwise since.
+    pub superseded: bool,
+    /// The canonical text, without what a reader would not see.
     pub text: Option<TextDifference>,
     /// The chunks.
     pub chunks: Option<ChunkDifference>,
@@ -141,18 +148,17 @@ pub async fn difference(
     let tenant = principal.tenant_id;
     let (replay_state, documents) = read::sample(&state, tenant, id, &principal.labels).await?;
     let mut compared = Vec::with_capacity(documents.len());
-    for document in &documents {
+    for document in documents {
         compared.push(one(&state, tenant, document).await?);
     }
     let questions = request.questions.unwrap_or_else(|| own_questions(&compared));
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    let mut items = Vec::with_capacity(compared.len());
+    let (mut before, mut after, mut items) = (Vec::new(), Vec::new(), Vec::with_capacity(compared.len()));
     for Compared { difference, shown, made } in compared {
         before.extend(shown);
         after.extend(made);
         items.push(difference);
     }
-    let answers = answers(&state, tenant, &questions, k as usize, (before, after)).await?;
+    let answers = answers(&state, tenant, &questions, k as usize, (before.into(), after.into())).await?;
     let totals = totals(&items);
     Ok(Json(SampleDifference { replay_id: id, state: replay_state, totals, documents: items, answers }))
 }
@@ -179,57 +185,59 @@ struct Compared {
     made: Vec<Passage>,
 }
 
-async fn one(state: &ApiState, tenant: TenantId, document: &SampleDocument) -> Result<Compared, Failure> {
-    let shown = read::shown(state, tenant, document).await?;
-    let made = read::made(state, tenant, document).await?;
-    let both = |pick: fn(&Made) -> bool| pick(&shown) && pick(&made);
-    let text = both(|made| made.text.is_some())
-        .then(|| compare::text(shown.text.as_deref().unwrap_or_default(), made.text.as_deref().unwrap_or_default()));
-    let chunks = both(|made| made.chunks.is_some()).then(|| {
-        compare::chunks(shown.chunks.as_deref().unwrap_or_default(), made.chunks.as_deref().unwrap_or_default())
-    });
-    let fields = match (&shown.fields, &made.fields) {
-        (Some(before), Some(after)) => Some(compare::fields(before, after)),
-        _ => None,
+async fn one(state: &ApiState, tenant: TenantId, document: SampleDocument) -> Result<Compared, Failure> {
+    let (shown, made) = if document.superseded {
+        Default::default()
+    } else {
+        (read::shown(state, tenant, &document).await?, read::made(state, tenant, &document).await?)
     };
-    let summary = match (shown.summary, made.summary) {
-        (Some(before), Some(after)) => Some(SummaryDifference { is_same: before == after, before, after }),
-        _ => None,
-    };
+    let work = tokio::task::spawn_blocking(move || compared(document, shown, made));
+    work.await.map_err(|_| Failure::new(Code::Internal, "comparing a document panicked"))
+}
+
+fn compared(document: SampleDocument, shown: Made, made: Made) -> Compared {
+    let before = shown.chunks.unwrap_or_default();
+    let sentences = shown.summary.unwrap_or_default();
     let difference = DocumentDifference {
         document_id: document.document_id.into(),
-        document: document.name.clone(),
+        document: document.name,
         run_id: document.run_id,
-        state: document.state.clone(),
-        code: document.code.clone(),
-        text,
-        chunks,
-        fields,
-        summary,
+        state: document.state,
+        code: document.code,
+        superseded: document.superseded,
+        text: made.text.map(|after| compare::text(shown.text.as_deref().unwrap_or_default(), &after)),
+        chunks: made.chunks.as_ref().map(|after| compare::chunks(&before, after)),
+        fields: made.fields.map(|after| compare::fields(&shown.fields.unwrap_or_default(), &after)),
+        summary: made.summary.map(|after| SummaryDifference { is_same: sentences == after, before: sentences, after }),
     };
     // One whose chunks were not made anew is taken as it is, so that it does not seem to be lost.
-    let passages = |chunks: Option<Vec<Passage>>| chunks.unwrap_or_default();
-    let made = if made.chunks.is_some() { passages(made.chunks) } else { shown.chunks.clone().unwrap_or_default() };
-    Ok(Compared { difference, shown: passages(shown.chunks), made })
+    let after = made.chunks.unwrap_or_else(|| before.clone());
+    Compared { difference, shown: before, made: after }
 }
 
 fn totals(documents: &[DocumentDifference]) -> DifferenceTotals {
     let mut totals = DifferenceTotals { documents: documents.len(), ..DifferenceTotals::default() };
     for one in documents {
         let differs = [
-            one.text.as_ref().is_some_and(|text| !text.is_same),
-            one.chunks.as_ref().is_some_and(|chunks| !chunks.is_same()),
-            one.fields.as_ref().is_some_and(|fields| !fields.is_empty()),
-            one.summary.as_ref().is_some_and(|summary| !summary.is_same),
+            one.text.as_ref().map(|text| !text.is_same),
+            one.chunks.as_ref().map(|chunks| !chunks.is_same()),
+            one.fields.as_ref().map(|fields| !fields.is_empty()),
+            one.summary.as_ref().map(|summary| !summary.is_same),
         ];
-        let (is_open, has_failed) = (one.state == "running", matches!(one.state.as_str(), "failed" | "partial"));
-        totals.text += usize::from(differs[0]);
-        totals.chunks += usize::from(differs[1]);
-        totals.fields += usize::from(differs[2]);
-        totals.summary += usize::from(differs[3]);
-        totals.open += usize::from(is_open);
-        totals.failed += usize::from(has_failed);
-        totals.same += usize::from(!is_open && !has_failed && differs == [false; 4]);
+        let [text, chunks, fields, summary] = differs.map(|part| usize::from(part == Some(true)));
+        totals.text += text;
+        totals.chunks += chunks;
+        totals.fields += fields;
+        totals.summary += summary;
+        let counter = match one.state.as_str() {
+            _ if one.superseded => &mut totals.superseded,
+            "running" => &mut totals.open,
+            "failed" | "partial" => &mut totals.failed,
+            _ if differs == [None; 4] => &mut totals.unmade,
+            _ if differs.contains(&Some(true)) => continue,
+            _ => &mut totals.same,
+        };
+        *counter += 1;
     }
     totals
 }
@@ -253,22 +261,27 @@ async fn answers(
     tenant: TenantId,
     questions: &[String],
     k: usize,
-    (before, after): (Vec<Passage>, Vec<Passage>),
+    (before, after): (Arc<[Passage]>, Arc<[Passage]>),
 ) -> Result<Vec<AnswerDifference>, Failure> {
-    let told = |passages: &[Passage], places: &[usize]| -> Vec<AnswerPassage> {
-        let tell = |&place: &usize| AnswerPassage {
-            document_id: passages[place].document_id,
-            document: passages[place].titles.last().cloned().unwrap_or_default(),
-            text: compare::excerpt(&passages[place].text),
-        };
-        places.iter().map(tell).collect()
+    let tell = |passage: &Passage| AnswerPassage {
+        document_id: passage.document_id,
+        document: passage.titles.last().cloned().unwrap_or_default(),
+        text: compare::excerpt(&passage.text),
     };
     let shown = state.search.among(tenant, before.clone(), questions, k).await?;
     let made = state.search.among(tenant, after.clone(), questions, k).await?;
-    let answer = |(question, (shown, made)): (&String, (&Vec<usize>, &Vec<usize>))| {
-        let (before, after) = (told(&before, shown), told(&after, made));
-        let kept = before.iter().filter(|passage| after.contains(passage)).count();
-        AnswerDifference { question: question.clone(), kept, before, after }
-    };
-    Ok(questions.iter().zip(shown.iter().zip(&made)).map(answer).collect())
+    let mut answers = Vec::with_capacity(questions.len());
+    for (question, (shown, made)) in questions.iter().zip(shown.iter().zip(&made)) {
+        let (shown, made): (Vec<Passage>, Vec<Passage>) = (
+            shown.iter().map(|&place| before[place].clone()).collect(),
+            made.iter().map(|&place| after[place].clone()).collect(),
+        );
+        answers.push(AnswerDifference {
+            question: question.clone(),
+            kept: compare::chunks(&shown, &made).kept,
+            before: shown.iter().map(tell).collect(),
+            after: made.iter().map(tell).collect(),
+        });
+    }
+    Ok(answers)
 }

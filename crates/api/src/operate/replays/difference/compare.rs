@@ -11,7 +11,7 @@ const SHOWN: usize = 5;
 /// Characters of an excerpt.
 const EXCERPT: usize = 300;
 /// Longest look for the smallest difference; after it a larger one is told.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How two texts differ.
 #[derive(Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
@@ -113,7 +113,7 @@ pub(super) fn text(before: &str, after: &str) -> TextDifference {
 
 /// Compares as multisets.
 pub(super) fn chunks(before: &[Passage], after: &[Passage]) -> ChunkDifference {
-    let key = |passage: &Passage| (passage.heading_path.clone(), passage.text.clone());
+    let key = |passage: &Passage| (passage.document_id, passage.heading_path.clone(), passage.text.clone());
     let only = |these: &[Passage], others: &[Passage]| -> Vec<String> {
         let mut left: HashMap<_, usize> = HashMap::new();
         others.iter().for_each(|passage| *left.entry(key(passage)).or_default() += 1);

@@ -1,11 +1,11 @@
 //! What a document of a sample shows, and what its run made.
 
 use crate::state::ApiState;
-use docmill_model::chunk::ChunkList;
+use docmill_model::chunk::{Chunk, ChunkList};
 use docmill_model::document::ParsedDocument;
 use docmill_model::manifest::{ArtifactRef, Manifest, kind};
 use docmill_model::results::{Extraction, Summary, SummarySentence};
-use docmill_model::{Code, DocumentId, Failure, TenantId};
+use docmill_model::{Code, DocumentId, Failure, Sha256Hex, TenantId};
 use docmill_retrieval::among::Passage;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub(super) struct SampleDocument {
     pub run_id: Uuid,
     pub state: String,
     pub code: Option<String>,
+    /// It was processed otherwise since.
+    pub superseded: bool,
     title: Option<String>,
     /// The version whose results are shown; that of the run where nothing is.
     version_id: Uuid,
@@ -74,6 +76,8 @@ async fn documents(
 ) -> Result<Vec<SampleDocument>, sqlx::Error> {
     sqlx::query_as(
         "SELECT d.id AS document_id, coalesce(v.name, d.name) AS name, r.id AS run_id, r.state, r.code, v.title,
+                EXISTS (SELECT 1 FROM runs n WHERE n.tenant_id = r.tenant_id AND n.document_id = r.document_id
+                        AND n.cause <> 'sample' AND n.created_at > r.created_at) AS superseded,
                 v.id AS version_id, d.visible_generation AS generation_id,
                 coalesce(g.parsed_sha256, v.parsed_sha256) AS parsed_sha256
          FROM runs r
@@ -115,7 +119,7 @@ pub(super) async fn shown(state: &ApiState, tenant: TenantId, document: &SampleD
     let text = match &document.parsed_sha256 {
         Some(sha256) => {
             let unreadable = |_| Failure::new(Code::Internal, "a stored hash cannot be read");
-            Some(text(state, tenant, &sha256.parse().map_err(unreadable)?).await?)
+            text(state, tenant, &sha256.parse().map_err(unreadable)?).await?
         }
         None => None,
     };
@@ -147,20 +151,19 @@ pub(super) async fn made(state: &ApiState, tenant: TenantId, document: &SampleDo
         read.await?.into_iter().flat_map(|manifest| manifest.0.artifacts).collect();
     let mut made = Made::default();
     if let Some(parsed) = artifacts.get(kind::PARSED) {
-        made.text = Some(text(state, tenant, &parsed.sha256).await?);
+        made.text = text(state, tenant, &parsed.sha256).await?;
     }
     if let Some(chunks) = artifacts.get(kind::CHUNKS) {
-        let list: ChunkList = load(state, tenant, &chunks.sha256).await?;
-        let passages =
-            list.chunks.into_iter().map(|chunk| document.passage(chunk.heading_path, chunk.text, chunk.language));
-        made.chunks = Some(passages.collect());
+        let list: Option<ChunkList> = load(state, tenant, &chunks.sha256).await?;
+        let passage = |chunk: Chunk| document.passage(chunk.heading_path, chunk.text, chunk.language);
+        made.chunks = list.map(|list| list.chunks.into_iter().map(passage).collect());
     }
     if let Some(extraction) = artifacts.get(kind::EXTRACTION) {
-        made.fields = Some(load::<Extraction>(state, tenant, &extraction.sha256).await?.data);
+        made.fields = load::<Extraction>(state, tenant, &extraction.sha256).await?.map(|extraction| extraction.data);
     }
     if let Some(summary) = artifacts.get(kind::SUMMARY) {
-        let summary: Summary = load(state, tenant, &summary.sha256).await?;
-        made.summary = Some(summary.sentences.into_iter().map(|sentence| sentence.text).collect());
+        let summary: Option<Summary> = load(state, tenant, &summary.sha256).await?;
+        made.summary = summary.map(|summary| summary.sentences.into_iter().map(|sentence| sentence.text).collect());
     }
     Ok(made)
 }
@@ -172,16 +175,29 @@ impl SampleDocument {
     }
 }
 
-async fn text(state: &ApiState, tenant: TenantId, sha256: &docmill_model::Sha256Hex) -> Result<String, Failure> {
-    Ok(load::<ParsedDocument>(state, tenant, sha256).await?.text)
+/// The canonical text without what a reader would not see.
+async fn text(state: &ApiState, tenant: TenantId, sha256: &Sha256Hex) -> Result<Option<String>, Failure> {
+    let parsed: Option<ParsedDocument> = load(state, tenant, sha256).await?;
+    let visible = |parsed: ParsedDocument| {
+        let is_hidden = |at: u32| parsed.hidden.iter().any(|span| span.start <= at && at < span.end);
+        let seen = parsed.text.chars().zip(0..).filter(|(_, at)| !is_hidden(*at));
+        if parsed.hidden.is_empty() { parsed.text } else { seen.map(|(char, _)| char).collect() }
+    };
+    Ok(parsed.map(visible))
 }
 
-async fn load<T: DeserializeOwned>(
+/// What an artifact holds; nothing where a deletion or retention was faster.
+async fn load<T: DeserializeOwned + Send + 'static>(
     state: &ApiState,
     tenant: TenantId,
-    sha256: &docmill_model::Sha256Hex,
-) -> Result<T, Failure> {
-    let bytes = state.artifacts.get(tenant, sha256).await?;
-    serde_json::from_slice(&bytes)
+    sha256: &Sha256Hex,
+) -> Result<Option<T>, Failure> {
+    let bytes = match state.artifacts.get(tenant, sha256).await {
+        Err(failure) if failure.code == Code::ObjectMissing => return Ok(None),
+        got => got?,
+    };
+    let decoded = tokio::task::spawn_blocking(move || serde_json::from_slice(&bytes).map(Some));
+    let decoded = decoded.await.map_err(|_| Failure::new(Code::Internal, "reading an artifact panicked"))?;
+    decoded
         .map_err(|error| Failure::new(Code::Internal, format!("artifact cannot be decoded at line {}", error.line())))
 }
