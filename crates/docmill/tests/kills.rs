@@ -1,4 +1,4 @@
-//! Workers, relay, NATS, Postgres and the object store are killed at random while a hundred documents are uploaded and
+//! Workers, relay, NATS, Postgres and the object store are killed at random while two hundred documents are uploaded and
 //! processed: every document ends done, exactly once.
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::Whole;
 
-const DOCUMENTS: usize = 100;
+const DOCUMENTS: usize = 200;
 const STAGES: usize = 7;
 /// Without kills the work takes a fraction of this.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -95,7 +95,7 @@ fn kill_until(whole: &Whole, done: &AtomicBool) -> usize {
     let mut children: Vec<(&str, Child)> = ["worker", "relay,reconciler"].map(|roles| (roles, extra(roles))).into();
     let (mut rng, mut kills) = (rand::rng(), 0);
     while !done.load(Ordering::Acquire) {
-        std::thread::sleep(Duration::from_millis(rng.random_range(400..1600)));
+        std::thread::sleep(Duration::from_millis(rng.random_range(300..1200)));
         if rng.random_bool(0.4) {
             let index = rng.random_range(0..children.len());
             let (roles, child) = &mut children[index];
