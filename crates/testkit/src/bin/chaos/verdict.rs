@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
-/// Healing that is still under way gets this long before it counts as a violation.
-const GRACE: Duration = Duration::from_secs(60);
+/// Healing that is still under way gets this long before it counts as a violation: a delivery whose sender was killed is sent
+/// again when its lease of a minute has run out.
+const GRACE: Duration = Duration::from_secs(90);
 
 /// Points of a crash-point sweep.
 #[derive(Debug, Default, serde::Serialize)]
