@@ -62,11 +62,11 @@ class Client:
             raise Refused(method, path, status, content)
         return json.loads(content)
 
-    def upload(self, name, content, collection):
+    def upload(self, name, content, collection, content_type="text/plain"):
         """Declares, PUTs and completes; the id and the milliseconds of the three steps."""
         marks = [time.monotonic()]
         created = self.ask("POST", "/v1/documents", {
-            "name": name, "content_type": "text/plain", "size": len(content), "collection": collection,
+            "name": name, "content_type": content_type, "size": len(content), "collection": collection,
             "sha256": hashlib.sha256(content).hexdigest()})
         marks.append(time.monotonic())
         target = urllib.parse.urlsplit(created["upload"]["url"])

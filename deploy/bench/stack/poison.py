@@ -9,7 +9,6 @@ outside Python's standard library. Ends with 1 when a limit is missed. README.md
 import argparse
 import datetime
 import functools
-import hashlib
 import io
 import json
 import os
@@ -22,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.parse
 import zipfile
 import zlib
 
@@ -90,18 +88,6 @@ KINDS = [("application/pdf", "pdf", torn_pdf), ("application/pdf", "pdf", bomb_p
          ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", "docx", bomb_docx)]
 
 
-def upload(client, name, kind, content, collection):
-    created = client.ask("POST", "/v1/documents", {
-        "name": name, "content_type": kind, "size": len(content), "collection": collection,
-        "sha256": hashlib.sha256(content).hexdigest()})
-    target = urllib.parse.urlsplit(created["upload"]["url"])
-    status, answer = client.send(target.netloc, "PUT", f"{target.path}?{target.query}", content, created["upload"]["headers"])
-    if status >= 400:
-        raise SystemExit(f"the object store answered {status}: {answer[:200]}")
-    client.ask("POST", f"/v1/documents/{created['id']}/complete")
-    return created["id"]
-
-
 def run(status, key, collection, slots, rate):
     """Uploads what the slots hold, each at its time; the ids by slot, once all have settled."""
     ids, begin = {}, time.monotonic() + 0.5
@@ -111,7 +97,8 @@ def run(status, key, collection, slots, rate):
         for place in range(lane, len(slots), UPLOADERS):
             if slots[place]:
                 time.sleep(max(0.0, begin + place / rate - time.monotonic()))
-                ids[place] = upload(client, *slots[place], collection)
+                name, kind, content = slots[place]
+                ids[place], _ = client.upload(name, content, collection, kind)
 
     lanes = [threading.Thread(target=work, args=(lane,)) for lane in range(UPLOADERS)]
     for lane in lanes:
