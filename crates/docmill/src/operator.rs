@@ -157,10 +157,8 @@ fn show_doctor(cli: &Cli, checks: &[Check], report: &Value, repairs: &Value) -> 
             Ok(detail) => json!({"name": c.name, "ok": true, "detail": detail}),
             Err(failure) => json!({"name": c.name, "ok": false, "code": failure.code, "detail": failure.message}),
         });
-        output::json(
-            &json!({"healthy": healthy, "checks": shown.collect::<Vec<_>>(), "invariants": invariants,
-                    "unfinished": unfinished, "repairs": repairs}),
-        );
+        output::json(&json!({"healthy": healthy, "checks": shown.collect::<Vec<_>>(), "invariants": invariants,
+                    "unfinished": unfinished, "repairs": repairs}));
     } else {
         for check in checks {
             match &check.result {

@@ -240,7 +240,7 @@ impl Search {
                     ticket = ticket.and_then(Ticket::of_gated);
                 }
             } else if let Some(candidates) = found.candidates.take() {
-                ticket = ticket.and_then(|ticket| ticket.as_of(found.seen));
+                ticket = ticket.and_then(|ticket| ticket.of(found.seen));
                 match self.read_again(caller.tenant_id, request, &scope, candidates).await? {
                     (Some(found), outcome) => break (found, degraded, Some(outcome)),
                     (None, outcome) => (reads, unread) = (0, Some(outcome)),

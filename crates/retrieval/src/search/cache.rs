@@ -19,8 +19,8 @@ use crate::lexical::LexicalIndexes;
 use docmill_model::{Failure, Sha256Hex, TenantId};
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Space;
-use sqlx::PgConnection;
 use shelves::State;
+use sqlx::PgConnection;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ pub(super) struct Ticket {
 impl Ticket {
     /// What a snapshot of the search saw; `None` when that differs from what was seen before: a result in between may lack
     /// something.
-    pub(super) fn as_of(self, seen: Seen) -> Option<Self> {
+    pub(super) fn of(self, seen: Seen) -> Option<Self> {
         self.seen.is_none_or(|before| before == seen).then_some(Self { seen: Some(seen), ..self })
     }
 
@@ -59,7 +59,7 @@ impl Ticket {
 
     /// Where a result goes that was found in a snapshot that saw this.
     pub(super) fn place(self, seen: Seen) -> Option<Place> {
-        let Self { tenant, key, reached, .. } = self.as_of(seen)?;
+        let Self { tenant, key, reached, .. } = self.of(seen)?;
         Some(Place { tenant, key, state: State { seen, reached } })
     }
 }

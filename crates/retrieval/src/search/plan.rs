@@ -10,7 +10,6 @@ use docmill_model::TenantId;
 use docmill_platform::database::DbError;
 use docmill_platform::reranker::Passage;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 /// What one snapshot has to answer.
 pub(super) struct Plan {
