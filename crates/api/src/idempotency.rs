@@ -27,7 +27,7 @@ pub enum Replayed {
 /// The key of a request, if it has one.
 ///
 /// # Errors
-/// `FIELD_INVALID` for an empty, overlong or unprintable key.
+/// `BODY_INVALID` for an empty, overlong or unprintable key.
 pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let invalid = || {

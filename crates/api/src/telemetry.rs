@@ -9,18 +9,22 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use docmill_model::{Code, Sha256Hex};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
 /// Upper bounds of the latency histograms, seconds.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
+/// A gauge that nobody has set for so long is no longer told: what an examination found here may have been repaired since.
+const GAUGES_STAND: Duration = Duration::from_secs(1_800);
+
 /// Installs the process-wide recorder; `None` when another one is already there.
 #[must_use]
 pub fn install() -> Option<PrometheusHandle> {
     let builder =
         PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS).ok()?;
-    let recorder = builder.build_recorder();
+    let recorder = builder.idle_timeout(MetricKindMask::GAUGE, Some(GAUGES_STAND)).build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).ok().map(|()| handle)
 }

@@ -104,6 +104,17 @@ impl Works {
         document
     }
 
+    /// Uploads a file that cannot be read and waits until that is known; gives the document's id.
+    async fn unreadable(&self, tenant: &Tenant, name: &str) -> String {
+        let created = self.api.post(&tenant.key, "/v1/documents", &declaration(name, name.as_bytes())).await.ok();
+        let document = created["id"].as_str().unwrap();
+        self.damage(document);
+        put(&created["upload"], name.as_bytes()).await;
+        self.api.post(&tenant.key, &format!("/v1/documents/{document}/complete"), &Value::Null).await.ok();
+        self.settled(tenant, document, "failed").await;
+        document.to_owned()
+    }
+
     /// From now on the document cannot be read.
     fn damage(&self, document: &str) {
         self.damaged.lock().unwrap().insert(document.parse().unwrap());
@@ -305,6 +316,58 @@ async fn a_discarded_dead_letter_is_dealt_with_and_no_longer_listed() {
     }
     let rows = on_record(api, &tenant, job).await;
     assert_eq!(actions(&rows), [("dead.discard", json!({}))], "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_tells_the_page_of_its_code_and_the_runs_before_it() {
+    let works = Works::start().await;
+    let (api, tenant, other) = (&works.api, works.api.tenant().await, works.api.tenant().await);
+    let document = works.unreadable(&tenant, "broken.txt").await;
+    let newest = async || {
+        let listed = works.get(&tenant, DEAD).await;
+        let path = format!("{DEAD}/{}", listed["jobs"][0]["job_id"].as_str().unwrap());
+        assert!(listed["jobs"][0]["code_page"].is_null() && listed["jobs"][0]["earlier_runs"].is_null(), "{listed}");
+        (works.get(&tenant, &path).await, path)
+    };
+    let (first, path) = newest().await;
+    let page = Code::PdfMalformed.page();
+    let told = json!({"code": "PDF_MALFORMED", "meaning": page.meaning, "remedy": page.remedy,
+                      "page": "deploy/codes/PDF_MALFORMED.md"});
+    assert_eq!(first["code_page"], told);
+    let run = &first["run"];
+    assert_eq!((&run["id"], &run["document_id"]), (&first["job"]["run_id"], &json!(document)), "{first}");
+    assert_eq!((&run["cause"], &run["state"], &run["code"]), (&json!("upload"), &json!("failed"), &told["code"]));
+    assert_eq!(first["earlier_runs"], json!([]));
+    assert_eq!(api.get(&other.key, &path).await.error(), (404, "NOT_FOUND".to_owned()));
+
+    let retried = api.post(&tenant.key, &format!("{path}/retry"), &Value::Null).await.ok();
+    works.settled(&tenant, &document, "failed").await;
+    let (second, _) = newest().await;
+    let run = &second["run"];
+    assert_eq!((&run["id"], &run["cause"]), (&retried["run_id"], &json!("operator")), "{second}");
+    assert_eq!(second["earlier_runs"], json!([first["run"]]));
+
+    let select = json!({"document_id": document, "stage": "ingest", "recompute": true});
+    let replay = works.replay(&tenant, &json!({"select": select})).await;
+    works.until(&tenant, &replay, |report| report["state"] == "done").await;
+    let (third, _) = newest().await;
+    assert_eq!((&third["run"]["cause"], &third["run"]["parent_run"]), (&json!("replay"), &retried["run_id"]));
+    assert_eq!(third["earlier_runs"], json!([second["run"], first["run"]]), "up to the first");
+    assert_eq!(third["code_page"], told);
+
+    // Many repetitions later.
+    let many = "INSERT INTO runs (tenant_id, id, document_id, version_id, pipeline_version, cause, parent_run, state, settled_at)
+                SELECT tenant_id, md5('run' || n)::uuid, document_id, version_id, pipeline_version, 'operator',
+                       md5('run' || n + 1)::uuid, 'failed', now()
+                FROM runs, generate_series(1, 30) AS n WHERE id = $1";
+    change(api, &tenant, many, third["run"]["id"].as_str().unwrap()).await;
+    let after = "UPDATE runs SET parent_run = md5('run1')::uuid WHERE id = $1";
+    change(api, &tenant, after, third["run"]["id"].as_str().unwrap()).await;
+    let (last, _) = newest().await;
+    let earlier = last["earlier_runs"].as_array().unwrap();
+    assert_eq!(earlier.len(), 20, "no more are told");
+    assert!(earlier.windows(2).all(|pair| pair[0]["parent_run"] == pair[1]["id"]), "{earlier:?}");
+    assert!(earlier[19]["parent_run"].is_string(), "and the last says that there are more");
 }
 
 /// Uploads a file that goes through the pipeline `beside`; gives the document's id.

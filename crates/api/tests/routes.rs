@@ -6,8 +6,10 @@ mod support;
 use axum::body::Body;
 use axum::http::{Request, header};
 use docmill_api::ApiConfig;
+use docmill_lifecycle::sweep;
 use docmill_model::Span;
 use docmill_model::document::{Format, Page, PageOutcome, ParsedDocument, Rect, Word};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -274,6 +276,57 @@ async fn the_operator_tenant_examines_and_stops_the_installation() {
     );
     let foreign = format!("/v1/operate/replays?tenant_id={}", operator.id);
     assert_eq!(api.get(&other.key, &foreign).await.status, 403);
+}
+
+/// On one thread: what is told on others reaches no recorder.
+#[tokio::test]
+async fn every_invariant_is_told_and_a_vector_that_nothing_uses_is_found_and_collected() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _told_here = metrics::set_default_local_recorder(&recorder);
+    let told = |invariant: &str| -> Option<f64> {
+        let (text, series) = (handle.render(), format!("docmill_invariant_violations{{invariant=\"{invariant}\"}} "));
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.map(|value| value.parse().unwrap())
+    };
+    let mut api = Api::start().await;
+    let operator = api.tenant().await;
+    let mut state = api.state.clone();
+    state.config = std::sync::Arc::new(ApiConfig { operator_tenant: Some(operator.id), ..config() });
+    api.router = docmill_api::router(state);
+    let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
+    assert_eq!(report["healthy"], true, "{report}");
+    for invariant in report["invariants"].as_array().unwrap() {
+        assert_eq!(told(invariant["name"].as_str().unwrap()), Some(0.0), "{invariant}");
+    }
+    for age in ["23 hours", "2 days"] {
+        let leave = api.world.database.write(operator.id, move |connection| {
+            Box::pin(async move {
+                let vector = "INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding, created_at)
+                              VALUES (current_tenant(), 1, sha256($1::text::bytea), array_fill(0.1::real, ARRAY[384])::vector,
+                                      now() - $1::text::interval)";
+                sqlx::query(vector).bind(age).execute(connection).await?;
+                Ok(())
+            })
+        });
+        leave.await.unwrap();
+    }
+    let name = "unused_vector_is_collected";
+    let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
+    let mut invariants = report["invariants"].as_array().unwrap().iter();
+    let invariant = invariants.find(|invariant| invariant["name"] == name).unwrap();
+    let expected = json!([{"subject": format!("tenant {}", operator.id), "detail": "1 vectors without a chunk"}]);
+    assert_eq!((&report["healthy"], &invariant["violations"], told(name)), (&json!(false), &expected, Some(1.0)));
+    let repaired = api.post(&operator.key, "/v1/operate/doctor/repair", &json!({})).await.ok();
+    assert_eq!((&repaired["found"], &repaired["repairs"][0]["invariant"]), (&json!(1), &json!(name)), "{repaired}");
+    let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
+    assert_eq!((&report["healthy"], told(name)), (&json!(true), Some(0.0)), "{report}");
+    sweep::open_deletions(&api.state.stores(), &Default::default()).await.unwrap();
+    let left = api.world.database.read(operator.id, |connection| {
+        Box::pin(async move { Ok(sqlx::query_scalar("SELECT count(*) FROM vectors").fetch_one(connection).await?) })
+    });
+    let left: i64 = left.await.unwrap();
+    assert_eq!(left, 0, "also the younger one, which is older than an hour");
 }
 
 #[tokio::test(flavor = "multi_thread")]

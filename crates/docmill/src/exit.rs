@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 /// The exit codes, as every `--help` shows them.
 pub const HELP: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 configuration or a missing part · \
-4 a service does not answer · 5 the API refused · 6 a document failed, an invariant is violated, or a check failed";
+4 a service does not answer · 5 the API refused · 6 a document failed, an invariant is violated or was not judged, or a check failed";
 
 /// Why a command did not end with 0.
 #[derive(Debug)]

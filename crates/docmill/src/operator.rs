@@ -132,28 +132,33 @@ async fn repair(api: &Api) -> Result<(Value, Value), Ending> {
     loop {
         let began = Instant::now();
         let report = api.get("/v1/operate/doctor", &[]).await?;
-        if report["healthy"] == true || started.elapsed() > REPAIR_PATIENCE {
+        if !is_violated(&report) || started.elapsed() > REPAIR_PATIENCE {
             return Ok((report, repairs["repairs"].clone()));
         }
         tokio::time::sleep(began.elapsed().max(Duration::from_millis(500))).await;
     }
 }
 
+/// Whether some invariant is broken; one that was not judged is not.
+fn is_violated(report: &Value) -> bool {
+    let mut invariants = report["invariants"].as_array().into_iter().flatten();
+    invariants.any(|invariant| invariant["violations"].as_array().is_some_and(|found| !found.is_empty()))
+}
+
+/// What was not judged is as little a success as what is broken: nobody may rely on it.
 fn show_doctor(cli: &Cli, checks: &[Check], report: &Value, repairs: &Value) -> Result<(), Ending> {
     let invariants = report["invariants"].as_array().cloned().unwrap_or_default();
     let unfinished = report["unfinished"].as_array().cloned().unwrap_or_default();
-    let violated = invariants.iter().any(|i| i["violations"].as_array().is_some_and(|v| !v.is_empty()));
     // Without OCR everything but scans works.
     let broken = checks.iter().any(|check| check.result.as_ref().is_err_and(|f| f.code != Code::OcrUnavailable));
+    let healthy = !is_violated(report) && unfinished.is_empty() && !broken;
     if cli.json {
         let shown = checks.iter().map(|c| match &c.result {
             Ok(detail) => json!({"name": c.name, "ok": true, "detail": detail}),
             Err(failure) => json!({"name": c.name, "ok": false, "code": failure.code, "detail": failure.message}),
         });
-        output::json(
-            &json!({"healthy": !violated && !broken, "checks": shown.collect::<Vec<_>>(), "invariants": invariants,
-                    "unfinished": unfinished, "repairs": repairs}),
-        );
+        output::json(&json!({"healthy": healthy, "checks": shown.collect::<Vec<_>>(), "invariants": invariants,
+                    "unfinished": unfinished, "repairs": repairs}));
     } else {
         for check in checks {
             match &check.result {
@@ -182,9 +187,10 @@ fn show_doctor(cli: &Cli, checks: &[Check], report: &Value, repairs: &Value) -> 
         }
     }
     if !unfinished.is_empty() && !cli.json {
-        output::line("\nLATE was not examined for every tenant: the time of a request did not suffice.");
+        let names: Vec<&str> = unfinished.iter().filter_map(Value::as_str).collect();
+        output::line(format!("\nLATE was not judged, as the time of a request did not suffice: {}", names.join(", ")));
     }
-    if violated || broken { Err(Ending::Found) } else { Ok(()) }
+    if healthy { Ok(()) } else { Err(Ending::Found) }
 }
 
 async fn health(cli: &Cli, at: Option<&str>) -> Result<(), Ending> {

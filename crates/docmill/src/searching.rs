@@ -1,4 +1,4 @@
-//! Settings become how searches are done, and the reranking model they may use.
+//! Settings become how searches are done, and the cross-encoder they may use.
 
 use crate::assembly::blocking;
 use crate::config::Config;
@@ -11,13 +11,13 @@ use std::sync::Arc;
 /// Most candidates that may be read again.
 const MAX_CANDIDATES: usize = 100;
 
-/// The reranking model, where one is configured and `needed`.
+/// The cross-encoder, where one is configured and `needed`.
 ///
 /// # Errors
 /// `PART_MISSING` or `CONFIG_INVALID` for files that cannot be used; `CONFIG_INVALID` naming a setting.
 pub async fn reranker(config: &Config, needed: bool) -> Result<Option<Arc<dyn Reranker>>, Failure> {
     let search = &config.search;
-    check(search.rerank_candidates, search.rerank && search.rerank_model_dir.is_none())?;
+    check(search.rerank_candidates)?;
     let Some(folder) = search.rerank_model_dir.clone().filter(|_| needed) else { return Ok(None) };
     let settings = FastRerankerConfig {
         onnxruntime: Config::need(&config.embedding.onnxruntime, "DOCMILL_ONNXRUNTIME")?.clone(),
@@ -27,13 +27,9 @@ pub async fn reranker(config: &Config, needed: bool) -> Result<Option<Arc<dyn Re
     Ok(Some(Arc::new(blocking(move || FastReranker::load(&settings)).await?)))
 }
 
-fn check(candidates: usize, lacks_model: bool) -> Result<(), Failure> {
-    let invalid = |what: &str| Err(Failure::new(Code::ConfigInvalid, what));
-    if lacks_model {
-        return invalid("DOCMILL_RERANK is on without a model; set DOCMILL_RERANK_MODEL_DIR to the folder of one");
-    }
+fn check(candidates: usize) -> Result<(), Failure> {
     if !(1..=MAX_CANDIDATES).contains(&candidates) {
-        return invalid("DOCMILL_RERANK_CANDIDATES must be between 1 and 100");
+        return Err(Failure::new(Code::ConfigInvalid, "DOCMILL_RERANK_CANDIDATES must be between 1 and 100"));
     }
     Ok(())
 }
@@ -58,10 +54,8 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_hold_are_refused() {
-        for (candidates, lacks_model, ok) in
-            [(1, false, true), (100, false, true), (0, false, false), (101, false, false), (20, true, false)]
-        {
-            assert_eq!(check(candidates, lacks_model).is_ok(), ok, "{candidates} {lacks_model}");
+        for (candidates, ok) in [(1, true), (100, true), (0, false), (101, false)] {
+            assert_eq!(check(candidates).is_ok(), ok, "{candidates}");
         }
     }
 }

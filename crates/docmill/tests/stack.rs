@@ -145,9 +145,22 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     assert_eq!(whole.command(&["upload", &path("broken.pdf"), "--wait"]).output().unwrap().status.code(), Some(6));
     let dead = whole.json(&["dead", "list", "--stage", "ingest"]);
     let (job, code) = (&dead["jobs"][0]["job_id"], dead["jobs"][0]["code"].as_str().unwrap());
-    assert_eq!(whole.json(&["dead", "show", job.as_str().unwrap()])["upload"]["content_type"], "application/pdf");
+    let first = whole.json(&["dead", "show", job.as_str().unwrap()]);
+    assert_eq!(first["upload"]["content_type"], "application/pdf");
+    assert_eq!((&first["run"]["cause"], &first["earlier_runs"]), (&json!("upload"), &json!([])), "{first}");
     assert_eq!(whole.command(&["dead", "retry", "--code", code]).output().unwrap().status.code(), Some(1), "unasked");
     assert_eq!(&whole.json(&["dead", "retry", "--code", code, "--yes"])["done"][0]["job_id"], job);
+    let again = || whole.json(&["dead", "list", "--stage", "ingest"])["jobs"][0]["job_id"].clone();
+    eventually("it fails again", || again().is_string());
+    let again = again().as_str().unwrap().to_owned();
+    let second = whole.json(&["dead", "show", &again]);
+    assert_eq!((&second["run"]["cause"], &second["earlier_runs"]), (&json!("operator"), &json!([first["run"]])));
+    let shown = String::from_utf8(whole.run(&["dead", "show", &again]).stdout).unwrap();
+    let (page, run) = (&second["code_page"], first["run"]["id"].as_str().unwrap());
+    for part in [&page["page"], &page["meaning"], &page["remedy"]] {
+        assert_eq!(shown.matches(part.as_str().unwrap()).count(), 1, "{part} is told once:\n{shown}");
+    }
+    assert!(shown.contains(run) && shown.contains("earlier run"), "{shown}");
     whole.json(&["pause", "stage", "embed"]);
     whole.json(&["resume", "stage", "embed"]);
     let plan = whole.json(&["replay", "--stage", "summarize", "--recompute", "--document", &document, "--dry-run"]);
@@ -457,10 +470,15 @@ fn injected_orphans_are_found_and_repaired_within_a_minute() {
         let invariant = found["invariants"].as_array().unwrap().iter().find(|invariant| invariant["name"] == name);
         assert_eq!(invariant.unwrap()["violations"].as_array().unwrap().len(), 1, "{name}: {found}");
     }
+    let told = || {
+        ["chunk_has_vector", "document_is_moving"]
+            .map(|name| metric(&whole, &format!("docmill_invariant_violations{{invariant=\"{name}\"}}")))
+    };
+    assert_eq!(told(), [1.0, 1.0]);
     let started = Instant::now();
     let repaired = whole.json(&["doctor", "--repair"]);
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
-    assert_eq!(repaired["healthy"], true, "{repaired}");
+    assert_eq!((&repaired["healthy"], told()), (&json!(true), [0.0, 0.0]), "{repaired}");
     assert!(count("SELECT count(*) FROM vectors") > 0);
     assert_eq!(whole.json(&["docs"])["documents"][0]["state"], "done");
 }

@@ -42,13 +42,27 @@ impl Default for Ages {
 /// Of the database and the object store.
 pub async fn pass(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<Counts, Failure> {
     let strays = strays(stores, tenant, ages).await?;
-    let condemned = stores.database.write(tenant, move |connection| {
-        Box::pin(async move { condemn_unused(connection, tenant, ages, strays).await })
-    });
-    let Some(id) = condemned.await? else { return Ok(Counts::default()) };
+    let Some(id) = begin(stores, tenant, ages, strays).await? else { return Ok(Counts::default()) };
     finish::finish(stores, tenant, id).await?;
     let read = stores.database.read(tenant, move |connection| Box::pin(receipt::find(connection, id)));
     Ok(read.await?.map(|receipt| receipt.counts).unwrap_or_default())
+}
+
+/// The first half of a pass, without a look through the tenant's objects: condemns rows that nothing uses, and leaves it to
+/// the sweeper to take them away. True when there were any.
+///
+/// # Errors
+/// Of the database.
+pub async fn condemn(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<bool, Failure> {
+    Ok(begin(stores, tenant, ages, Strays::default()).await?.is_some())
+}
+
+/// Opens the receipt of a pass; `None` when there is nothing to collect.
+async fn begin(stores: &Stores, tenant: TenantId, ages: Ages, strays: Strays) -> Result<Option<Uuid>, Failure> {
+    let condemned = stores.database.write(tenant, move |connection| {
+        Box::pin(async move { condemn_unused(connection, tenant, ages, strays).await })
+    });
+    Ok(condemned.await?)
 }
 
 /// Finds what is unused and condemns it in one transaction; `None` when there is nothing.
@@ -157,6 +171,7 @@ async fn unused_artifacts(connection: &mut PgConnection, age: Duration) -> Resul
 }
 
 /// Objects without a row that accounts for them.
+#[derive(Default)]
 struct Strays {
     /// SHA-256 of accepted files.
     accepted: Vec<String>,

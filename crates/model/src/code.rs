@@ -1,7 +1,7 @@
 //! Stable error codes: what an uploader, an assistant or an operator can act on.
 //!
 //! A [`Code`] never changes its string or meaning. Each has an [`ErrorKind`] that decides policy (retry or
-//! not), an HTTP status and one sentence on what to do; `deploy/codes/` has a page for each.
+//! not), an HTTP status and one sentence on what to do; `deploy/codes/` has a page for each, which is compiled in.
 
 /// What a failure means for whoever must decide about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -47,6 +47,11 @@ macro_rules! codes {
             #[must_use]
             pub fn help(self) -> &'static str {
                 match self { $(Code::$variant => $help,)+ }
+            }
+
+            /// The page in `deploy/codes/`, in Markdown.
+            fn markdown(self) -> &'static str {
+                match self { $(Code::$variant => include_str!(concat!("../../../deploy/codes/", $text, ".md")),)+ }
             }
 
             /// From the stable spelling.
@@ -154,6 +159,33 @@ codes! {
     Internal "INTERNAL" Internal 500 "Unexpected; report it with the request id.";
 }
 
+impl Code {
+    /// What its page says.
+    #[must_use]
+    pub fn page(self) -> CodePage {
+        let section = |title: &str| {
+            let mut parts = self.markdown().split("\n## ");
+            parts.find_map(|part| part.strip_prefix(title)).unwrap_or_default().trim()
+        };
+        CodePage {
+            path: format!("deploy/codes/{self}.md"),
+            meaning: section("What happened\n"),
+            remedy: section("What to do\n"),
+        }
+    }
+}
+
+/// What the page of a code says, in Markdown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodePage {
+    /// Where it is in the repository.
+    pub path: String,
+    /// What happened.
+    pub meaning: &'static str,
+    /// What to do, and what to look at before.
+    pub remedy: &'static str,
+}
+
 impl std::fmt::Display for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
@@ -212,6 +244,17 @@ mod tests {
             assert!(seen.insert(code.as_str()), "{code} twice");
             assert_eq!(Code::parse(code.as_str()), Some(code));
             assert!(code.help().ends_with('.'), "{code} has no sentence");
+        }
+    }
+
+    #[test]
+    fn every_page_says_what_happened_and_what_to_do() {
+        for &code in Code::ALL {
+            assert!(code.markdown().starts_with(&format!("# {code}\n")), "the page of {code} is another's");
+            let page = code.page();
+            for part in [page.meaning, page.remedy] {
+                assert!(!part.is_empty() && !part.contains("\n## "), "{code}: {part}");
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ pub mod sensitive;
 pub mod sentences;
 pub mod text;
 
-pub use code::{Code, ErrorKind, Failure};
+pub use code::{Code, CodePage, ErrorKind, Failure};
 pub use hash::Sha256Hex;
 pub use id::*;
 pub use sensitive::Sensitive;

@@ -1,7 +1,7 @@
 //! How long things are kept.
 
-/// Retention in days; what is absent is kept until somebody deletes it. Each counts from the moment the newest version was
-/// accepted, but `artifacts_days`, which counts from the end of the run.
+/// Retention in days; what is absent is kept until somebody deletes it. `document_days` counts from
+/// the moment the newest version was accepted, `raw_days` from that of each version, `artifacts_days` from the end of the run.
 #[derive(
     Clone,
     Copy,

@@ -4,6 +4,7 @@
 //! socket. Not here: what is stored and why (the stages' and the API's), and the services' own processes (`embedded`).
 
 pub mod artifacts;
+pub mod audit;
 pub mod blobs;
 pub mod database;
 pub mod embedder;

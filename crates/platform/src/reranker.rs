@@ -2,7 +2,8 @@
 //!
 //! [`Reranker`] promises one score a passage, in order, or a [`RerankError`]; whoever asks keeps the order there was.
 //! [`FastReranker`] is a local cross-encoder whose files an operator gives; [`ScriptedReranker`] needs no model and is for
-//! tests. Not here: which candidates are read, for how long, and what becomes of the scores (retrieval's).
+//! tests. Not here: which candidates are read, for how long, what becomes of the scores, and the reranker that serves
+//! where no model is given, which knows the lexical index (retrieval's).
 
 mod fast;
 mod scripted;
@@ -10,20 +11,33 @@ mod scripted;
 pub use fast::{FastReranker, FastRerankerConfig};
 pub use scripted::ScriptedReranker;
 
+use docmill_model::TenantId;
+
 /// Why there are no scores. Holds no text of a question or a passage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RerankError(pub &'static str);
 
-/// A model that reads a question and a passage together.
+/// A candidate, as it is read.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    /// Its headings and text.
+    pub text: String,
+    /// ISO 639-3, where it is known.
+    pub language: Option<String>,
+    /// The score of the ranking it comes from, 0–1 for most.
+    pub fused: f64,
+}
+
+/// What reads a question and a passage together.
 #[async_trait::async_trait]
 pub trait Reranker: Send + Sync {
-    /// One score a passage, 0–1, in the order of `passages`; the more a passage answers the question, the higher. What
-    /// the model does not see of a long text is cut off. A call that is dropped stops reading soon afterwards.
+    /// One score a passage of the tenant, 0–1, in the order of `passages`; the more a passage answers the question, the
+    /// higher. What a model does not see of a long text is cut off. A call that is dropped stops reading soon afterwards.
     ///
     /// # Errors
     /// When the model fails, or does not give such scores.
-    async fn rerank(&self, question: &str, passages: &[String]) -> Result<Vec<f64>, RerankError>;
+    async fn rerank(&self, tenant: TenantId, question: &str, passages: &[Passage]) -> Result<Vec<f64>, RerankError>;
 }
 
 /// The scores, when there are `count` between 0 and 1.

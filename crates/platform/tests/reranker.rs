@@ -4,8 +4,8 @@
 
 mod support;
 
-use docmill_model::Code;
-use docmill_platform::reranker::{FastReranker, FastRerankerConfig, Reranker, ScriptedReranker};
+use docmill_model::{Code, TenantId};
+use docmill_platform::reranker::{FastReranker, FastRerankerConfig, Passage, Reranker, ScriptedReranker};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,8 +22,12 @@ async fn real() -> FastReranker {
     tokio::task::spawn_blocking(move || FastReranker::load(&config).unwrap()).await.unwrap()
 }
 
-fn texts(texts: &[&str]) -> Vec<String> {
-    texts.iter().map(|text| (*text).to_owned()).collect()
+fn texts(texts: &[&str]) -> Vec<Passage> {
+    texts.iter().map(|text| Passage { text: (*text).to_owned(), language: None, fused: 0.5 }).collect()
+}
+
+async fn scores(reranker: &dyn Reranker, question: &str, passages: &[Passage]) -> Vec<f64> {
+    reranker.rerank(TenantId::fresh(), question, passages).await.unwrap()
 }
 
 async fn conforms(reranker: &dyn Reranker) {
@@ -36,15 +40,15 @@ async fn conforms(reranker: &dyn Reranker) {
         "ferry",
         &"calm water ".repeat(400),
     ]);
-    let scores = reranker.rerank("harbour dues of the ferry", &passages).await.unwrap();
-    assert_eq!(scores.len(), passages.len());
-    assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{scores:?}");
-    let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
-    assert_eq!(best, 1, "{scores:?}");
-    assert_eq!(reranker.rerank("harbour dues of the ferry", &passages).await.unwrap(), scores, "always the same");
-    let alone = reranker.rerank("harbour dues of the ferry", &passages[..1]).await.unwrap();
-    assert!((alone[0] - scores[0]).abs() < 1e-6, "whatever else is read");
-    assert!(reranker.rerank("harbour", &[]).await.unwrap().is_empty());
+    let found = scores(reranker, "harbour dues of the ferry", &passages).await;
+    assert_eq!(found.len(), passages.len());
+    assert!(found.iter().all(|score| (0.0..=1.0).contains(score)), "{found:?}");
+    let best = (0..found.len()).max_by(|a, b| found[*a].total_cmp(&found[*b])).unwrap();
+    assert_eq!(best, 1, "{found:?}");
+    assert_eq!(scores(reranker, "harbour dues of the ferry", &passages).await, found, "always the same");
+    let alone = scores(reranker, "harbour dues of the ferry", &passages[..1]).await;
+    assert!((alone[0] - found[0]).abs() < 1e-6, "whatever else is read");
+    assert!(scores(reranker, "harbour", &[]).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,8 +60,8 @@ async fn all_give_one_score_a_passage_in_their_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_graph_gives_its_share_of_words_through_the_sigmoid() {
     let passages = texts(&["the ferry pays harbour dues", "ferry on ice", "zebra"]);
-    let scores = real().await.rerank("ferry harbour dues pier", &passages).await.unwrap();
-    for (score, share) in scores.iter().zip([0.75, 0.25, 0.0]) {
+    let found = scores(&real().await, "ferry harbour dues pier", &passages).await;
+    for (score, share) in found.iter().zip([0.75, 0.25, 0.0]) {
         let wanted = 1.0 / (1.0 + f64::exp(4.0 - 8.0 * share));
         assert!((score - wanted).abs() < 1e-5, "{score} for a share of {share}");
     }
@@ -66,10 +70,11 @@ async fn the_graph_gives_its_share_of_words_through_the_sigmoid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_nobody_waits_for_does_not_hold_up_the_next() {
     let reranker = real().await;
-    let many = vec!["calm water of the harbour ".repeat(100); 4_000];
-    let given_up = tokio::time::timeout(Duration::from_millis(20), reranker.rerank("harbour", &many)).await;
+    let (tenant, text) = (TenantId::fresh(), "calm water of the harbour ".repeat(100));
+    let many = vec![texts(&[&text]).remove(0); 4_000];
+    let given_up = tokio::time::timeout(Duration::from_millis(20), reranker.rerank(tenant, "harbour", &many)).await;
     assert!(given_up.is_err());
-    let next = tokio::time::timeout(Duration::from_secs(20), reranker.rerank("harbour", &many[..1])).await;
+    let next = tokio::time::timeout(Duration::from_secs(20), reranker.rerank(tenant, "harbour", &many[..1])).await;
     assert_eq!(next.unwrap().unwrap().len(), 1);
 }
 

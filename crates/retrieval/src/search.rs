@@ -2,8 +2,8 @@
 //!
 //! Promises: at most `k` hits, fewer only when fewer match; every hit belongs to the caller's tenant, to the visible
 //! generation of a document whose labels the caller meets, and passes the filters, all judged in one snapshot. When
-//! one half fails, the other answers and the response says so. A reranking model reads between two snapshots: the second
-//! one judges anew, and when it has lost a candidate, the search is done again without the model.
+//! one half fails, the other answers and the response says so. What reranks reads between two snapshots: the second
+//! one judges anew, and when it has lost a candidate, the search is done again without.
 
 mod around;
 mod cache;
@@ -11,6 +11,7 @@ mod copies;
 mod diversity;
 mod fresh;
 pub mod fusion;
+mod near;
 pub mod options;
 mod plan;
 mod present;
@@ -31,7 +32,7 @@ use crate::dense::{Dense, DenseConfig};
 use crate::follower::FollowerStatus;
 use crate::lexical::analysis::{analyse, detect_language};
 use crate::lexical::{LexicalHit, LexicalIndexes, LexicalScope, WeightedWord};
-use cache::{Recall, ResultCache};
+use cache::{Recall, ResultCache, Ticket};
 use docmill_model::{Code, DocumentId, Failure, TenantId};
 use docmill_platform::database::Database;
 use docmill_platform::embedder::{Embedder, Embedders, Space};
@@ -113,7 +114,7 @@ impl Search {
         let (dense, known) = (Arc::new(Dense::new(config.dense)), Arc::default());
         let cache = Arc::new(ResultCache::new(config.cache_bytes));
         let embedders = embedders.into();
-        let rerank = Arc::new(Rerank::new(config.rerank.clone()));
+        let rerank = Arc::new(Rerank::new(config.rerank.clone(), &lexical));
         let (pinned, follower, config) = (None, None, Arc::new(config));
         Self { database, embedders, known, pinned, lexical, dense, cache, rerank, follower, config }
     }
@@ -203,7 +204,7 @@ impl Search {
             self.lexical_half(caller.tenant_id, request, &reach),
             self.query_vector(request, space.as_ref())
         );
-        let (mut reads, mut unread) = (self.rerank.reads(request), self.rerank.of_unread(request));
+        let (mut reads, mut unread) = (self.rerank.reads(request), None);
         let (Found { mut hits, seen, .. }, degraded, reranking) = loop {
             let degraded = match (&words, &vector) {
                 (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
@@ -235,8 +236,11 @@ impl Search {
             };
             if found.is_short {
                 self.widen(caller.tenant_id, &scope, request.mode, &mut reach).await?;
+                if reach.gate.is_some() {
+                    ticket = ticket.and_then(Ticket::of_gated);
+                }
             } else if let Some(candidates) = found.candidates.take() {
-                ticket = ticket.filter(|ticket| ticket.is_of(found.seen));
+                ticket = ticket.and_then(|ticket| ticket.of(found.seen));
                 match self.read_again(caller.tenant_id, request, &scope, candidates).await? {
                     (Some(found), outcome) => break (found, degraded, Some(outcome)),
                     (None, outcome) => (reads, unread) = (0, Some(outcome)),
@@ -249,9 +253,9 @@ impl Search {
         if !request.explain {
             hits.iter_mut().for_each(|hit| hit.explanation = None);
         }
-        let is_whole = degraded.is_none() && reranking.is_none_or(Reranking::is_lasting);
-        if let Some(ticket) = ticket.filter(|ticket| is_whole && ticket.is_of(seen)) {
-            self.cache.put(ticket, &hits);
+        let is_whole = degraded.is_none() && reranking.is_none_or(|outcome| outcome == Reranking::Done);
+        if let Some(place) = ticket.filter(|_| is_whole).and_then(|ticket| ticket.place(seen)) {
+            self.cache.put(place, &hits);
         }
         Ok(SearchResponse { hits, degraded, reranking, ..Default::default() }.since(started))
     }

@@ -1,11 +1,12 @@
-//! Reranking inside a search: with a real cross-encoder through ONNX Runtime, and with models that are late or fail.
+//! Reranking inside a search: by what is built in, with a real cross-encoder through ONNX Runtime, and with models that
+//! are late or fail.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use docmill_model::TenantId;
 use docmill_platform::reranker::{FastReranker, FastRerankerConfig, Reranker, ScriptedReranker};
-use docmill_retrieval::search::{Freshness, RerankConfig, Reranking};
+use docmill_retrieval::search::{Freshness, RerankConfig, Reranking, SearchMode};
 use docmill_retrieval::{Caller, Search, SearchConfig, SearchRequest, SearchResponse};
 use std::path::Path;
 use std::sync::Arc;
@@ -82,6 +83,30 @@ async fn a_cross_encoder_orders_what_the_caller_may_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_model_words_that_stand_together_lead() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let calm = "the water lay calm under a pale sky and nobody came by ".repeat(2);
+    let apart = format!("harbour ferry {calm} dues of the harbour {calm} a ferry at night, night after night");
+    world.publish(tenant, &Doc::new("apart.pdf", &[&apart])).await;
+    let together = format!("{calm} {calm} Harbour dues of the ferry at night: none. {calm}");
+    world.publish(tenant, &Doc::new("together.pdf", &[&together])).await;
+    world.publish(tenant, &Doc::new("other.pdf", &["fog at the bridge"])).await;
+    let node = Node::start(&world).await;
+    node.caught_up(&world, tenant).await;
+    let words = SearchRequest { mode: SearchMode::Lexical, ..question(Some(true)) };
+    let plain = SearchRequest { rerank: None, ..words.clone() };
+    assert_eq!(names(&ask(&node.search, &world.caller(tenant), &plain).await)[0], "apart.pdf");
+    let again = ask(&node.search, &world.caller(tenant), &words).await;
+    assert_eq!((names(&again)[0], again.reranking), ("together.pdf", Some(Reranking::Done)));
+    let scores: Vec<f64> = again.hits.iter().filter_map(|hit| hit.explanation.as_ref()?.rerank).collect();
+    assert!(scores.len() == again.hits.len() && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    let kept = ask(&node.search, &world.caller(tenant), &words).await;
+    assert_eq!((kept.cached, kept.hits), (true, again.hits));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_scores_the_fused_order_stays_and_is_not_remembered() {
     let world = world().await;
     let tenant = world.tenant().await;
@@ -89,9 +114,7 @@ async fn without_scores_the_fused_order_stays_and_is_not_remembered() {
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
     let caller = world.caller(tenant);
-    let fused = ask(&node.search, &caller, &question(Some(true))).await;
-    assert_eq!(fused.reranking, Some(Reranking::Unavailable), "no model");
-    assert!(ask(&node.search, &caller, &question(Some(true))).await.cached, "and none by the next time");
+    let fused = ask(&node.search, &caller, &question(None)).await;
     let late = ScriptedReranker::preferring("fog").taking(Duration::from_secs(3_600));
     let late = RerankConfig { timeout: Duration::from_millis(50), ..model(Arc::new(late)) };
     let failing = model(Arc::new(ScriptedReranker::preferring("fog").failing()));

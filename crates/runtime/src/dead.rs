@@ -4,7 +4,7 @@
 //! document) or `discarded`. Read and written as the tenant.
 
 use crate::pipeline::{Pipeline, Pipelines};
-use crate::runs::{Cause, Repeat, StartRun, start_repeat};
+use crate::runs::{Cause, Repeat, RunRow, StartRun, chain, start_repeat};
 use docmill_model::{Code, DocumentId, Failure, JobId, RunId, TenantId, VersionId};
 use docmill_platform::database::{Database, DbError};
 use serde_json::Value;
@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 /// Most rows of one listing.
 pub const LIST_LIMIT: i64 = 1000;
+/// Most earlier runs that are told of a dead job.
+pub const EARLIER_LIMIT: i64 = 20;
 
 /// Which dead jobs to list.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +86,12 @@ pub struct AttemptView {
 pub struct DeadDetail {
     /// The job.
     pub job: DeadJob,
-    /// Its attempts, oldest first: the cause chain.
+    /// Its run, which says why it was made.
+    pub run: RunRow,
+    /// The earlier runs that one repeats, newest first: at most [`EARLIER_LIMIT`], of which the last says whether there
+    /// are more.
+    pub earlier_runs: Vec<RunRow>,
+    /// Its attempts, oldest first: the cause chain within the run.
     pub attempts: Vec<AttemptView>,
     /// Manifests it would have read, by stage: the artifacts.
     pub inputs: Vec<(String, Value)>,
@@ -144,6 +151,8 @@ pub async fn show(database: &Database, tenant: TenantId, job: JobId) -> Result<D
     let detail = database.read(tenant, move |connection| {
         Box::pin(async move {
             let found = find(connection, job).await?;
+            let mut runs = chain(connection, RunId(found.run_id), 1 + EARLIER_LIMIT).await?.into_iter();
+            let run = runs.next().ok_or_else(nothing)?;
             let attempts = sqlx::query_as(
                 "SELECT fence, worker, started_at, finished_at, outcome, failure, run_millis FROM attempts
                  WHERE tenant_id = current_tenant() AND job_id = $1 ORDER BY fence",
@@ -168,7 +177,7 @@ pub async fn show(database: &Database, tenant: TenantId, job: JobId) -> Result<D
             .fetch_one(connection)
             .await?;
             let help = found.code.as_deref().and_then(Code::parse).map(Code::help);
-            Ok(DeadDetail { job: found, attempts, inputs, upload, help })
+            Ok(DeadDetail { job: found, run, earlier_runs: runs.collect(), attempts, inputs, upload, help })
         })
     });
     Ok(detail.await?)
@@ -182,7 +191,11 @@ async fn find(connection: &mut PgConnection, job: JobId) -> Result<DeadJob, DbEr
     .bind(job.0)
     .fetch_optional(connection)
     .await?;
-    found.ok_or_else(|| DbError::Failed(Failure::new(Code::NotFound, "there is no such dead job")))
+    found.ok_or_else(nothing)
+}
+
+fn nothing() -> DbError {
+    DbError::Failed(Failure::new(Code::NotFound, "there is no such dead job"))
 }
 
 /// Retries a dead job: a new run of its document by the current pipeline of the same name (the pinned one when there

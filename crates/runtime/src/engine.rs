@@ -57,7 +57,7 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Production defaults: leases of 10 s, ticks of 2 s.
+    /// Production defaults: leases of 10 s, ticks of 1 s.
     #[must_use]
     pub fn new(worker: impl Into<String>, stream_prefix: impl Into<String>, nats_url: SecretString) -> Self {
         Self {
@@ -207,13 +207,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Heals until `stop` fires: expired leases, timers, events that got lost, runs to settle, uploads that expired; and
-    /// fires schedules.
+    /// Heals until `stop` fires: expired leases, timers, events that got lost, runs to settle, uploads that expired; looks at
+    /// the invariants, and fires schedules.
     ///
     /// # Errors
     /// None: a database that is away is waited for.
     pub async fn run_reconciler(&self, stop: CancellationToken) -> Result<(), Failure> {
-        tokio::join!(reconciler::run(&self.core, stop.clone()), schedule::run(&self.core, stop));
+        tokio::join!(
+            reconciler::run(&self.core, stop.clone()),
+            reconciler::content::run(&self.core, stop.clone()),
+            schedule::run(&self.core, stop)
+        );
         Ok(())
     }
 

@@ -3,8 +3,10 @@
 //! Every step is argument-free, bounded and idempotent, so any number of reconcilers may run. It scans as the engine
 //! role (ids and states of all tenants) and settles as the tenant, through the same code as a worker.
 
+pub(crate) mod content;
 mod housekeeping;
 
+use crate::doctor::Violation;
 use crate::engine::Core;
 use crate::machine::Outcome;
 use crate::settle::{self, Settled, Target};
@@ -73,18 +75,17 @@ pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
 async fn examine(core: &Arc<Core>) -> Duration {
     let started = Instant::now();
     match doctor::examine(&core.database).await {
-        Ok(violations) => {
-            for violation in violations {
-                tracing::error!(
-                    invariant = violation.invariant,
-                    subject = violation.subject,
-                    "an invariant is violated"
-                );
-            }
-        }
+        Ok(violations) => tell(&violations),
         Err(failure) => tracing::warn!(code = %failure.code, "the invariants were not evaluated"),
     }
     started.elapsed()
+}
+
+/// Violations, in the log.
+fn tell(violations: &[Violation]) {
+    for violation in violations {
+        tracing::error!(invariant = violation.invariant, subject = violation.subject, "an invariant is violated");
+    }
 }
 
 /// One round of every step.

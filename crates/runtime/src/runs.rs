@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 mod apply;
+mod chain;
 
 pub(crate) use apply::{LockedRun, apply, graph, load_jobs, lock, record};
+pub use chain::{RunRow, chain};
 
 /// Why a run exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

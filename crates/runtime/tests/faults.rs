@@ -9,6 +9,7 @@ use docmill_model::{JobId, TenantId};
 use docmill_runtime::control::{self, PauseKind};
 use docmill_runtime::{Engine, doctor};
 use docmill_testkit::eventually;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Bench, LEASE, PATIENCE, Step, halted};
@@ -260,8 +261,17 @@ async fn what_waits_for_its_turn_beside_a_killer_holds_no_lease() {
     engine.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// On one thread: what is told on others reaches no recorder.
+#[tokio::test]
 async fn an_injected_orphan_is_found_and_healed() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _told_here = metrics::set_default_local_recorder(&recorder);
+    let told = |invariant: &str| -> Option<f64> {
+        let (text, series) = (handle.render(), format!("docmill_invariant_violations{{invariant=\"{invariant}\"}} "));
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.map(|value| value.parse().unwrap())
+    };
     let bench = Bench::new().await;
     let engine: Engine = bench.engine(bench.config("one"));
     let document = bench.document(bench.world.tenant().await).await;
@@ -274,8 +284,10 @@ async fn an_injected_orphan_is_found_and_healed() {
     let found = doctor::examine(&bench.world.database).await.unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].invariant, "ready_job_has_event");
+    assert_eq!((told("ready_job_has_event"), told("lease_is_live")), (Some(1.0), Some(0.0)));
     let running = support::Running::new(engine);
     assert_eq!(bench.settled(document.run).await, "done");
     bench.exactly_once(&[document]).await;
+    assert_eq!(told("ready_job_has_event"), Some(0.0));
     running.stop().await;
 }

@@ -6,10 +6,12 @@
 mod support;
 
 use docmill_model::{Code, TenantId};
+use docmill_platform::audit::{self, Entry};
 use docmill_platform::failpoints::{Action, Failpoints};
 use docmill_runtime::control::{self, PauseKind};
 use docmill_runtime::{Engine, replay, schedule};
 use docmill_testkit::eventually;
+use serde_json::json;
 use std::time::Duration;
 use support::{Bench, Document, PATIENCE, Running};
 use time::OffsetDateTime;
@@ -66,6 +68,19 @@ async fn documents_of(bench: &Bench, replay: Uuid) -> Vec<(Uuid, String, i16)> {
         .unwrap()
 }
 
+/// What the audit log of a tenant, whose chain is whole, says; the oldest first.
+async fn on_record(bench: &Bench, tenant: TenantId) -> Vec<Entry> {
+    let read = bench.world.database.read(tenant, move |connection| {
+        Box::pin(async move {
+            assert_eq!(audit::verify(connection, tenant).await?.first_broken, None);
+            let rows = "SELECT seq, principal_id, action, subject, data, at FROM audit_log ORDER BY seq";
+            let rows: Vec<Entry> = sqlx::query_as(rows).fetch_all(connection).await?;
+            Ok(rows)
+        })
+    });
+    read.await.unwrap()
+}
+
 async fn next_at(bench: &Bench) -> OffsetDateTime {
     sqlx::query_scalar("SELECT next_at FROM schedules").fetch_one(bench.world.database.engine()).await.unwrap()
 }
@@ -107,6 +122,10 @@ async fn missed_times_are_made_up_for_by_one_firing_within_its_budget_the_oldest
     assert!(next_at(&bench).await > OffsetDateTime::now_utc());
     let report = replay::report(&bench.world.database, tenant, first[0].id).await.unwrap();
     assert_eq!((report.schedule.as_deref(), report.documents), (Some("toys/nightly"), 2));
+    let rows = on_record(&bench, tenant).await;
+    assert_eq!(rows.len(), 1, "one firing, one row: {rows:?}");
+    assert_eq!((rows[0].action.as_str(), rows[0].subject.as_str()), ("schedule.fire", "toys/nightly"));
+    assert_eq!((rows[0].principal_id, &rows[0].data), (None, &json!({"replay": first[0].id, "documents": 2})));
 
     make_due(&bench, tenant).await;
     // Not the same time again: that one is served.
@@ -149,6 +168,9 @@ async fn a_scheduler_that_dies_before_or_after_its_commit_fires_once() {
         running.stop().await;
     }
     std::fs::remove_file(folder).unwrap();
+    let fired = fired(&bench).await.into_iter().map(|replay| json!(replay.id));
+    let told = on_record(&bench, tenant).await.into_iter().map(|row| row.data["replay"].clone());
+    assert_eq!(told.collect::<Vec<_>>(), fired.collect::<Vec<_>>(), "each is on record once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

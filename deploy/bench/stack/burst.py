@@ -42,7 +42,7 @@ class Client:
         self.host, self.key, self.connections = urllib.parse.urlsplit(url).netloc, key, {}
 
     def send(self, host, method, path, body, headers):
-        """Status, headers and bytes of the answer. A connection that the server closed while idle is opened once more."""
+        """Status and bytes of the answer. A connection that the server closed while idle is opened once more."""
         for last in (False, True):
             connection = self.connections.setdefault(host, http.client.HTTPConnection(host, timeout=120))
             try:
@@ -62,13 +62,14 @@ class Client:
             raise Refused(method, path, status, content)
         return json.loads(content)
 
-    def upload(self, name, content, collection, content_type="text/plain"):
-        """Declares, PUTs and completes; the id and the milliseconds of the three steps."""
+    def upload(self, name, content, collection, content_type="text/plain", **more):
+        """Declares, PUTs and completes; the id and the milliseconds of the three steps. `more` are further fields of the
+        declaration."""
         marks = [time.monotonic()]
-        created = self.ask("POST", "/v1/documents", {
-            "name": name, "content_type": content_type, "size": len(content), "collection": collection,
-            "sha256": hashlib.sha256(content).hexdigest()})
+        created = self.ask("POST", "/v1/documents", declaration(name, content, collection, content_type, **more))
         marks.append(time.monotonic())
+        if created["deduplicated"]:
+            raise ValueError(f"{name} was there already")
         target = urllib.parse.urlsplit(created["upload"]["url"])
         status, answer = self.send(target.netloc, "PUT", f"{target.path}?{target.query}", content, created["upload"]["headers"])
         if status >= 400:
@@ -83,6 +84,11 @@ class Client:
 
     def open_jobs(self):
         return sum(row[state] for row in self.ask("GET", "/v1/operate/backlog")["stages"] for state in OPEN)
+
+
+def declaration(name, content, collection, content_type="text/plain", **more):
+    return {"name": name, "content_type": content_type, "size": len(content), "collection": collection,
+            "sha256": hashlib.sha256(content).hexdigest(), **more}
 
 
 class Refused(Exception):

@@ -6,7 +6,6 @@ Uses target/release/docmill (or --binary), a DOCMILL_HOME of its own, and the pa
 with 1 when a limit is missed or could not be measured. README.md beside this file says what is measured and how.
 """
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -29,7 +28,7 @@ import psycopg
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "stack"))
-from burst import Client, second_tenant
+from burst import Client, declaration, second_tenant
 from measure import Stack, difference
 
 PAGE = 1_800  # characters
@@ -151,21 +150,14 @@ class Docmill:
         return {"documents": view["documents"], "seconds": round(time.monotonic() - started, 2), "stages": stages}
 
 
-def declaration(name, content, pipeline):
-    return {"name": name, "external_id": name, "content_type": "text/markdown", "size": len(content), "collection": pipeline,
-            "pipeline": pipeline, "sha256": hashlib.sha256(content).hexdigest()}
+def described(name, pipeline):
+    """How a file is declared, beside its name and its bytes."""
+    return {"collection": pipeline, "pipeline": pipeline, "external_id": name, "content_type": "text/markdown"}
 
 
 def upload(client, name, content, pipeline):
-    created = client.ask("POST", "/v1/documents", declaration(name, content, pipeline))
-    if created["deduplicated"]:
-        raise SystemExit(f"{name} was there already")
-    target = urllib.parse.urlsplit(created["upload"]["url"])
-    status, answer = client.send(target.netloc, "PUT", f"{target.path}?{target.query}", content, created["upload"]["headers"])
-    if status >= 400:
-        raise SystemExit(f"the object store answered {status}: {answer[:200]}")
-    client.ask("POST", f"/v1/documents/{created['id']}/complete")
-    return created["id"]
+    document, _ = client.upload(name, content, **described(name, pipeline))
+    return document
 
 
 def declare_again(url, key, mine, barrier, results):
@@ -176,7 +168,7 @@ def declare_again(url, key, mine, barrier, results):
     begin = time.monotonic()
     for name, content in mine:
         started = time.monotonic()
-        if not client.ask("POST", "/v1/documents", declaration(name, content, "updates"))["deduplicated"]:
+        if not client.ask("POST", "/v1/documents", declaration(name, content, **described(name, "updates")))["deduplicated"]:
             raise SystemExit(f"{name} was taken for new")
         times.append((time.monotonic() - started) * 1000)
     results.put((begin, time.monotonic(), times))

@@ -1,6 +1,6 @@
 //! `GET /v1/audit`, `GET /v1/audit/verify`: what was changed by whom, and that nobody changed the record.
 
-use super::{Verified, verify};
+use super::verify;
 use crate::auth::Administrator;
 use crate::body::QueryParams;
 use crate::pager::Pager;
@@ -9,6 +9,7 @@ use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
 use docmill_model::PrincipalId;
+use docmill_platform::audit::Entry;
 use time::OffsetDateTime;
 
 /// Paging of the audit log.
@@ -27,7 +28,7 @@ pub struct AuditQuery {
 pub struct AuditView {
     /// Number from 1, without gaps.
     pub seq: i64,
-    /// Who did it.
+    /// Who did it; none for the timer of a schedule.
     pub principal_id: Option<PrincipalId>,
     /// What was done, e.g. `document.delete`.
     pub action: String,
@@ -63,7 +64,7 @@ pub async fn list(
     let (before, limit) = (pager.after, pager.rows());
     let read = state.database.read(tenant, move |connection| {
         Box::pin(async move {
-            let rows: Vec<super::Row> = sqlx::query_as(
+            let rows: Vec<Entry> = sqlx::query_as(
                 "SELECT seq, principal_id, action, subject, data, at FROM audit_log
                  WHERE tenant_id = current_tenant() AND ($1::bigint IS NULL OR seq < $1) ORDER BY seq DESC LIMIT $2",
             )
@@ -87,6 +88,15 @@ pub async fn list(
     Ok(Json(AuditPage { entries: entries.collect(), next_cursor }))
 }
 
+/// What [`verify`] found.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct Verified {
+    /// Rows that fit the chain, from the first.
+    pub rows: i64,
+    /// Number of the first row that does not fit or is missing.
+    pub first_broken: Option<i64>,
+}
+
 /// Checks the chain of the audit log from its first row.
 #[utoipa::path(get, path = "/v1/audit/verify", tag = "keys", responses((status = 200, body = Verified)))]
 pub async fn check(
@@ -95,5 +105,6 @@ pub async fn check(
 ) -> Result<Json<Verified>, Problem> {
     let tenant = principal.tenant_id;
     let read = state.database.read(tenant, move |connection| Box::pin(async move { verify(connection, tenant).await }));
-    Ok(Json(read.await?))
+    let found = read.await?;
+    Ok(Json(Verified { rows: found.rows, first_broken: found.first_broken }))
 }

@@ -1,6 +1,7 @@
 //! `/v1/operate/dead`: jobs that were given up, why, and what to do about them.
 
 use super::jobs::AttemptView;
+use super::runs::RunView;
 use crate::audit;
 use crate::auth::Operator;
 use crate::body::QueryParams;
@@ -9,7 +10,7 @@ use crate::state::ApiState;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use docmill_model::{DocumentId, JobId, RunId};
+use docmill_model::{Code, DocumentId, JobId, RunId};
 use docmill_runtime::dead::{self, DeadFilter, DeadJob, LIST_LIMIT};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -95,6 +96,10 @@ pub struct DeadList {
 pub struct DeadDetail {
     /// The job.
     pub job: DeadView,
+    /// Its run, and why that was made.
+    pub run: RunView,
+    /// The earlier runs that its run repeats, newest first: at most 20; there are more when the last names a `parent_run`.
+    pub earlier_runs: Vec<RunView>,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptView>,
     /// Manifests it would have read, by stage: hashes and facts, no text.
@@ -104,6 +109,33 @@ pub struct DeadDetail {
     pub upload: UploadView,
     /// What to do about the code.
     pub help: Option<String>,
+    /// What the page of the code says.
+    pub code_page: Option<CodePageView>,
+}
+
+/// What the page of an error code says, in Markdown.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct CodePageView {
+    /// The code.
+    pub code: String,
+    /// What happened.
+    pub meaning: String,
+    /// What to do.
+    pub remedy: String,
+    /// Where the page is in Docmill's repository.
+    pub page: String,
+}
+
+impl From<Code> for CodePageView {
+    fn from(code: Code) -> Self {
+        let page = code.page();
+        Self {
+            code: code.to_string(),
+            meaning: page.meaning.to_owned(),
+            remedy: page.remedy.to_owned(),
+            page: page.path,
+        }
+    }
 }
 
 /// The file behind a dead job.
@@ -154,7 +186,7 @@ fn job_id(text: &str) -> Result<JobId, Problem> {
     text.parse().map_err(|_| Problem::not_found())
 }
 
-/// One dead job with its attempts and inputs.
+/// One dead job with its attempts, inputs, the runs before it and the page of its code.
 #[utoipa::path(get, path = "/v1/operate/dead/{id}", tag = "operate", params(("id" = String, Path, description = "Job id")),
     responses((status = 200, body = DeadDetail), (status = 404, body = ProblemBody)))]
 pub async fn show(
@@ -172,8 +204,11 @@ pub async fn show(
         failure: attempt.failure,
         run_millis: attempt.run_millis,
     });
+    let code = detail.job.code.as_deref().and_then(Code::parse);
     Ok(Json(DeadDetail {
         job: detail.job.into(),
+        run: detail.run.into(),
+        earlier_runs: detail.earlier_runs.into_iter().map(Into::into).collect(),
         attempts: attempts.collect(),
         inputs: detail.inputs.into_iter().collect(),
         upload: UploadView {
@@ -183,6 +218,7 @@ pub async fn show(
             object_key: detail.upload.object_key,
         },
         help: detail.help.map(str::to_owned),
+        code_page: code.map(Into::into),
     }))
 }
 

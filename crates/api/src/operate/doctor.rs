@@ -10,7 +10,9 @@ use crate::problem::{Problem, ProblemBody};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
-use docmill_runtime::doctor::{self, Examined};
+use docmill_lifecycle::collect::{self, Ages};
+use docmill_model::TenantId;
+use docmill_runtime::doctor::{self, Examined, Repair, Violation};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -41,7 +43,7 @@ pub struct ViolationView {
 /// The doctor's findings.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct DoctorReport {
-    /// True when every invariant that was examined holds.
+    /// True when every invariant was judged and holds; false also when some are `unfinished`.
     pub healthy: bool,
     /// Names of the invariants that the time did not suffice for; on a large installation, those over all content. What
     /// they say is not known.
@@ -79,7 +81,8 @@ pub async fn repair(
 ) -> Result<Json<RepairReport>, Problem> {
     require_installation(&state, &principal)?;
     let found = database(&state, Instant::now() + PATIENCE).await?.violations;
-    let repairs = doctor::repair(&state.database, &state.pipelines, &found).await?;
+    let mut repairs = doctor::repair(&state.database, &state.pipelines, &found).await?;
+    repairs.extend(begin_collection(&state, &found).await?);
     let data = json!({"found": found.len(), "repairs": repairs});
     let write = state.database.write(principal.tenant_id, move |connection| {
         Box::pin(async move { audit::record(connection, &principal, "doctor.repair", "installation", data).await })
@@ -105,7 +108,6 @@ pub async fn examine(
     let Examined { violations, unfinished } = database(&state, until).await?;
     let mut unfinished: Vec<String> = unfinished.into_iter().map(str::to_owned).collect();
     let elsewhere = elsewhere::examine(&state, until, &mut unfinished).await?;
-    let healthy = violations.is_empty() && elsewhere.iter().all(|invariant| invariant.violations.is_empty());
     let invariants = doctor::invariants().map(|invariant| InvariantView {
         name: invariant.name.to_owned(),
         sentence: invariant.sentence.to_owned(),
@@ -115,13 +117,57 @@ pub async fn examine(
             .map(|violation| ViolationView { subject: violation.subject.clone(), detail: violation.detail.clone() })
             .collect(),
     });
-    Ok(Json(DoctorReport { healthy, unfinished, invariants: invariants.chain(elsewhere).collect() }))
+    let invariants: Vec<InvariantView> = invariants.chain(elsewhere).collect();
+    Ok(Json(DoctorReport { healthy: is_healthy(&invariants, &unfinished), unfinished, invariants }))
+}
+
+/// Whether nothing is violated and nothing was left out.
+fn is_healthy(invariants: &[InvariantView], unfinished: &[String]) -> bool {
+    unfinished.is_empty() && invariants.iter().all(|invariant| invariant.violations.is_empty())
 }
 
 /// What breaks an invariant of the database: first those of the engine, which cost little.
 async fn database(state: &ApiState, until: Instant) -> Result<Examined, Problem> {
     let engine = doctor::examine(&state.database).await?;
-    let mut examined = doctor::examine_content(&state.database, until).await?;
+    let mut examined = doctor::examine_content(&state.database, until, 0).await?;
     examined.violations.splice(0..0, engine);
     Ok(examined)
+}
+
+/// Condemns vectors that were found without a chunk; the sweeper takes them away within seconds.
+async fn begin_collection(state: &ApiState, found: &[Violation]) -> Result<Vec<Repair>, Problem> {
+    let mut repairs = Vec::new();
+    for violation in found.iter().filter(|violation| violation.invariant == doctor::UNUSED_VECTOR) {
+        let id = violation.subject.split(' ').nth(1).and_then(|id| id.parse::<TenantId>().ok());
+        let Some(tenant) = id else { continue };
+        if collect::condemn(&state.stores(), tenant, Ages::default()).await? {
+            repairs.push(Repair {
+                invariant: violation.invariant.clone(),
+                subject: violation.subject.clone(),
+                action: "what nothing uses is being collected".to_owned(),
+            });
+        }
+    }
+    Ok(repairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_judged_is_not_healthy() {
+        let invariant = |subjects: &[&str]| InvariantView {
+            name: "run_has_open_job".to_owned(),
+            sentence: String::new(),
+            violations: subjects
+                .iter()
+                .map(|subject| ViolationView { subject: (*subject).to_owned(), detail: String::new() })
+                .collect(),
+        };
+        let unfinished = ["chunk_has_vector".to_owned()];
+        assert!(is_healthy(&[invariant(&[])], &[]));
+        assert!(!is_healthy(&[invariant(&[])], &unfinished));
+        assert!(!is_healthy(&[invariant(&[]), invariant(&["run 1"])], &[]));
+    }
 }

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use docmill_model::{Code, DocumentId, Failure, RunId, VersionId};
 use docmill_platform::database::DbError;
-use docmill_runtime::runs::cancel_run;
+use docmill_runtime::runs::{RunRow, cancel_run, chain};
 use serde_json::json;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -24,7 +24,7 @@ pub struct RunView {
     pub version_id: VersionId,
     /// The pinned pipeline version.
     pub pipeline_version: String,
-    /// `upload`, `replay`, `schedule` or `operator`.
+    /// `upload`, `replay`, `schedule`, `operator` or `sample`.
     pub cause: String,
     /// The run this one repeats.
     pub parent_run: Option<RunId>,
@@ -40,41 +40,26 @@ pub struct RunView {
     pub settled_at: Option<OffsetDateTime>,
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: uuid::Uuid,
-    document_id: uuid::Uuid,
-    version_id: uuid::Uuid,
-    pipeline_version: String,
-    cause: String,
-    parent_run: Option<uuid::Uuid>,
-    state: String,
-    code: Option<String>,
-    created_at: OffsetDateTime,
-    settled_at: Option<OffsetDateTime>,
+impl From<RunRow> for RunView {
+    fn from(row: RunRow) -> Self {
+        Self {
+            id: row.id.into(),
+            document_id: row.document_id.into(),
+            version_id: row.version_id.into(),
+            pipeline_version: row.pipeline_version,
+            cause: row.cause,
+            parent_run: row.parent_run.map(Into::into),
+            state: row.state,
+            code: row.code,
+            created_at: row.created_at,
+            settled_at: row.settled_at,
+        }
+    }
 }
 
 async fn find(connection: &mut PgConnection, id: RunId) -> Result<RunView, DbError> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT id, document_id, version_id, pipeline_version, cause, parent_run, state, code, created_at, settled_at
-         FROM runs WHERE tenant_id = current_tenant() AND id = $1",
-    )
-    .bind(id.0)
-    .fetch_optional(connection)
-    .await?;
-    let row = row.ok_or_else(|| Failure::new(Code::NotFound, "no such run"))?;
-    Ok(RunView {
-        id: row.id.into(),
-        document_id: row.document_id.into(),
-        version_id: row.version_id.into(),
-        pipeline_version: row.pipeline_version,
-        cause: row.cause,
-        parent_run: row.parent_run.map(Into::into),
-        state: row.state,
-        code: row.code,
-        created_at: row.created_at,
-        settled_at: row.settled_at,
-    })
+    let row = chain(connection, id, 1).await?.into_iter().next();
+    Ok(row.ok_or_else(|| Failure::new(Code::NotFound, "no such run"))?.into())
 }
 
 /// One run.

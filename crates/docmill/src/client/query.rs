@@ -61,7 +61,7 @@ pub struct SearchArgs {
     /// Metadata field with the date of a document; the time of its upload when absent.
     #[arg(long, value_name = "FIELD", requires = "half_life")]
     pub date_field: Option<String>,
-    /// Have the best candidates read again by the installation's reranking model.
+    /// Have the best candidates read again: by the installation's cross-encoder, else by the words that stand together.
     #[arg(long, conflicts_with = "no_rerank")]
     pub rerank: bool,
     /// Do not rerank, whatever the installation's setting is.

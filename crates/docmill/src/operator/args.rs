@@ -27,7 +27,7 @@ pub enum DeadCommand {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
-    /// Show one with its attempts, the artifacts it would have read, and the page of its code.
+    /// Show one with its attempts, the runs before it, the artifacts it would have read, and the page of its code.
     Show {
         /// Job id.
         job: String,

@@ -90,18 +90,23 @@ async fn deal_with(cli: &Cli, many: &DeadMany, action: &str, api: &Api) -> Resul
 }
 
 fn show_dead(found: &Value) {
-    let code = field(found, "/job/code");
     output::line(format!("stage    {}", field(found, "/job/stage")));
     output::line(format!("document {}", field(found, "/job/document_id")));
-    output::line(format!("run      {}", field(found, "/job/run_id")));
+    let [id, cause, version] = ["/id", "/cause", "/pipeline_version"].map(|pointer| field(&found["run"], pointer));
+    output::line(format!("run      {id}, cause {cause}, pipeline version {version:.12}"));
     output::line(format!("failure  {}", output::plain(&field(found, "/job/failure"))));
-    output::line(format!("help     {}", field(found, "/help")));
-    output::line(format!("page     deploy/codes/{code}.md\n"));
+    if !found["code_page"].is_null() {
+        let [page, meaning, remedy] =
+            ["/page", "/meaning", "/remedy"].map(|pointer| output::plain(&field(&found["code_page"], pointer)));
+        output::line(format!("page     {page}\n\n{meaning}\n\n{remedy}"));
+    }
+    output::line("");
     let pointers = ["/fence", "/started_at", "/worker", "/outcome", "/run_millis", "/failure/code", "/failure/message"];
     output::table(
         &["attempt", "started", "worker", "outcome", "ms", "code", "message"],
         rows(&found["attempts"], &pointers),
     );
+    show_earlier(&found["earlier_runs"]);
     let mut artifacts = Vec::new();
     for (stage, manifest) in found["inputs"].as_object().into_iter().flatten() {
         for (kind, reference) in manifest["artifacts"].as_object().into_iter().flatten() {
@@ -117,6 +122,21 @@ fn show_dead(found: &Value) {
     artifacts.push([vec!["upload".to_owned()], upload.to_vec()].concat());
     output::line("");
     output::table(&["read from", "artifact", "sha256", "bytes"], artifacts);
+}
+
+/// The runs that led to the one of a dead job.
+fn show_earlier(runs: &Value) {
+    let mut earlier = rows(runs, &["/id", "/created_at", "/cause", "/pipeline_version", "/state", "/code"]);
+    if earlier.is_empty() {
+        return;
+    }
+    earlier.iter_mut().for_each(|row| row[3] = format!("{:.12}", row[3]));
+    output::line("");
+    output::table(&["earlier run", "began", "cause", "pipeline version", "state", "code"], earlier);
+    let last = runs.as_array().and_then(|runs| runs.last());
+    if let Some(before) = last.and_then(|run| run["parent_run"].as_str()) {
+        output::line(format!("and before them {before}"));
+    }
 }
 
 /// `docmill jobs`.

@@ -4,9 +4,9 @@
 //! a thread with a session of its own that uses one core. Passages are read in small batches of nearly equal length, which
 //! pads little, and a worker stops between two of them when nobody waits any more.
 
-use super::{RerankError, Reranker, usable};
+use super::{Passage, RerankError, Reranker, usable};
 use crate::onnxruntime::{environment, model_file};
-use docmill_model::{Code, Failure};
+use docmill_model::{Code, Failure, TenantId};
 use fastembed::{RerankInitOptionsUserDefined, TextRerank, TokenizerFiles, UserDefinedRerankingModel};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -77,10 +77,11 @@ impl Drop for FastReranker {
 
 #[async_trait::async_trait]
 impl Reranker for FastReranker {
-    async fn rerank(&self, question: &str, passages: &[String]) -> Result<Vec<f64>, RerankError> {
+    async fn rerank(&self, _tenant: TenantId, question: &str, passages: &[Passage]) -> Result<Vec<f64>, RerankError> {
         const ENDED: RerankError = RerankError("the reranking model has ended");
         let (reply, answer) = oneshot::channel();
-        let job = Job { question: question.to_owned(), passages: passages.to_vec(), reply };
+        let texts = passages.iter().map(|passage| passage.text.clone()).collect();
+        let job = Job { question: question.to_owned(), passages: texts, reply };
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(ENDED)?;
         usable(answer.await.map_err(|_| ENDED)??, passages.len())
     }
@@ -92,7 +93,6 @@ fn work(mut session: TextRerank, waiting: &Mutex<mpsc::Receiver<Job>>) {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { question, passages, reply }) = next else { return };
         let scores = read(&mut session, &question, &passages, || reply.is_closed());
-        metrics::counter!("docmill_reranked_passages_total").increment(passages.len() as u64);
         let _ = reply.send(scores);
     }
 }

@@ -1,6 +1,7 @@
 //! A stand-in for a reranking model that does what a test says: prefers a word, takes its time, fails.
 
-use super::{RerankError, Reranker, usable};
+use super::{Passage, RerankError, Reranker, usable};
+use docmill_model::TenantId;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ impl Drop for Running<'_> {
 
 #[async_trait::async_trait]
 impl Reranker for ScriptedReranker {
-    async fn rerank(&self, _question: &str, passages: &[String]) -> Result<Vec<f64>, RerankError> {
+    async fn rerank(&self, _: TenantId, _question: &str, passages: &[Passage]) -> Result<Vec<f64>, RerankError> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         let _running = Running(&self.running);
         self.most.fetch_max(running, Ordering::SeqCst);
@@ -66,7 +67,7 @@ impl Reranker for ScriptedReranker {
         if self.fails {
             return Err(RerankError("the script says so"));
         }
-        let score = |text: &String| if text.contains(&self.preferred) { 1.0 } else { 0.25 };
+        let score = |passage: &Passage| if passage.text.contains(&self.preferred) { 1.0 } else { 0.25 };
         usable(passages.iter().map(score).collect(), passages.len())
     }
 }

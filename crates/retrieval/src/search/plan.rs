@@ -8,8 +8,8 @@ use super::{Search, cache, fresh, fusion, present, rows};
 use crate::lexical::LexicalHit;
 use docmill_model::TenantId;
 use docmill_platform::database::DbError;
+use docmill_platform::reranker::Passage;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 /// What one snapshot has to answer.
 pub(super) struct Plan {
@@ -77,8 +77,8 @@ impl Plan {
         } else if self.reads > 0 {
             // What is neither read nor shown must not be missed by the snapshot that shows them.
             fused.truncate(self.reads.max(present::width(&self.request)));
-            let ids: Vec<Uuid> = fused.iter().take(self.reads).map(|fused| fused.chunk_id.0).collect();
-            candidates = Some(Candidates { passages: rows::passages(connection, &ids).await?, fused });
+            let passages = rows::passages(connection, &fused[..self.reads.min(fused.len())]).await?;
+            candidates = Some(Candidates { passages, fused });
         } else {
             hits = present::present(connection, fused, &self.request, &self.scope).await?;
         }
@@ -89,6 +89,6 @@ impl Plan {
 /// A ranking whose best are to be read again.
 pub(super) struct Candidates {
     pub fused: Vec<Fused>,
-    /// What the model reads of the first of them.
-    pub passages: Vec<String>,
+    /// What is read of the first of them.
+    pub passages: Vec<Passage>,
 }

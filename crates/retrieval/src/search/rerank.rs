@@ -1,17 +1,19 @@
-//! Reranking: the best candidates are read again by a model that sees question and passage together.
+//! Reranking: the best candidates are read again, question and passage together: by the cross-encoder that the settings
+//! name, else by the words that stand near each other.
 //!
-//! Bounded in candidates, in time and in searches at once; without a model, out of time or after a failure the fused order
-//! stays, and the response says so. No transaction is open while the model reads: what it read is judged anew in the
-//! snapshot that shows it.
+//! Bounded in candidates, in time and in searches at once; out of time or after a failure the fused order stays, and the
+//! response says so. No transaction is open while a model reads: what it read is judged anew in the snapshot that shows it.
 
 use super::fusion::{Fused, sort};
+use super::near::NearWords;
 use super::plan::{Candidates, Found};
 use super::scope::SearchScope;
 use super::wire::SearchRequest;
 use super::{Search, cache, present, rows};
+use crate::lexical::LexicalIndexes;
 use docmill_model::{Failure, TenantId};
 use docmill_platform::database::DbError;
-use docmill_platform::reranker::{RerankError, Reranker};
+use docmill_platform::reranker::{Passage, RerankError, Reranker};
 use sqlx::PgConnection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,15 +23,15 @@ use uuid::Uuid;
 /// Constants of reranking.
 #[derive(Clone)]
 pub struct RerankConfig {
-    /// The model; nothing is reranked without one.
+    /// A cross-encoder; without one, words that stand near each other lift a passage.
     pub model: Option<Arc<dyn Reranker>>,
     /// True to rerank searches that do not say whether.
     pub is_default: bool,
     /// Candidates that are read again, the best of the fused ranking; those below keep their order behind them.
     pub candidates: usize,
-    /// How long a search waits for the model, its turn included.
+    /// How long a search waits for the scores, its turn included.
     pub timeout: Duration,
-    /// Searches the model reads for at once.
+    /// Searches that are read for at once.
     pub slots: usize,
 }
 
@@ -51,73 +53,66 @@ impl std::fmt::Debug for RerankConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Reranking {
-    /// The model ordered the best candidates.
+    /// The best candidates are in the order of the model, or of what is built in.
     Done,
     /// It did not answer in time, or what it read had changed meanwhile: the fused order.
     Late,
     /// It failed: the fused order.
     Failed,
-    /// No model is configured: the fused order.
-    Unavailable,
 }
 
 impl Reranking {
-    /// True when asking again would come to the same.
-    pub(super) fn is_lasting(self) -> bool {
-        matches!(self, Reranking::Done | Reranking::Unavailable)
-    }
-
     fn name(self) -> &'static str {
         match self {
             Reranking::Done => "done",
             Reranking::Late => "late",
             Reranking::Failed => "failed",
-            Reranking::Unavailable => "unavailable",
         }
     }
 }
 
-/// The model with its turns.
+/// What reads, with its turns.
 pub(super) struct Rerank {
+    reader: Arc<dyn Reranker>,
     config: RerankConfig,
     turns: Semaphore,
 }
 
 impl Rerank {
-    pub(super) fn new(config: RerankConfig) -> Self {
+    pub(super) fn new(config: RerankConfig, lexical: &Arc<LexicalIndexes>) -> Self {
+        let reader = config.model.clone().unwrap_or_else(|| Arc::new(NearWords::new(lexical.clone())));
         let turns = Semaphore::new(config.slots.max(1));
-        Self { config, turns }
+        Self { reader, config, turns }
     }
 
     fn is_wanted(&self, request: &SearchRequest) -> bool {
         request.rerank.unwrap_or(self.config.is_default)
     }
 
-    /// How many candidates of `request` the model is to read.
+    /// How many candidates of `request` are to be read again.
     pub(super) fn reads(&self, request: &SearchRequest) -> usize {
-        if self.config.model.is_some() && self.is_wanted(request) { self.config.candidates.max(1) } else { 0 }
+        if self.is_wanted(request) { self.config.candidates.max(1) } else { 0 }
     }
 
     /// What is said of a result of `request` that is remembered.
     pub(super) fn of_kept(&self, request: &SearchRequest) -> Option<Reranking> {
-        let outcome = if self.config.model.is_some() { Reranking::Done } else { Reranking::Unavailable };
-        self.is_wanted(request).then_some(outcome)
-    }
-
-    /// What is said of a result of `request` that no model has a part in.
-    pub(super) fn of_unread(&self, request: &SearchRequest) -> Option<Reranking> {
-        self.is_wanted(request).then_some(Reranking::Unavailable)
+        self.is_wanted(request).then_some(Reranking::Done)
     }
 
     /// The scores of `passages`, in time and in turn.
-    async fn scores(&self, question: &str, passages: &[String]) -> Result<Vec<f64>, Reranking> {
-        let Some(model) = self.config.model.as_ref().filter(|_| !passages.is_empty()) else { return Ok(Vec::new()) };
+    async fn scores(&self, tenant: TenantId, question: &str, passages: &[Passage]) -> Result<Vec<f64>, Reranking> {
+        if passages.is_empty() {
+            return Ok(Vec::new());
+        }
         let read = async {
             let _turn = self.turns.acquire().await.map_err(|_| RerankError("the turns have ended"))?;
-            model.rerank(question, passages).await
+            self.reader.rerank(tenant, question, passages).await
         };
         match tokio::time::timeout(self.config.timeout, read).await {
-            Ok(Ok(scores)) => Ok(scores),
+            Ok(Ok(scores)) => {
+                metrics::counter!("docmill_reranked_passages_total").increment(scores.len() as u64);
+                Ok(scores)
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a search was not reranked");
                 Err(Reranking::Failed)
@@ -127,10 +122,10 @@ impl Rerank {
     }
 
     /// Orders the candidates that were read by their scores, before all others; what age leaves of a score counts.
-    async fn order(&self, question: &str, candidates: Candidates) -> (Vec<Fused>, Reranking) {
+    async fn order(&self, tenant: TenantId, question: &str, candidates: Candidates) -> (Vec<Fused>, Reranking) {
         let Candidates { mut fused, passages } = candidates;
         let started = Instant::now();
-        let outcome = match self.scores(question, &passages).await {
+        let outcome = match self.scores(tenant, question, &passages).await {
             Ok(scores) => {
                 for (fused, score) in fused.iter_mut().zip(scores) {
                     fused.score = 1.0 + score * fused.explanation.freshness.unwrap_or(1.0);
@@ -159,7 +154,7 @@ impl Search {
         scope: &SearchScope,
         candidates: Candidates,
     ) -> Result<(Option<Found>, Reranking), Failure> {
-        let (fused, outcome) = self.rerank.order(&request.query, candidates).await;
+        let (fused, outcome) = self.rerank.order(tenant, &request.query, candidates).await;
         let (request, scope) = (request.clone(), scope.clone());
         let read = self.database.read(tenant, |connection| Box::pin(show(connection, fused, request, scope)));
         let found = read.await?;
@@ -188,6 +183,7 @@ async fn show(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::lexical::LexicalConfig;
     use crate::search::Explanation;
     use docmill_model::ChunkId;
     use docmill_platform::reranker::ScriptedReranker;
@@ -198,7 +194,8 @@ mod tests {
             score: *score,
             explanation: Explanation { fused: *score, ..Explanation::default() },
         };
-        let passages = texts.iter().take(2).map(|(text, _)| (*text).to_owned()).collect();
+        let passage = |(text, fused): &(&str, f64)| Passage { text: (*text).to_owned(), language: None, fused: *fused };
+        let passages = texts.iter().take(2).map(passage).collect();
         Candidates { fused: texts.iter().enumerate().map(one).collect(), passages }
     }
 
@@ -206,24 +203,33 @@ mod tests {
         fused.iter().map(|fused| fused.chunk_id.0.as_u128()).collect()
     }
 
+    fn rerank(config: RerankConfig) -> Rerank {
+        let folder = tempfile::tempdir().unwrap();
+        Rerank::new(config, &LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap())
+    }
+
+    async fn order(rerank: &Rerank, candidates: Candidates) -> (Vec<Fused>, Reranking) {
+        rerank.order(TenantId::fresh(), "a", candidates).await
+    }
+
     const TEXTS: [(&str, f64); 3] = [("fog", 0.9), ("ferry", 0.8), ("ferry, but too far down to be read", 0.7)];
 
     #[tokio::test]
     async fn what_was_read_comes_first_in_the_order_of_the_model() {
         let model: Arc<dyn Reranker> = Arc::new(ScriptedReranker::preferring("ferry"));
-        let rerank = Rerank::new(RerankConfig { model: Some(model), ..RerankConfig::default() });
-        let (fused, outcome) = rerank.order("a", candidates(&TEXTS)).await;
+        let rerank = rerank(RerankConfig { model: Some(model), ..RerankConfig::default() });
+        let (fused, outcome) = order(&rerank, candidates(&TEXTS)).await;
         assert_eq!((places(&fused), outcome), (vec![1, 0, 2], Reranking::Done));
         let scores: Vec<f64> = fused.iter().map(|fused| fused.score).collect();
         assert_eq!((scores, fused[2].explanation.rerank), (vec![2.0, 1.25, 0.7], None));
         let mut aged = candidates(&TEXTS);
         aged.fused[1].explanation.freshness = Some(0.1);
-        assert_eq!(places(&rerank.order("a", aged).await.0), [0, 1, 2], "age counts");
+        assert_eq!(places(&order(&rerank, aged).await.0), [0, 1, 2], "age counts");
     }
 
     fn with(model: Arc<ScriptedReranker>) -> Rerank {
         let timeout = Duration::from_millis(50);
-        Rerank::new(RerankConfig { model: Some(model), timeout, ..RerankConfig::default() })
+        rerank(RerankConfig { model: Some(model), timeout, ..RerankConfig::default() })
     }
 
     fn never() -> Arc<ScriptedReranker> {
@@ -234,7 +240,7 @@ mod tests {
     async fn a_model_that_fails_or_is_late_leaves_the_order_as_it_was() {
         let failing = Arc::new(ScriptedReranker::preferring("ferry").failing());
         for (model, wanted) in [(never(), Reranking::Late), (failing, Reranking::Failed)] {
-            let (fused, outcome) = with(model).order("a", candidates(&TEXTS)).await;
+            let (fused, outcome) = order(&with(model), candidates(&TEXTS)).await;
             assert_eq!((places(&fused), outcome), (vec![0, 1, 2], wanted));
             assert!(fused.iter().all(|fused| fused.explanation.rerank.is_none()));
         }
@@ -244,7 +250,7 @@ mod tests {
     async fn searches_take_turns_waiting_counts_and_a_turn_is_given_back() {
         let model = never();
         let rerank = with(model.clone());
-        let ask = || async { rerank.order("a", candidates(&TEXTS)).await.1 };
+        let ask = || async { order(&rerank, candidates(&TEXTS)).await.1 };
         let (first, second, third) = futures::join!(ask(), ask(), ask());
         assert_eq!([first, second, third], [Reranking::Late; 3]);
         let read = model.passages_read();

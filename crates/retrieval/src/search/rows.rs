@@ -1,6 +1,6 @@
 //! The rows a search reads, all inside the caller's transaction: what is visible, and what a hit holds.
 
-use super::fusion::LexicalCandidate;
+use super::fusion::{Fused, LexicalCandidate};
 use super::scope::SearchScope;
 use super::wire::Hit;
 use crate::dense::{DenseHit, in_space};
@@ -8,6 +8,7 @@ use crate::lexical::LexicalHit;
 use docmill_model::chunk::embed_text;
 use docmill_model::{ChunkId, DocumentId, VersionId};
 use docmill_platform::embedder::Space;
+use docmill_platform::reranker::Passage;
 use pgvector::Vector;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -101,10 +102,11 @@ async fn looked_up(
     rows.fetch_all(connection).await
 }
 
-/// The chunks `ids` as they were embedded, in that order. The ids come from this very snapshot.
-pub(super) async fn passages(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<String>, sqlx::Error> {
-    let parts: Vec<(Vec<String>, String)> = sqlx::query_as(
-        "SELECT c.heading_path, c.text
+/// What is read of candidates, in their order: text as it was embedded. They come from this very snapshot.
+pub(super) async fn passages(connection: &mut PgConnection, fused: &[Fused]) -> Result<Vec<Passage>, sqlx::Error> {
+    let ids: Vec<Uuid> = fused.iter().map(|fused| fused.chunk_id.0).collect();
+    let parts: Vec<(Vec<String>, String, Option<String>)> = sqlx::query_as(
+        "SELECT c.heading_path, c.text, c.language
          FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place)
          JOIN chunks c ON c.tenant_id = current_tenant() AND c.id = wanted.id
          ORDER BY wanted.place",
@@ -112,7 +114,12 @@ pub(super) async fn passages(connection: &mut PgConnection, ids: &[Uuid]) -> Res
     .bind(ids)
     .fetch_all(connection)
     .await?;
-    Ok(parts.iter().map(|(heading_path, text)| embed_text(heading_path, text)).collect())
+    let passage = |((heading_path, text, language), fused): ((Vec<String>, String, Option<String>), &Fused)| Passage {
+        text: embed_text(&heading_path, &text),
+        language,
+        fused: fused.explanation.fused,
+    };
+    Ok(parts.into_iter().zip(fused).map(passage).collect())
 }
 
 /// Those of the chunks `ids` that are visible in `scope`.

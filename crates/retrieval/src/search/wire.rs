@@ -57,8 +57,8 @@ pub struct SearchRequest {
     /// How much newer documents are preferred; not at all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<Freshness>,
-    /// True to have the best candidates read again, together with the query, by the installation's reranking model; false
-    /// not to. The installation's setting when absent.
+    /// True to have the best candidates read again, together with the query: by the installation's cross-encoder, else by
+    /// the words that stand near each other; false not to. The installation's setting when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerank: Option<bool>,
 }
@@ -254,7 +254,7 @@ pub struct Explanation {
     /// What the age of the document left of the score, 0–1, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<f64>,
-    /// Score of the reranking model, 0–1, where it read the passage.
+    /// Score of reranking, 0–1, where the passage was read again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerank: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! Firing: what is due becomes a replay, once for each time slot.
+//! Firing: what is due becomes a replay, once for each time slot, and a row of the audit log.
 //!
 //! The scheduler is a loop of its own: a plan over many documents takes a while, and nothing else waits for it.
 
@@ -10,8 +10,10 @@ use crate::reconciler::apart;
 use crate::registry::Registry;
 use crate::replay::{self, Firing, ReplayFilter, ReplayPlan};
 use docmill_model::{Code, Failure, PrincipalId, TenantId};
+use docmill_platform::audit;
 use docmill_platform::database::{Database, DbError};
 use docmill_platform::embedder::Space;
+use serde_json::json;
 use sqlx::PgConnection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,6 +69,13 @@ struct Due {
     last_slot: Option<OffsetDateTime>,
 }
 
+impl Due {
+    /// What the audit log calls it, like a firing by hand.
+    fn subject(&self) -> String {
+        format!("{}/{}", self.pipeline, self.name)
+    }
+}
+
 /// What is due and has nothing at work.
 async fn due(core: &Arc<Core>) -> Result<Vec<Due>, DbError> {
     let [pipelines, names, crons] = columns(&core.pipelines.all());
@@ -107,7 +116,9 @@ async fn fire(core: &Arc<Core>, due: Due) -> Result<(), Failure> {
                 return Ok(None);
             }
             if plan.documents > 0 {
-                start(connection, None, &turn.pipeline, &turn.name, turn.next_at, &filter, &plan).await?;
+                let id = start(connection, None, &turn.pipeline, &turn.name, turn.next_at, &filter, &plan).await?;
+                let (subject, data) = (turn.subject(), json!({"replay": id, "documents": plan.documents}));
+                audit::record(connection, None, "schedule.fire", &subject, data).await?;
             }
             Ok(Some(plan.documents > 0))
         })

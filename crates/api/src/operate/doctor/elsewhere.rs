@@ -39,14 +39,18 @@ pub(super) async fn examine(
     ];
     let mut views = Vec::new();
     for ((name, sentence), look) in looks {
-        let violations = match tokio::time::timeout_at(until, look).await {
-            Ok(violations) => violations?,
+        let seen = match tokio::time::timeout_at(until, look).await {
+            Ok(violations) => {
+                let seen = view(name, sentence, violations?);
+                doctor::publish(name, seen.violations.len());
+                seen
+            }
             Err(_) => {
                 unfinished.push(name.to_owned());
-                Vec::new()
+                view(name, sentence, Vec::new())
             }
         };
-        views.push(view(name, sentence, violations));
+        views.push(seen);
     }
     Ok(views)
 }

@@ -10,7 +10,7 @@ use crate::documents::Documents;
 use crate::index_files::{self, DAMAGES, Damaged};
 use crate::plant::{APART, Plant, Settings, Tenant};
 use crate::requests::request;
-use crate::searches::{self, Said};
+use crate::searches::{self, Asked, Said};
 use crate::verdict::{self, Verdict};
 use crate::work::{Pace, Progress};
 use anyhow::{Context, Result, ensure};
@@ -120,7 +120,7 @@ pub fn run(
         worked.and_then(|worked| Ok((worked, searched?)))
     })?;
     let Worked { came_to: (mut node, recovery), acknowledged, peak_rss_mb } = worked;
-    let (mut searches, wrong) = searched;
+    let (mut searches, missed, wrong) = searched;
     let mut verdict = Verdict {
         documents: documents.paths.len(),
         kills: node.kills,
@@ -140,7 +140,7 @@ pub fn run(
     // Before the index is built anew for comparison.
     let log = std::fs::read_to_string(plant.home.logs().join(format!("{NODE}.log")))?;
     node.rebuilt = log.matches("lexical index built from the database").count();
-    searches::judge(&plant, &tenants, &mut searches, &mut verdict)?;
+    searches::judge(&plant, &tenants, missed, &mut searches, &mut verdict)?;
     let (counted, kills) = (node.counted(), node.kills);
     let what = format!("{count} kills while indexing or recovering: {counted} of {kills} were");
     verdict.tried(&what, usize::from(counted > 0 && counted >= count));
@@ -275,9 +275,14 @@ async fn is_indexing(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar(IS_INDEXING).fetch_one(connection).await?)
 }
 
-/// Searches until the campaign is over; counts, and what was wrong.
-fn search(plant: &Plant, tenants: &[Tenant], shared: &Shared, seed: u64) -> Result<(searches::Figures, Vec<String>)> {
-    let (mut figures, mut wrong) = (searches::Figures::default(), Vec::new());
+/// Searches until the campaign is over; counts, what a ready node did not find, and what was wrong.
+fn search<'a>(
+    plant: &Plant,
+    tenants: &'a [Tenant],
+    shared: &Shared,
+    seed: u64,
+) -> Result<(searches::Figures, Vec<Asked<'a>>, Vec<String>)> {
+    let (mut figures, mut missed, mut wrong) = (searches::Figures::default(), Vec::new(), Vec::new());
     let mut rng = StdRng::seed_from_u64(seed.wrapping_add(2));
     while !shared.over.load(Ordering::Acquire) {
         let Some(tenant) = tenants.choose(&mut rng) else { break };
@@ -296,7 +301,7 @@ fn search(plant: &Plant, tenants: &[Tenant], shared: &Shared, seed: u64) -> Resu
                 Said::Found { degraded: true, .. } => figures.degraded += 1,
                 Said::Found { .. } if said.holds(&question.chunk) => figures.answered += 1,
                 Said::Found { .. } if was_ready && is_same => {
-                    wrong.push(format!("{mode} search: {} is not found by a node that is ready", question.chunk));
+                    missed.push(Asked { tenant, question: question.clone(), mode, was_missed: true });
                 }
                 Said::Found { .. } => figures.incomplete_before_ready += 1,
                 Said::Refused(status, code) if code.is_empty() => wrong.push(format!("{mode} search: {status}")),
@@ -311,5 +316,5 @@ fn search(plant: &Plant, tenants: &[Tenant], shared: &Shared, seed: u64) -> Resu
         std::thread::sleep(SEARCH_EVERY);
     }
     wrong.truncate(20);
-    Ok((figures, wrong))
+    Ok((figures, missed, wrong))
 }

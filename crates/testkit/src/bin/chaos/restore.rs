@@ -91,7 +91,7 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ke
         .extend(missing.iter().take(5).map(|(tenant, name)| format!("not in the dump: {name} of {tenant}")));
     campaign::compare(&plant, &tenants, kept, &mut verdict)?;
     let mut searches = searches::Figures::default();
-    searches::judge(&plant, &tenants, &mut searches, &mut verdict)?;
+    searches::judge(&plant, &tenants, Vec::new(), &mut searches, &mut verdict)?;
     verdict.tried("documents that had settled when the dump was made", figures.settled_in_dump as usize);
     verdict.tried("jobs that were under way when the dump was made", figures.open_jobs_in_dump as usize);
     verdict.tried("documents accepted after the dump", figures.accepted_after_dump);

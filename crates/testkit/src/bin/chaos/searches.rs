@@ -46,6 +46,8 @@ pub struct Figures {
     pub same_anew: usize,
     /// Whose passage neither index finds, with the same best: the words are those of many passages.
     pub poor: usize,
+    /// The same of questions whose passage a node that was ready did not find while things broke.
+    pub poor_while_broken: usize,
     /// Chunks found in the indexes, all of which were held against Postgres.
     pub chunks_compared: usize,
 }
@@ -56,6 +58,15 @@ pub struct Question {
     pub words: String,
     /// The passage that must be found.
     pub chunk: Uuid,
+}
+
+/// A question as it is asked.
+pub struct Asked<'a> {
+    pub tenant: &'a Tenant,
+    pub question: Question,
+    pub mode: &'static str,
+    /// True when a node that was ready did not find the passage while things broke.
+    pub was_missed: bool,
 }
 
 /// What a search came to.
@@ -145,19 +156,32 @@ pub fn wrong(plant: &Plant, tenant: &Tenant, said: &Said) -> Result<i64> {
     })
 }
 
-/// Once work has ended: the right passages are found; the files of the index hold what Postgres says, by tantivy's own
-/// count; and an index built anew gives the same answers.
-pub fn judge(plant: &Plant, tenants: &[Tenant], figures: &mut Figures, verdict: &mut Verdict) -> Result<()> {
+/// Once work has ended: the right passages are found, also those that were missed while things broke unless their words
+/// are poor; the files of the index hold what Postgres says, by tantivy's own count; and an index built anew gives the
+/// same answers.
+pub fn judge<'a>(
+    plant: &Plant,
+    tenants: &'a [Tenant],
+    missed: Vec<Asked<'a>>,
+    figures: &mut Figures,
+    verdict: &mut Verdict,
+) -> Result<()> {
     plant.wait_ready()?;
     let (started, folder) = (Instant::now(), index_files::folder(plant));
     while !index_files::is_at_rest(&folder) && started.elapsed() < REST {
         std::thread::sleep(Duration::from_millis(500));
     }
-    let known: Vec<Vec<Question>> =
-        tenants.iter().map(|tenant| questions(plant, tenant, KNOWN, false)).collect::<Result<_>>()?;
-    let before = answers(plant, tenants, &known)?;
-    let mut found = Vec::new();
-    for (tenant, _, mode, said) in &before {
+    let mut asked = missed;
+    for tenant in tenants {
+        for question in questions(plant, tenant, KNOWN, false)? {
+            asked.extend(MODES.map(|mode| Asked { tenant, question: question.clone(), mode, was_missed: false }));
+        }
+    }
+    let answers = || -> Vec<Said> {
+        asked.iter().map(|Asked { tenant, question, mode, .. }| ask(plant, tenant, question, mode)).collect()
+    };
+    let (before, mut found) = (answers(), Vec::new());
+    for (Asked { tenant, mode, .. }, said) in asked.iter().zip(&before) {
         let wrong = wrong(plant, tenant, said)?;
         if wrong > 0 {
             found.push(format!("{mode} search: {wrong} passages that are not visible to {}", tenant.id));
@@ -172,10 +196,17 @@ pub fn judge(plant: &Plant, tenants: &[Tenant], figures: &mut Figures, verdict: 
     index_files::wipe(plant)?;
     plant.run("api", &[])?;
     plant.wait_ready()?;
-    let anew = answers(plant, tenants, &known)?;
-    for ((_, question, mode, said), (.., anew)) in before.iter().zip(&anew) {
-        figures.known += 1;
+    for ((Asked { question, mode, was_missed, .. }, said), anew) in asked.iter().zip(&before).zip(&answers()) {
         let [held, held_anew] = [said, anew].map(|said| said.is_whole() && said.holds(&question.chunk));
+        if *was_missed {
+            if !held && !held_anew && said.is_like(anew) {
+                figures.poor_while_broken += 1;
+            } else {
+                found.push(format!("{mode} search: {} was not found by a node that was ready", question.chunk));
+            }
+            continue;
+        }
+        figures.known += 1;
         figures.right += usize::from(held);
         match (held, held_anew) {
             (true, true) if said.is_like(anew) => figures.same_anew += 1,
@@ -194,18 +225,6 @@ pub fn judge(plant: &Plant, tenants: &[Tenant], figures: &mut Figures, verdict: 
     verdict.tried("searches whose answer is known", figures.known);
     verdict.tried("comparison of the index with Postgres", figures.chunks_compared);
     Ok(())
-}
-
-type Answers<'a> = Vec<(&'a Tenant, &'a Question, &'static str, Said)>;
-
-fn answers<'a>(plant: &Plant, tenants: &'a [Tenant], known: &'a [Vec<Question>]) -> Result<Answers<'a>> {
-    let mut all = Vec::new();
-    for (tenant, questions) in tenants.iter().zip(known) {
-        for question in questions {
-            all.extend(MODES.map(|mode| (tenant, question, mode, ask(plant, tenant, question, mode))));
-        }
-    }
-    Ok(all)
 }
 
 /// Chunks in the tenant's index, and where they are not those of what is visible, each once.

@@ -191,6 +191,8 @@ pub fn violations(plant: &Plant, further: impl Fn(&Plant) -> Result<Vec<String>>
                 if invariants.is_empty() {
                     found.push("doctor: the API did not evaluate the invariants".to_owned());
                 }
+                let unfinished = report["unfinished"].as_array().into_iter().flatten();
+                found.extend(unfinished.map(|name| format!("doctor: {name} was not judged")));
                 for invariant in invariants {
                     for violation in invariant["violations"].as_array().into_iter().flatten() {
                         found.push(format!("{}: {} {}", invariant["name"], violation["subject"], violation["detail"]));
