@@ -16,8 +16,9 @@ use std::time::Duration;
 /// Upper bounds of the latency histograms, seconds.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
-/// A gauge that nobody has set for so long is no longer told: what an examination found here may have been repaired since.
-const GAUGES_STAND: Duration = Duration::from_secs(1_800);
+/// A gauge that nobody has set for so long is no longer told. Each invariant over content has its turn within that time, as long
+/// as looks of half a minute, one every ten, suffice for one of them.
+const GAUGES_STAND: Duration = Duration::from_secs(7_200);
 
 /// Installs the process-wide recorder; `None` when another one is already there.
 #[must_use]

@@ -245,7 +245,13 @@ fn serve_http(
             }
             Ok(())
         });
-        docmill_api::router(api_state(config, assembly, search, readiness, probed)?)
+        let state = api_state(config, assembly, search, readiness, probed)?;
+        let (examined, stopped) = (state.clone(), stop.clone());
+        tasks.spawn(async move {
+            docmill_api::operate::doctor::watch(examined, stopped).await;
+            Ok(())
+        });
+        docmill_api::router(state)
     } else {
         let readiness = Readiness { broker, index: None };
         let token = config.api.metrics_token.clone();

@@ -48,12 +48,13 @@ pub async fn pass(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<Count
     Ok(read.await?.map(|receipt| receipt.counts).unwrap_or_default())
 }
 
-/// The first half of a pass, without a look through the tenant's objects: condemns rows that nothing uses, and leaves it to
-/// the sweeper to take them away. True when there were any.
+/// Begins a pass, without a look through the tenant's objects: forgets remembered results that nobody used for as long as
+/// `ages` say, removes generations that were replaced or never shown, and condemns the vectors and artifacts that nothing uses,
+/// which the sweeper takes away. True when there was anything of that.
 ///
 /// # Errors
 /// Of the database.
-pub async fn condemn(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<bool, Failure> {
+pub async fn begin_pass(stores: &Stores, tenant: TenantId, ages: Ages) -> Result<bool, Failure> {
     Ok(begin(stores, tenant, ages, Strays::default()).await?.is_some())
 }
 

@@ -171,6 +171,20 @@ impl Database {
         Ok(ids.into_iter().map(TenantId).collect())
     }
 
+    /// The tenants whose content is examined: all but that of evaluations and those that are being removed, in order of id.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn examined_tenants(&self) -> Result<Vec<TenantId>, DbError> {
+        let ids: Vec<uuid::Uuid> = sqlx::query_scalar(
+            "SELECT id FROM tenants WHERE id <> $1 AND id NOT IN (SELECT tenant FROM tenant_deletions) ORDER BY id",
+        )
+        .bind(TenantId::of_evaluations().0)
+        .fetch_all(&self.engine)
+        .await?;
+        Ok(ids.into_iter().map(TenantId).collect())
+    }
+
     /// Runs `work` in one transaction as `tenant` and commits it. The transaction runs in a task of its own: when the
     /// caller is dropped, it still ends by commit or rollback.
     ///

@@ -19,15 +19,19 @@ pub struct IndexDifference {
     pub surplus: i64,
 }
 
-/// Compares every tenant. What changes at this moment may show; looking again tells.
+/// Compares every tenant that is examined. What changes at this moment may show; looking again tells.
 ///
 /// # Errors
 /// Failures of database and index.
 pub async fn compare(database: &Database, lexical: &Arc<LexicalIndexes>) -> Result<Vec<IndexDifference>, Failure> {
-    let tenants: Vec<Uuid> = sqlx::query_scalar("SELECT tenant_id FROM index_heads WHERE seq > 0 ORDER BY tenant_id")
-        .fetch_all(database.engine())
-        .await
-        .map_err(DbError::from)?;
+    let examined: Vec<Uuid> = database.examined_tenants().await?.into_iter().map(|tenant| tenant.0).collect();
+    let tenants: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT tenant_id FROM index_heads WHERE seq > 0 AND tenant_id = ANY ($1) ORDER BY tenant_id",
+    )
+    .bind(examined)
+    .fetch_all(database.engine())
+    .await
+    .map_err(DbError::from)?;
     let mut found = Vec::new();
     for tenant in tenants.into_iter().map(TenantId) {
         let known = generations(database.engine(), tenant).await.map_err(DbError::from)?;

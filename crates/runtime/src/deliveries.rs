@@ -1,7 +1,8 @@
 //! Webhook deliveries: rows with timers, leases and fences of their own. They keep no run open.
 //!
 //! The notify stage inserts one row for each endpoint; this loop sends what is due. At least once, under one stable
-//! id, on the schedule of Standard Webhooks (ten tries over 75 hours, with jitter). A 410 disables the endpoint.
+//! id, on the schedule of Standard Webhooks (ten tries over 75 hours, with jitter). A 410 disables the endpoint until
+//! somebody enables it again (the API's).
 
 use crate::engine::{Core, LOOP_LIMIT, within};
 use async_trait::async_trait;

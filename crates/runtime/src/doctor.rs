@@ -1,15 +1,21 @@
 //! The doctor: the invariants as named queries over live data. Each returns the rows that break it, as ids.
 //!
 //! A healthy system has none, also under load: what is merely on its way gets the time the reconciler needs. Those of the
-//! engine are read as its role, so nothing there can see text; those over content as each tenant. The reconciler evaluates
-//! both, the API when somebody asks; each that was judged tells its count as a metric.
+//! engine are read as its role, so nothing there can see text; those over content as each tenant. To examine changes
+//! nothing and tells nobody: only loops that judge again publish what they found, since nobody would take back what a request
+//! told.
 
 mod content;
+mod examined;
 mod queries;
 mod repair;
+mod watch;
 
-pub use content::{Examined, UNUSED_VECTOR, examine_content};
+pub use content::{UNUSED_VECTOR, examine_content};
+pub use examined::Examined;
 pub use repair::{Repair, repair};
+pub use watch::watch;
+pub(crate) use watch::{AGAIN, SHARE};
 
 use docmill_model::Failure;
 use docmill_platform::database::{Database, DbError};
@@ -48,23 +54,19 @@ pub fn invariants() -> impl Iterator<Item = &'static Invariant> {
 ///
 /// # Errors
 /// Database failures.
-pub async fn examine(database: &Database) -> Result<Vec<Violation>, Failure> {
-    let mut violations = Vec::new();
+pub async fn examine(database: &Database) -> Result<Examined, Failure> {
+    let mut examined = Examined::default();
     for invariant in queries::ALL {
         let rows: Vec<(String, String)> =
             sqlx::query_as(invariant.sql).fetch_all(database.engine()).await.map_err(DbError::from)?;
-        publish(invariant.name, rows.len().min(SHOWN_LIMIT));
-        violations.extend(rows.into_iter().take(SHOWN_LIMIT).map(|(subject, detail)| Violation {
-            invariant: invariant.name.to_owned(),
-            subject,
-            detail,
-        }));
+        examined.enter(invariant.name, rows.into_iter().map(|row| invariant.violation(row)).collect());
     }
-    Ok(violations)
+    Ok(examined)
 }
 
-/// Tells how many violations of an invariant there are, at most 100, as the gauge `docmill_invariant_violations`. Only of one
-/// that was judged: 0 says that it holds.
-pub fn publish(invariant: &'static str, violations: usize) {
-    metrics::gauge!("docmill_invariant_violations", "invariant" => invariant).set(violations as f64);
+impl Invariant {
+    /// What a row of its query says.
+    fn violation(&self, (subject, detail): (String, String)) -> Violation {
+        Violation { invariant: self.name.to_owned(), subject, detail }
+    }
 }

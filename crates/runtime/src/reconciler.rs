@@ -6,7 +6,6 @@
 pub(crate) mod content;
 mod housekeeping;
 
-use crate::doctor::Violation;
 use crate::engine::Core;
 use crate::machine::Outcome;
 use crate::settle::{self, Settled, Target};
@@ -28,9 +27,6 @@ const SETTLE_AGE_SECS: f64 = 2.0;
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 const GAUGES: Duration = Duration::from_secs(5);
-/// Between two looks at the invariants; the look may take a twentieth of the time.
-const EXAMINE: Duration = Duration::from_secs(60);
-const EXAMINE_SHARE: u32 = 20;
 
 /// Rounds until `stop` fires. After the database was away, leases get one length of grace: their workers could not
 /// renew them either.
@@ -62,7 +58,7 @@ pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
             let _ = backlog::publish_gauges(&core.database, &core.registry.names()).await;
         }
         if !outage && Instant::now() >= examine_at {
-            examine_at = Instant::now() + examine(core).await.saturating_mul(EXAMINE_SHARE).max(EXAMINE);
+            examine_at = Instant::now() + examine(core).await.saturating_mul(doctor::SHARE).max(doctor::AGAIN);
         }
         tokio::select! {
             () = stop.cancelled() => {}
@@ -71,21 +67,14 @@ pub(crate) async fn run(core: &Arc<Core>, stop: CancellationToken) {
     }
 }
 
-/// Evaluates the invariants for the metric and the log; how long that took.
+/// Evaluates the engine's invariants for the metric and the log; how long that took.
 async fn examine(core: &Arc<Core>) -> Duration {
     let started = Instant::now();
     match doctor::examine(&core.database).await {
-        Ok(violations) => tell(&violations),
+        Ok(examined) => examined.publish(),
         Err(failure) => tracing::warn!(code = %failure.code, "the invariants were not evaluated"),
     }
     started.elapsed()
-}
-
-/// Violations, in the log.
-fn tell(violations: &[Violation]) {
-    for violation in violations {
-        tracing::error!(invariant = violation.invariant, subject = violation.subject, "an invariant is violated");
-    }
 }
 
 /// One round of every step.
@@ -173,7 +162,6 @@ macro_rules! waking {
 const WAKE_DUE: &str = waking!(
     "SELECT tenant_id, id FROM jobs
      WHERE state IN ('waiting', 'held') AND available_at <= now() AND held_reason IS DISTINCT FROM 'paused'
-       AND held_reason IS DISTINCT FROM 'scan'
      ORDER BY available_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED"
 );
 

@@ -8,8 +8,7 @@ use docmill_model::event::JobEvent;
 use docmill_model::{JobId, TenantId};
 use docmill_runtime::control::{self, PauseKind};
 use docmill_runtime::{Engine, doctor};
-use docmill_testkit::eventually;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use docmill_testkit::{Told, eventually};
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Bench, LEASE, PATIENCE, Step, halted};
@@ -264,14 +263,8 @@ async fn what_waits_for_its_turn_beside_a_killer_holds_no_lease() {
 /// On one thread: what is told on others reaches no recorder.
 #[tokio::test]
 async fn an_injected_orphan_is_found_and_healed() {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    let _told_here = metrics::set_default_local_recorder(&recorder);
-    let told = |invariant: &str| -> Option<f64> {
-        let (text, series) = (handle.render(), format!("docmill_invariant_violations{{invariant=\"{invariant}\"}} "));
-        let value = text.lines().find_map(|line| line.strip_prefix(&series));
-        value.map(|value| value.parse().unwrap())
-    };
+    let told = Told::nothing();
+    let _heard = told.listen();
     let bench = Bench::new().await;
     let engine: Engine = bench.engine(bench.config("one"));
     let document = bench.document(bench.world.tenant().await).await;
@@ -282,12 +275,41 @@ async fn an_injected_orphan_is_found_and_healed() {
         .await
         .unwrap();
     let found = doctor::examine(&bench.world.database).await.unwrap();
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].invariant, "ready_job_has_event");
-    assert_eq!((told("ready_job_has_event"), told("lease_is_live")), (Some(1.0), Some(0.0)));
+    assert_eq!(found.violations.len(), 1, "{found:?}");
+    assert_eq!(found.violations[0].invariant, "ready_job_has_event");
+    let violations = || ["ready_job_has_event", "lease_is_live"].map(|name| told.violations_of(name));
+    assert_eq!(violations(), [None, None], "to examine tells nobody");
+    found.publish();
+    assert_eq!(violations(), [Some(1.0), Some(0.0)]);
     let running = support::Running::new(engine);
     assert_eq!(bench.settled(document.run).await, "done");
     bench.exactly_once(&[document]).await;
-    assert_eq!(told("ready_job_has_event"), Some(0.0));
+    eventually("the reconciler tells that it is healed", PATIENCE, || async { violations() == [Some(0.0); 2] }).await;
     running.stop().await;
+}
+
+/// On one thread: what is told on others reaches no recorder.
+#[tokio::test]
+async fn what_there_is_no_time_for_is_neither_judged_nor_told_and_takes_turns() {
+    let told = Told::nothing();
+    let _heard = told.listen();
+    let bench = Bench::new().await;
+    let (database, over) = (&bench.world.database, tokio::time::Instant::now());
+    bench.world.tenant().await;
+    let (mut unfinished, plenty) = (Vec::new(), over + Duration::from_secs(60));
+    for first in [0, 1, 7] {
+        let examined = doctor::examine_content(database, over, first).await.unwrap();
+        examined.publish();
+        assert_eq!((examined.violations, examined.judged, examined.in_turn), (vec![], vec![], 0));
+        unfinished.push(examined.unfinished);
+    }
+    let examined = doctor::examine_content(database, plenty, 1).await.unwrap();
+    assert_eq!((examined.judged, examined.unfinished, examined.in_turn), (unfinished[1].clone(), vec![], 6));
+    assert_eq!(unfinished[1], unfinished[2], "any number will do");
+    // Two cost nothing and are looked at always; the others begin with another one each time.
+    unfinished[0][2..].rotate_left(1);
+    assert_eq!(unfinished[0], unfinished[1]);
+    for name in &unfinished[0] {
+        assert_eq!(told.violations_of(name), None, "{name}");
+    }
 }

@@ -238,7 +238,7 @@ async fn a_replay_repeats_from_the_cache_and_recomputes_what_is_asked() {
         assert_eq!((stage.compute, stage.cached), (done.computed, done.cached), "{}: planned and done", stage.stage);
     }
     assert_eq!((bench.toys.runs("alpha"), bench.toys.runs("beta"), bench.toys.runs("gamma")), (4, 8, 4));
-    assert_eq!(doctor::examine(database).await.unwrap(), []);
+    assert_eq!(doctor::examine(database).await.unwrap().violations, []);
     let nothing = replay::ReplayFilter { status: Some("failed".to_owned()), ..Default::default() };
     let refused =
         replay::start(database, &bench.registry, &bench.pipelines, tenant, None, &nothing, None).await.unwrap_err();

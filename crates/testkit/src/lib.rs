@@ -14,11 +14,13 @@ pub mod proxy;
 mod scan;
 mod shared;
 mod store;
+mod told;
 mod world;
 
 pub use accepted::Accepted;
 pub use docmill_embedded::objects::{Fault, Faults};
 pub use shared::{Engines, Shared, corpora, engines, home, scratch_home, shared};
+pub use told::Told;
 pub use world::{World, connect as connect_nats, world};
 
 use std::time::{Duration, Instant};

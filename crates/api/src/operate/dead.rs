@@ -113,7 +113,7 @@ pub struct DeadDetail {
     pub code_page: Option<CodePageView>,
 }
 
-/// What the page of an error code says, in Markdown.
+/// What the page of an error code says, in Markdown; its links are relative to `deploy/codes/`.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct CodePageView {
     /// The code.

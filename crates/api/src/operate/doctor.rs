@@ -1,5 +1,5 @@
 //! `GET /v1/operate/doctor`, `POST …/repair`: the invariants, evaluated on live data, and what can be set right. Looks at
-//! all tenants, so only for the operator tenant.
+//! all tenants, so only for the operator tenant. A request changes no metric: what it found may be healed before the next.
 
 mod elsewhere;
 
@@ -11,11 +11,12 @@ use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
 use docmill_lifecycle::collect::{self, Ages};
-use docmill_model::TenantId;
+use docmill_model::{Failure, TenantId};
 use docmill_runtime::doctor::{self, Examined, Repair, Violation};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// How long an examination takes at most, so that it ends within a request.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -45,8 +46,8 @@ pub struct ViolationView {
 pub struct DoctorReport {
     /// True when every invariant was judged and holds; false also when some are `unfinished`.
     pub healthy: bool,
-    /// Names of the invariants that the time did not suffice for; on a large installation, those over all content. What
-    /// they say is not known.
+    /// Names of the invariants that the time did not suffice for (on a large installation, those over all content), or whose
+    /// store did not answer. What they say is not known.
     pub unfinished: Vec<String>,
     /// Every invariant with its violations.
     pub invariants: Vec<InvariantView>,
@@ -82,12 +83,14 @@ pub async fn repair(
     require_installation(&state, &principal)?;
     let found = database(&state, Instant::now() + PATIENCE).await?.violations;
     let mut repairs = doctor::repair(&state.database, &state.pipelines, &found).await?;
-    repairs.extend(begin_collection(&state, &found).await?);
+    // What was done is on record also where the rest of it fails.
+    let begun = begin_collections(&state, &found, &mut repairs).await;
     let data = json!({"found": found.len(), "repairs": repairs});
     let write = state.database.write(principal.tenant_id, move |connection| {
         Box::pin(async move { audit::record(connection, &principal, "doctor.repair", "installation", data).await })
     });
     write.await?;
+    begun?;
     let repairs = repairs.into_iter().map(|repair| RepairView {
         invariant: repair.invariant,
         subject: repair.subject,
@@ -105,20 +108,28 @@ pub async fn examine(
 ) -> Result<Json<DoctorReport>, Problem> {
     require_installation(&state, &principal)?;
     let until = Instant::now() + PATIENCE;
-    let Examined { violations, unfinished } = database(&state, until).await?;
-    let mut unfinished: Vec<String> = unfinished.into_iter().map(str::to_owned).collect();
-    let elsewhere = elsewhere::examine(&state, until, &mut unfinished).await?;
-    let invariants = doctor::invariants().map(|invariant| InvariantView {
-        name: invariant.name.to_owned(),
-        sentence: invariant.sentence.to_owned(),
-        violations: violations
+    let mut examined = database(&state, until).await?;
+    examined.merge(elsewhere::examine(&state, until, 0).await?);
+    let invariants = doctor::invariants().map(|invariant| (invariant.name, invariant.sentence));
+    let invariants = invariants.chain(elsewhere::INVARIANTS).map(|(name, sentence)| InvariantView {
+        name: name.to_owned(),
+        sentence: sentence.to_owned(),
+        violations: examined
+            .violations
             .iter()
-            .filter(|violation| violation.invariant == invariant.name)
+            .filter(|violation| violation.invariant == name)
             .map(|violation| ViolationView { subject: violation.subject.clone(), detail: violation.detail.clone() })
             .collect(),
     });
-    let invariants: Vec<InvariantView> = invariants.chain(elsewhere).collect();
+    let invariants: Vec<InvariantView> = invariants.collect();
+    let unfinished: Vec<String> = examined.unfinished.iter().map(|name| (*name).to_owned()).collect();
     Ok(Json(DoctorReport { healthy: is_healthy(&invariants, &unfinished), unfinished, invariants }))
+}
+
+/// Judges now and then, until `stop` fires, what no reconciler judges: the lexical index of this node, the audit log and the
+/// object store. For the metric and the log.
+pub async fn watch(state: ApiState, stop: CancellationToken) {
+    doctor::watch(stop, |until, first| elsewhere::examine(&state, until, first)).await;
 }
 
 /// Whether nothing is violated and nothing was left out.
@@ -126,29 +137,30 @@ fn is_healthy(invariants: &[InvariantView], unfinished: &[String]) -> bool {
     unfinished.is_empty() && invariants.iter().all(|invariant| invariant.violations.is_empty())
 }
 
-/// What breaks an invariant of the database: first those of the engine, which cost little.
-async fn database(state: &ApiState, until: Instant) -> Result<Examined, Problem> {
-    let engine = doctor::examine(&state.database).await?;
-    let mut examined = doctor::examine_content(&state.database, until, 0).await?;
-    examined.violations.splice(0..0, engine);
+/// The invariants of the database: first those of the engine, which cost little.
+async fn database(state: &ApiState, until: Instant) -> Result<Examined, Failure> {
+    let mut examined = doctor::examine(&state.database).await?;
+    examined.merge(doctor::examine_content(&state.database, until, 0).await?);
     Ok(examined)
 }
 
-/// Condemns vectors that were found without a chunk; the sweeper takes them away within seconds.
-async fn begin_collection(state: &ApiState, found: &[Violation]) -> Result<Vec<Repair>, Problem> {
-    let mut repairs = Vec::new();
+/// Begins a collection where vectors were found without a chunk; the sweeper takes them away once no open run may need them.
+/// What was begun is entered in `repairs`, also where another fails.
+async fn begin_collections(state: &ApiState, found: &[Violation], repairs: &mut Vec<Repair>) -> Result<(), Failure> {
     for violation in found.iter().filter(|violation| violation.invariant == doctor::UNUSED_VECTOR) {
         let id = violation.subject.split(' ').nth(1).and_then(|id| id.parse::<TenantId>().ok());
         let Some(tenant) = id else { continue };
-        if collect::condemn(&state.stores(), tenant, Ages::default()).await? {
+        if collect::begin_pass(&state.stores(), tenant, Ages::default()).await? {
+            let action = "what nothing uses is being collected";
+            tracing::warn!(invariant = violation.invariant, subject = violation.subject, action, "repaired");
             repairs.push(Repair {
                 invariant: violation.invariant.clone(),
                 subject: violation.subject.clone(),
-                action: "what nothing uses is being collected".to_owned(),
+                action: action.to_owned(),
             });
         }
     }
-    Ok(repairs)
+    Ok(())
 }
 
 #[cfg(test)]

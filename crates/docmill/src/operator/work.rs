@@ -126,13 +126,14 @@ fn show_dead(found: &Value) {
 
 /// The runs that led to the one of a dead job.
 fn show_earlier(runs: &Value) {
-    let mut earlier = rows(runs, &["/id", "/created_at", "/cause", "/pipeline_version", "/state", "/code"]);
+    let pointers = ["/id", "/created_at", "/settled_at", "/cause", "/pipeline_version", "/state", "/code"];
+    let mut earlier = rows(runs, &pointers);
     if earlier.is_empty() {
         return;
     }
-    earlier.iter_mut().for_each(|row| row[3] = format!("{:.12}", row[3]));
+    earlier.iter_mut().for_each(|row| row[4] = format!("{:.12}", row[4]));
     output::line("");
-    output::table(&["earlier run", "began", "cause", "pipeline version", "state", "code"], earlier);
+    output::table(&["earlier run", "began", "ended", "cause", "pipeline version", "state", "code"], earlier);
     let last = runs.as_array().and_then(|runs| runs.last());
     if let Some(before) = last.and_then(|run| run["parent_run"].as_str()) {
         output::line(format!("and before them {before}"));

@@ -1,11 +1,10 @@
 //! Invariants over content, which the engine's role may not see: each is asked as every tenant in turn, and counts ids
 //! only. It costs what the tenants hold, so whoever asks says until when.
 
-use super::{Invariant, SHOWN_LIMIT, Violation, publish};
+use super::{Examined, Invariant, SHOWN_LIMIT, Violation};
 use docmill_model::{Failure, TenantId};
-use docmill_platform::database::{Database, DbError};
+use docmill_platform::database::Database;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// The invariant about vectors without a chunk; its subjects are `tenant <id>`.
 pub const UNUSED_VECTOR: &str = "unused_vector_is_collected";
@@ -60,14 +59,16 @@ pub(super) const ALL: &[Invariant] = &[
     Invariant {
         name: UNUSED_VECTOR,
         sentence: "Vectors that no chunk needs are collected within a day.",
-        // What a collection leaves for the next may be older than a day: one of the last day excuses it.
+        // What a collection leaves for the next may be older than a day: one of the last day that ended excuses it. What is
+        // condemned has a day as well: a removal that does not get on is no excuse.
         sql: "SELECT 'tenant ' || current_tenant(), count(*) || ' vectors without a chunk' FROM vectors v
               WHERE v.tenant_id = current_tenant() AND v.created_at < now() - interval '1 day'
                 AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.tenant_id = current_tenant() AND d.cause = 'collect'
-                                AND d.created_at > now() - interval '1 day')
+                                AND d.created_at > now() - interval '1 day' AND d.finished_at IS NOT NULL)
                 AND NOT EXISTS (SELECT 1 FROM chunks c WHERE c.tenant_id = v.tenant_id AND c.embed_hash = v.embed_hash)
-                AND NOT EXISTS (SELECT 1 FROM condemned c WHERE c.tenant_id = v.tenant_id AND c.kind = 'vector'
-                                AND c.name = encode(v.embed_hash, 'hex'))
+                AND NOT EXISTS (SELECT 1 FROM condemned c JOIN deletions d ON d.tenant_id = c.tenant_id AND d.id = c.deletion_id
+                                WHERE c.tenant_id = v.tenant_id AND c.kind = 'vector'
+                                  AND c.name = encode(v.embed_hash, 'hex') AND d.created_at > now() - interval '1 day')
               HAVING count(*) > 0",
     },
 ];
@@ -92,47 +93,25 @@ pub(super) const OF_EVERYONE: &[Invariant] = &[
     },
 ];
 
-/// What an examination came to that had until some moment.
-#[derive(Debug, Default)]
-pub struct Examined {
-    /// What breaks an invariant.
-    pub violations: Vec<Violation>,
-    /// Names of the invariants that were not looked at for every tenant.
-    pub unfinished: Vec<&'static str>,
-}
-
-/// Evaluates the invariants over content until a moment, for every tenant but that of evaluations and those that are being
-/// removed. Where the time does not suffice, another `first` begins with another invariant; any number will do.
+/// Evaluates the invariants over content until a moment, for every tenant that is examined. Where the time does not suffice,
+/// another `first` begins with another invariant; any number will do.
 ///
 /// # Errors
-/// Database failures.
+/// Database failures, where they keep it from knowing the tenants; later ones leave an invariant unfinished.
 pub async fn examine_content(database: &Database, until: Instant, first: usize) -> Result<Examined, Failure> {
-    let tenants = tenants(database).await?;
+    let tenants = database.examined_tenants().await?;
     let mut examined = Examined::default();
-    for invariant in ALL.iter().cycle().skip(first % ALL.len()).take(ALL.len()) {
-        match tokio::time::timeout_at(until, examine_one(database, invariant, &tenants)).await {
-            Ok(violations) => examined.violations.extend(violations?),
-            Err(_) => examined.unfinished.push(invariant.name),
-        }
-    }
+    // They read nothing of a tenant's, so any may ask.
+    let anyone = [TenantId::of_evaluations()];
     for invariant in OF_EVERYONE {
-        match tenants.first() {
-            Some(tenant) => examined.violations.extend(examine_one(database, invariant, &[*tenant]).await?),
-            None => examined.unfinished.push(invariant.name),
-        }
+        examined.judge(invariant.name, until, examine_one(database, invariant, &anyone)).await;
     }
+    let before = examined.judged.len();
+    for invariant in ALL.iter().cycle().skip(first % ALL.len()).take(ALL.len()) {
+        examined.judge(invariant.name, until, examine_one(database, invariant, &tenants)).await;
+    }
+    examined.in_turn = examined.judged.len() - before;
     Ok(examined)
-}
-
-async fn tenants(database: &Database) -> Result<Vec<TenantId>, Failure> {
-    let ids: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM tenants WHERE id NOT IN (SELECT tenant FROM tenant_deletions) AND id <> $1 ORDER BY id",
-    )
-    .bind(TenantId::of_evaluations().0)
-    .fetch_all(database.engine())
-    .await
-    .map_err(DbError::from)?;
-    Ok(ids.into_iter().map(TenantId).collect())
 }
 
 async fn examine_one(
@@ -146,12 +125,10 @@ async fn examine_one(
             Box::pin(async move { Ok(sqlx::query_as(invariant.sql).fetch_all(connection).await?) })
         });
         let rows: Vec<(String, String)> = read.await?;
-        let violation = |(subject, detail)| Violation { invariant: invariant.name.to_owned(), subject, detail };
-        violations.extend(rows.into_iter().map(violation).take(SHOWN_LIMIT - violations.len()));
-        if violations.len() == SHOWN_LIMIT {
+        violations.extend(rows.into_iter().map(|row| invariant.violation(row)));
+        if violations.len() >= SHOWN_LIMIT {
             break;
         }
     }
-    publish(invariant.name, violations.len());
     Ok(violations)
 }

@@ -1,12 +1,10 @@
 //! Invariants about what is not in the engine's tables: this node's lexical indexes, the audit log, the object store.
 
-use super::{InvariantView, ViolationView};
 use crate::audit;
-use crate::problem::Problem;
 use crate::state::ApiState;
-use docmill_model::TenantId;
+use docmill_model::{Failure, TenantId};
 use docmill_platform::blobs::BlobError;
-use docmill_runtime::doctor;
+use docmill_runtime::doctor::{Examined, Violation};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
@@ -17,92 +15,77 @@ const SAMPLED_OBJECTS: usize = 400;
 /// Of them at once.
 const ASKED_AT_ONCE: usize = 16;
 
-/// Name and sentence of each invariant.
-const INDEX: (&str, &str) =
-    ("index_equals_postgres", "The lexical index of this node holds every chunk of what is visible, and nothing else.");
-const CHAINS: (&str, &str) = ("audit_chain_is_whole", "Every row of the audit log stands as it was written.");
-const OBJECTS: (&str, &str) =
-    ("object_is_there", "Stored artifacts and accepted files have their objects, of their length, in a sample of 400.");
+const INDEX: &str = "index_equals_postgres";
+const CHAINS: &str = "audit_chain_is_whole";
+const OBJECTS: &str = "object_is_there";
 
-/// Examines all of them until a moment; those that it did not suffice for are entered as `unfinished`.
-pub(super) async fn examine(
-    state: &ApiState,
-    until: Instant,
-    unfinished: &mut Vec<String>,
-) -> Result<Vec<InvariantView>, Problem> {
-    let mut tenants = state.database.tenants().await?;
-    tenants.retain(|tenant| *tenant != TenantId::of_evaluations());
-    let looks: [(_, BoxFuture<'_, Result<_, Problem>>); 3] = [
+/// Name and sentence of each invariant.
+pub(super) const INVARIANTS: [(&str, &str); 3] = [
+    (INDEX, "The lexical index of this node holds every chunk of what is visible, and nothing else."),
+    (CHAINS, "Every row of the audit log stands as it was written."),
+    (OBJECTS, "Stored artifacts and accepted files have their objects, of their length, in a sample of 400."),
+];
+
+/// Examines all of them until a moment; another `first` begins with another one, and any number will do.
+///
+/// # Errors
+/// Database failures, where they keep it from knowing the tenants.
+pub(super) async fn examine(state: &ApiState, until: Instant, first: usize) -> Result<Examined, Failure> {
+    let tenants = state.database.examined_tenants().await?;
+    let mut looks: [(&'static str, BoxFuture<'_, Result<Vec<Violation>, Failure>>); 3] = [
         (INDEX, index(state).boxed()),
         (CHAINS, chains(state, &tenants).boxed()),
         (OBJECTS, objects(state, &tenants).boxed()),
     ];
-    let mut views = Vec::new();
-    for ((name, sentence), look) in looks {
-        let seen = match tokio::time::timeout_at(until, look).await {
-            Ok(violations) => {
-                let seen = view(name, sentence, violations?);
-                doctor::publish(name, seen.violations.len());
-                seen
-            }
-            Err(_) => {
-                unfinished.push(name.to_owned());
-                view(name, sentence, Vec::new())
-            }
-        };
-        views.push(seen);
+    let turn = first % looks.len();
+    looks.rotate_left(turn);
+    let mut examined = Examined::default();
+    for (name, look) in looks {
+        examined.judge(name, until, look).await;
     }
-    Ok(views)
+    examined.in_turn = examined.judged.len();
+    Ok(examined)
 }
 
-fn view(name: &str, sentence: &str, mut violations: Vec<ViolationView>) -> InvariantView {
-    violations.truncate(doctor::SHOWN_LIMIT);
-    InvariantView { name: name.to_owned(), sentence: sentence.to_owned(), violations }
+fn violation(invariant: &str, subject: String, detail: String) -> Violation {
+    Violation { invariant: invariant.to_owned(), subject, detail }
 }
 
-async fn index(state: &ApiState) -> Result<Vec<ViolationView>, Problem> {
-    let differences = state.search.compare_index().await?.into_iter().map(|difference| ViolationView {
-        subject: format!("tenant {}", difference.tenant),
-        detail: format!("{} generations differ, {} chunks too many", difference.generations, difference.surplus),
+async fn index(state: &ApiState) -> Result<Vec<Violation>, Failure> {
+    let differences = state.search.compare_index().await?.into_iter().map(|difference| {
+        let detail = format!("{} generations differ, {} chunks too many", difference.generations, difference.surplus);
+        violation(INDEX, format!("tenant {}", difference.tenant), detail)
     });
     Ok(differences.collect())
 }
 
-async fn chains(state: &ApiState, tenants: &[TenantId]) -> Result<Vec<ViolationView>, Problem> {
+async fn chains(state: &ApiState, tenants: &[TenantId]) -> Result<Vec<Violation>, Failure> {
     let mut broken = Vec::new();
     for tenant in tenants.iter().copied() {
         let verified = state
             .database
             .read(tenant, move |connection| Box::pin(async move { audit::verify(connection, tenant).await }))
             .await?;
-        broken.extend(verified.first_broken.map(|row| ViolationView {
-            subject: format!("tenant {tenant}"),
-            detail: format!("row {row} of the audit log does not fit the one before"),
+        broken.extend(verified.first_broken.map(|row| {
+            let detail = format!("row {row} of the audit log does not fit the one before");
+            violation(CHAINS, format!("tenant {tenant}"), detail)
         }));
     }
     Ok(broken)
 }
 
-async fn objects(state: &ApiState, tenants: &[TenantId]) -> Result<Vec<ViolationView>, Problem> {
+/// Fails with the store: what it does not answer is not known to be gone.
+async fn objects(state: &ApiState, tenants: &[TenantId]) -> Result<Vec<Violation>, Failure> {
     let share = (SAMPLED_OBJECTS / tenants.len().max(1)).max(1);
     let mut broken = Vec::new();
     for tenant in tenants.iter().copied() {
         let looks = stream::iter(sample(state, tenant, share).await?).map(|wanted| look(state, wanted));
         let mut looks = looks.buffer_unordered(ASKED_AT_ONCE);
         while let Some(look) = looks.next().await {
-            match look {
-                Ok(None) => {}
-                Ok(Some((wanted, detail))) => {
-                    // A deletion may have come between the two looks.
-                    if still_wanted(state, tenant, wanted.key).await? {
-                        broken.push(ViolationView { subject: wanted.subject, detail });
-                    }
-                }
-                // The other invariants are still worth knowing.
-                Err(error) => {
-                    let store = ViolationView { subject: "object store".to_owned(), detail: error.to_string() };
-                    return Ok(vec![store]);
-                }
+            let Some((wanted, detail)) = look? else { continue };
+            // A deletion may have come between the two looks.
+            if still_wanted(state, tenant, wanted.key).await? {
+                broken.push(violation(OBJECTS, wanted.subject, detail));
             }
         }
     }
@@ -117,7 +100,7 @@ struct Wanted {
     size_bytes: i64,
 }
 
-async fn sample(state: &ApiState, tenant: TenantId, count: usize) -> Result<Vec<Wanted>, Problem> {
+async fn sample(state: &ApiState, tenant: TenantId, count: usize) -> Result<Vec<Wanted>, Failure> {
     let wanted = state.database.read(tenant, move |connection| {
         Box::pin(async move {
             let wanted = sqlx::query_as(
@@ -147,7 +130,7 @@ async fn look(state: &ApiState, wanted: Wanted) -> Result<Option<(Wanted, String
     })
 }
 
-async fn still_wanted(state: &ApiState, tenant: TenantId, key: String) -> Result<bool, Problem> {
+async fn still_wanted(state: &ApiState, tenant: TenantId, key: String) -> Result<bool, Failure> {
     let wanted = state.database.read(tenant, move |connection| {
         Box::pin(async move {
             let wanted = sqlx::query_scalar(
