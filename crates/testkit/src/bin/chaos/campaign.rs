@@ -21,7 +21,7 @@ const SHOWN: usize = 10;
 /// Documents that are uploaded ahead of the first fault.
 const AHEAD: usize = 16;
 /// Tries of a fault that finds nothing to hit, and documents kept back for them.
-const TRIES: usize = 3;
+const TRIES: usize = 5;
 const SPARE: usize = 4;
 
 pub fn bar(length: usize, what: &str, quiet: bool) -> ProgressBar {

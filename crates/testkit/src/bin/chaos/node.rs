@@ -275,7 +275,7 @@ async fn is_indexing(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar(IS_INDEXING).fetch_one(connection).await?)
 }
 
-/// Searches until the campaign is over; counts, what a ready node did not find, and what was wrong.
+/// Searches until the campaign is over; counts, what a ready node did not find, each once, and what was wrong.
 fn search<'a>(
     plant: &Plant,
     tenants: &'a [Tenant],
@@ -301,7 +301,8 @@ fn search<'a>(
                 Said::Found { degraded: true, .. } => figures.degraded += 1,
                 Said::Found { .. } if said.holds(&question.chunk) => figures.answered += 1,
                 Said::Found { .. } if was_ready && is_same => {
-                    missed.push(Asked { tenant, question: question.clone(), mode, was_missed: true });
+                    let asked = Asked { tenant, question: question.clone(), mode, missed: 1 };
+                    figures.misses(&mut missed, asked);
                 }
                 Said::Found { .. } => figures.incomplete_before_ready += 1,
                 Said::Refused(status, code) if code.is_empty() => wrong.push(format!("{mode} search: {status}")),

@@ -24,8 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const KNOWN: i64 = 40;
 /// Scores this near to each other, relatively, are the same: sums of the same numbers in another order.
 const SCORE: f64 = 1e-4;
-/// At most one question in this many may be a poor one.
+/// At most one question in this many may be a poor one; while things broke, one for this many that were answered.
 const MOST_POOR: usize = 20;
+/// Questions that were missed while things broke and are asked again at most: a broken node takes long over each.
+const MOST_MISSED: usize = 200;
 /// Until an index at rest holds nothing that was removed.
 const REST: Duration = Duration::from_secs(40);
 
@@ -39,6 +41,10 @@ pub struct Figures {
     pub away: usize,
     /// Answered without the passage by a node that had not yet said it was ready.
     pub incomplete_before_ready: usize,
+    /// Answered without the passage by a node that was ready, and those of them that were not judged: their questions
+    /// were more than are asked again.
+    pub missed: usize,
+    pub missed_not_judged: usize,
     /// Once work has ended: questions in all modes, and those whose passage was found.
     pub known: usize,
     pub right: usize,
@@ -46,10 +52,38 @@ pub struct Figures {
     pub same_anew: usize,
     /// Whose passage neither index finds, with the same best: the words are those of many passages.
     pub poor: usize,
-    /// The same of questions whose passage a node that was ready did not find while things broke.
+    /// Of the missed those whose question is as poor once work has ended. Among fewer passages its words may have done:
+    /// that excuses a few only.
     pub poor_while_broken: usize,
     /// Chunks found in the indexes, all of which were held against Postgres.
     pub chunks_compared: usize,
+}
+
+impl Figures {
+    /// Enters a search that a node that was ready answered without the passage. A question that was missed `before` is
+    /// only counted.
+    pub fn misses<'a>(&mut self, before: &mut Vec<Asked<'a>>, asked: Asked<'a>) {
+        self.missed += asked.missed;
+        match before.iter().position(|other| other.is_same(&asked)) {
+            Some(at) => before[at].missed += asked.missed,
+            None if before.len() < MOST_MISSED => before.push(asked),
+            None => self.missed_not_judged += asked.missed,
+        }
+    }
+
+    /// What there is too much of to be excused.
+    fn too_poor(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let Self { poor, known, poor_while_broken, answered, .. } = self;
+        if poor * MOST_POOR > *known {
+            found.push(format!("{poor} of {known} questions have no answer in any index"));
+        }
+        if poor_while_broken * MOST_POOR > *answered {
+            let missed = format!("{poor_while_broken} searches by poor words missed while things broke");
+            found.push(format!("{missed}, and only {answered} were answered"));
+        }
+        found
+    }
 }
 
 /// A question whose answer is known.
@@ -65,8 +99,15 @@ pub struct Asked<'a> {
     pub tenant: &'a Tenant,
     pub question: Question,
     pub mode: &'static str,
-    /// True when a node that was ready did not find the passage while things broke.
-    pub was_missed: bool,
+    /// How often a node that was ready did not find the passage while things broke.
+    pub missed: usize,
+}
+
+impl Asked<'_> {
+    fn is_same(&self, other: &Self) -> bool {
+        let key = |asked: &Self| (asked.question.chunk, asked.mode);
+        key(self) == key(other) && self.tenant.id == other.tenant.id
+    }
 }
 
 /// What a search came to.
@@ -156,9 +197,9 @@ pub fn wrong(plant: &Plant, tenant: &Tenant, said: &Said) -> Result<i64> {
     })
 }
 
-/// Once work has ended: the right passages are found, also those that were missed while things broke unless their words
-/// are poor; the files of the index hold what Postgres says, by tantivy's own count; and an index built anew gives the
-/// same answers.
+/// Once work has ended: the right passages are found; what was missed while things broke is excused where its words are
+/// poor, a few times; the files of the index hold what Postgres says, by tantivy's own count; and an index built anew
+/// gives the same answers.
 pub fn judge<'a>(
     plant: &Plant,
     tenants: &'a [Tenant],
@@ -174,7 +215,7 @@ pub fn judge<'a>(
     let mut asked = missed;
     for tenant in tenants {
         for question in questions(plant, tenant, KNOWN, false)? {
-            asked.extend(MODES.map(|mode| Asked { tenant, question: question.clone(), mode, was_missed: false }));
+            asked.extend(MODES.map(|mode| Asked { tenant, question: question.clone(), mode, missed: 0 }));
         }
     }
     let answers = || -> Vec<Said> {
@@ -196,13 +237,14 @@ pub fn judge<'a>(
     index_files::wipe(plant)?;
     plant.run("api", &[])?;
     plant.wait_ready()?;
-    for ((Asked { question, mode, was_missed, .. }, said), anew) in asked.iter().zip(&before).zip(&answers()) {
+    for ((Asked { question, mode, missed, .. }, said), anew) in asked.iter().zip(&before).zip(&answers()) {
         let [held, held_anew] = [said, anew].map(|said| said.is_whole() && said.holds(&question.chunk));
-        if *was_missed {
+        if *missed > 0 {
             if !held && !held_anew && said.is_like(anew) {
-                figures.poor_while_broken += 1;
+                figures.poor_while_broken += missed;
             } else {
-                found.push(format!("{mode} search: {} was not found by a node that was ready", question.chunk));
+                let chunk = question.chunk;
+                found.push(format!("{mode} search: {chunk} was not found by a node that was ready, {missed} times"));
             }
             continue;
         }
@@ -217,11 +259,12 @@ pub fn judge<'a>(
             }
         }
     }
-    if figures.poor * MOST_POOR > figures.known {
-        found.push(format!("{} of {} questions have no answer in any index", figures.poor, figures.known));
-    }
+    found.extend(figures.too_poor());
     found.truncate(20);
     verdict.invariant_violations.extend(found);
+    let (all, left) = (figures.missed, figures.missed_not_judged);
+    let what = format!("judging what was missed: {left} of {all} are beyond the first {MOST_MISSED} questions");
+    verdict.tried(&what, usize::from(left == 0));
     verdict.tried("searches whose answer is known", figures.known);
     verdict.tried("comparison of the index with Postgres", figures.chunks_compared);
     Ok(())
@@ -248,4 +291,47 @@ fn compare(plant: &Plant, tenant: &Tenant) -> Result<(usize, Option<String>)> {
     let differing = differs
         .then(|| format!("index files of {}: {} chunks, {} are visible", tenant.id, of_visible.len(), visible.len()));
     Ok((held.len(), differing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(id: &str) -> Tenant {
+        Tenant { id: id.to_owned(), key: String::new() }
+    }
+
+    fn missed<'a>(tenant: &'a Tenant, chunk: usize, mode: &'static str) -> Asked<'a> {
+        let question = Question { words: String::new(), chunk: Uuid::from_u128(chunk as u128) };
+        Asked { tenant, question, mode, missed: 1 }
+    }
+
+    #[test]
+    fn a_question_is_asked_again_once_however_often_it_was_missed() {
+        let (one, other) = (tenant("one"), tenant("other"));
+        let (mut figures, mut before) = (Figures::default(), Vec::new());
+        for _ in 0..3 {
+            figures.misses(&mut before, missed(&one, 1, MODES[0]));
+        }
+        figures.misses(&mut before, missed(&one, 1, MODES[1]));
+        figures.misses(&mut before, missed(&other, 1, MODES[0]));
+        assert_eq!(before.iter().map(|asked| asked.missed).collect::<Vec<_>>(), [3, 1, 1]);
+        assert_eq!((figures.missed, figures.missed_not_judged), (5, 0));
+        for chunk in 0..MOST_MISSED {
+            figures.misses(&mut before, missed(&one, 2 + chunk, MODES[0]));
+        }
+        figures.misses(&mut before, missed(&one, 1, MODES[0]));
+        assert_eq!((before.len(), before[0].missed), (MOST_MISSED, 4));
+        assert_eq!((figures.missed, figures.missed_not_judged), (MOST_MISSED + 6, 3), "told, not forgotten");
+    }
+
+    #[test]
+    fn few_poor_questions_are_excused() {
+        let few = Figures { answered: 40, poor_while_broken: 2, known: 20, poor: 1, ..Figures::default() };
+        assert!(few.too_poor().is_empty());
+        assert_eq!(Figures { poor_while_broken: 3, ..few }.too_poor().len(), 1);
+        let none_answered = Figures { poor_while_broken: 1, ..Figures::default() };
+        assert_eq!(none_answered.too_poor().len(), 1);
+        assert!(Figures::default().too_poor().is_empty(), "a drill asks nothing while things break");
+    }
 }
