@@ -12,32 +12,44 @@ pub use fast::{FastReranker, FastRerankerConfig};
 pub use scripted::ScriptedReranker;
 
 use docmill_model::TenantId;
+use docmill_model::chunk::embed_text;
 
 /// Why there are no scores. Holds no text of a question or a passage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RerankError(pub &'static str);
 
-/// A candidate, as it is read.
+/// A candidate, as it is read. A cross-encoder looks at headings and text; language and score serve what is built in.
 #[derive(Clone, Debug)]
 pub struct Passage {
-    /// Its headings and text.
+    /// Titles above it.
+    pub headings: Vec<String>,
+    /// The words, without the headings.
     pub text: String,
     /// ISO 639-3, where it is known.
     pub language: Option<String>,
-    /// The score of the ranking it comes from, 0–1 for most.
+    /// The score of the ranking it comes from; comparable within one call only.
     pub fused: f64,
+}
+
+impl Passage {
+    /// Headings and text, as they were embedded.
+    #[must_use]
+    pub fn whole(self) -> String {
+        if self.headings.is_empty() { self.text } else { embed_text(&self.headings, &self.text) }
+    }
 }
 
 /// What reads a question and a passage together.
 #[async_trait::async_trait]
 pub trait Reranker: Send + Sync {
-    /// One score a passage of the tenant, 0–1, in the order of `passages`; the more a passage answers the question, the
-    /// higher. What a model does not see of a long text is cut off. A call that is dropped stops reading soon afterwards.
+    /// One score a passage, 0–1, in the order of `passages`; the more a passage answers the question, the higher. What a
+    /// model does not see of a long text is cut off. A call that is dropped stops reading soon afterwards. The tenant, whose
+    /// passages all are, serves what is built in, which weighs the question's words in that tenant's index.
     ///
     /// # Errors
     /// When the model fails, or does not give such scores.
-    async fn rerank(&self, tenant: TenantId, question: &str, passages: &[Passage]) -> Result<Vec<f64>, RerankError>;
+    async fn rerank(&self, tenant: TenantId, question: &str, passages: Vec<Passage>) -> Result<Vec<f64>, RerankError>;
 }
 
 /// The scores, when there are `count` between 0 and 1.

@@ -23,11 +23,12 @@ async fn real() -> FastReranker {
 }
 
 fn texts(texts: &[&str]) -> Vec<Passage> {
-    texts.iter().map(|text| Passage { text: (*text).to_owned(), language: None, fused: 0.5 }).collect()
+    let passage = |text: &&str| Passage { headings: Vec::new(), text: (*text).to_owned(), language: None, fused: 0.5 };
+    texts.iter().map(passage).collect()
 }
 
 async fn scores(reranker: &dyn Reranker, question: &str, passages: &[Passage]) -> Vec<f64> {
-    reranker.rerank(TenantId::fresh(), question, passages).await.unwrap()
+    reranker.rerank(TenantId::fresh(), question, passages.to_vec()).await.unwrap()
 }
 
 async fn conforms(reranker: &dyn Reranker) {
@@ -59,9 +60,10 @@ async fn all_give_one_score_a_passage_in_their_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_graph_gives_its_share_of_words_through_the_sigmoid() {
-    let passages = texts(&["the ferry pays harbour dues", "ferry on ice", "zebra"]);
+    let mut passages = texts(&["the ferry pays harbour dues", "ferry on ice", "zebra", "ferry"]);
+    passages[3].headings = vec!["harbour dues".to_owned()];
     let found = scores(&real().await, "ferry harbour dues pier", &passages).await;
-    for (score, share) in found.iter().zip([0.75, 0.25, 0.0]) {
+    for (score, share) in found.iter().zip([0.75, 0.25, 0.0, 0.75]) {
         let wanted = 1.0 / (1.0 + f64::exp(4.0 - 8.0 * share));
         assert!((score - wanted).abs() < 1e-5, "{score} for a share of {share}");
     }
@@ -71,10 +73,10 @@ async fn the_graph_gives_its_share_of_words_through_the_sigmoid() {
 async fn a_call_nobody_waits_for_does_not_hold_up_the_next() {
     let reranker = real().await;
     let (tenant, text) = (TenantId::fresh(), "calm water of the harbour ".repeat(100));
-    let many = vec![texts(&[&text]).remove(0); 4_000];
-    let given_up = tokio::time::timeout(Duration::from_millis(20), reranker.rerank(tenant, "harbour", &many)).await;
+    let read = |count: usize| reranker.rerank(tenant, "harbour", vec![texts(&[&text]).remove(0); count]);
+    let given_up = tokio::time::timeout(Duration::from_millis(20), read(4_000)).await;
     assert!(given_up.is_err());
-    let next = tokio::time::timeout(Duration::from_secs(20), reranker.rerank(tenant, "harbour", &many[..1])).await;
+    let next = tokio::time::timeout(Duration::from_secs(20), read(1)).await;
     assert_eq!(next.unwrap().unwrap().len(), 1);
 }
 

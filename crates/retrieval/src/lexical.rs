@@ -9,10 +9,12 @@ mod query;
 mod schema;
 mod soundness;
 mod tenant;
+mod weigh;
 mod writer;
 
 pub use schema::LexicalChunk;
 pub use tenant::LexicalChange;
+pub use weigh::WeightedWord;
 pub use writer::LexicalWriter;
 
 use docmill_model::{ChunkId, Code, DocumentId, Failure, GenerationId, TenantId};
@@ -54,15 +56,6 @@ pub struct LexicalScope {
     pub documents: Option<Vec<DocumentId>>,
     /// This collection; all when absent.
     pub collection: Option<String>,
-}
-
-/// A word of a question and how much it tells.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WeightedWord {
-    /// Its stems in the languages of the index.
-    pub stems: Vec<String>,
-    /// Inverse document frequency in the tenant's index; a tenth of it for stop words.
-    pub weight: f64,
 }
 
 /// An index of a few texts, in memory, for one comparison.
@@ -153,25 +146,9 @@ impl LexicalIndexes {
         limit: usize,
         scope: LexicalScope,
     ) -> Result<Option<Vec<LexicalHit>>, LexicalError> {
-        self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
-            Some(index) if index.is_committed() => Ok(Some(index.search(&text, limit, &scope)?)),
-            Some(_) => Ok(None),
-            None => {
-                indexes.suspect(tenant);
-                Ok(None)
-            }
-        })
-        .await
-    }
-
-    /// The words of `text` weighed by how rare they are among the tenant's chunks; empty when the tenant has no index.
-    ///
-    /// # Errors
-    /// [`LexicalError`].
-    pub async fn weigh(self: &Arc<Self>, tenant: TenantId, text: String) -> Result<Vec<WeightedWord>, LexicalError> {
-        self.blocking(tenant, move |indexes| match indexes.opened(tenant)? {
-            Some(index) => Ok(index.weigh(&text)?),
-            None => Ok(Vec::new()),
+        self.blocking(tenant, move |indexes| match indexes.built(tenant)? {
+            Some(index) => Ok(Some(index.search(&text, limit, &scope)?)),
+            None => Ok(None),
         })
         .await
     }
@@ -289,6 +266,15 @@ impl LexicalIndexes {
         let check = !self.locked().sound.contains(&tenant);
         let Some(index) = TenantIndex::open(&self.directory(tenant), check)? else { return Ok(None) };
         Ok(Some(self.keep(tenant, Arc::new(index))))
+    }
+
+    /// The tenant's index once it holds what it should; a tenant that has none is suspect.
+    fn built(&self, tenant: TenantId) -> Result<Option<Arc<TenantIndex>>, LexicalError> {
+        let index = self.opened(tenant)?;
+        if index.is_none() {
+            self.suspect(tenant);
+        }
+        Ok(index.filter(|index| index.is_committed()))
     }
 
     fn open(&self, tenant: TenantId) -> Option<Arc<TenantIndex>> {

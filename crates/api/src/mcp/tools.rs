@@ -183,7 +183,7 @@ fn search_properties() -> Value {
             "properties": {"half_life_days": half_life, "weight": weight, "field": field},
             "required": ["half_life_days"], "additionalProperties": false
         },
-        "rerank": {"type": "boolean", "description": "True to have the best passages read again, together with the query: a little slower, often better"}
+        "rerank": {"type": "boolean", "description": "True to have the best passages read again, together with the query: slower, often in a better order"}
     })
 }
 

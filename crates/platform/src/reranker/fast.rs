@@ -77,13 +77,14 @@ impl Drop for FastReranker {
 
 #[async_trait::async_trait]
 impl Reranker for FastReranker {
-    async fn rerank(&self, _tenant: TenantId, question: &str, passages: &[Passage]) -> Result<Vec<f64>, RerankError> {
+    async fn rerank(&self, _tenant: TenantId, question: &str, passages: Vec<Passage>) -> Result<Vec<f64>, RerankError> {
         const ENDED: RerankError = RerankError("the reranking model has ended");
         let (reply, answer) = oneshot::channel();
-        let texts = passages.iter().map(|passage| passage.text.clone()).collect();
-        let job = Job { question: question.to_owned(), passages: texts, reply };
+        let count = passages.len();
+        let passages = passages.into_iter().map(Passage::whole).collect();
+        let job = Job { question: question.to_owned(), passages, reply };
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(ENDED)?;
-        usable(answer.await.map_err(|_| ENDED)??, passages.len())
+        usable(answer.await.map_err(|_| ENDED)??, count)
     }
 }
 

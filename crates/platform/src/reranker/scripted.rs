@@ -58,7 +58,7 @@ impl Drop for Running<'_> {
 
 #[async_trait::async_trait]
 impl Reranker for ScriptedReranker {
-    async fn rerank(&self, _: TenantId, _question: &str, passages: &[Passage]) -> Result<Vec<f64>, RerankError> {
+    async fn rerank(&self, _: TenantId, _question: &str, passages: Vec<Passage>) -> Result<Vec<f64>, RerankError> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         let _running = Running(&self.running);
         self.most.fetch_max(running, Ordering::SeqCst);

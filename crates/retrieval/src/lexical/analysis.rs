@@ -59,6 +59,13 @@ pub fn detect_language(text: &str) -> Option<&'static str> {
     whatlang::detect(text).filter(whatlang::Info::is_reliable).map(|info| info.lang().code())
 }
 
+/// The language a chunk is analysed in, by the index and by what compares with it: the one it is `known` to be in, else the
+/// one its text, without headings, is probably in.
+#[must_use]
+pub fn language_of<'k>(known: Option<&'k str>, text: &str) -> Option<&'k str> {
+    known.or_else(|| detect_language(text))
+}
+
 /// Words that make an English question and carry none of its meaning; the list tantivy has for English lacks them.
 const ENGLISH_QUESTION_WORDS: [&str; 44] = [
     "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "much", "many", "do", "does", "did",

@@ -2,7 +2,7 @@
 //!
 //! No text is stored: a hit is a chunk id, and Postgres says what the chunk holds and who may see it.
 
-use super::analysis::{analyse, detect_language};
+use super::analysis::{analyse, language_of};
 use docmill_model::{ChunkId, DocumentId, GenerationId};
 use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
 use tantivy::{TantivyDocument, Term};
@@ -85,10 +85,9 @@ impl Fields {
 
     /// A chunk as an index document.
     pub fn document(&self, chunk: &LexicalChunk) -> TantivyDocument {
-        let detected = || detect_language(&chunk.text).map(str::to_owned);
-        let language = chunk.language.clone().or_else(detected).unwrap_or_else(|| "und".to_owned());
-        let body = analyse(&chunk.text, Some(&language));
-        let headings = analyse(&chunk.headings.join("\n"), Some(&language));
+        let language = language_of(chunk.language.as_deref(), &chunk.text).unwrap_or("und");
+        let body = analyse(&chunk.text, Some(language));
+        let headings = analyse(&chunk.headings.join("\n"), Some(language));
         let (high, low) = chunk.chunk_id.0.as_u64_pair();
         let mut document = TantivyDocument::new();
         document.add_bytes(self.document, chunk.document_id.0.as_bytes());
@@ -96,7 +95,7 @@ impl Fields {
         document.add_bytes(self.generation, chunk.generation_id.0.as_bytes());
         document.add_u64(self.chunk_high, high);
         document.add_u64(self.chunk_low, low);
-        document.add_text(self.language, &language);
+        document.add_text(self.language, language);
         document.add_text(self.words, body.words.join(" "));
         document.add_text(self.stems, [headings.stems.as_slice(), &body.stems].concat().join(" "));
         document.add_text(self.headings, headings.stems.join(" "));

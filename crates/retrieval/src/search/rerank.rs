@@ -1,8 +1,8 @@
 //! Reranking: the best candidates are read again, question and passage together: by the cross-encoder that the settings
 //! name, else by the words that stand near each other.
 //!
-//! Bounded in candidates, in time and in searches at once; out of time or after a failure the fused order stays, and the
-//! response says so. No transaction is open while a model reads: what it read is judged anew in the snapshot that shows it.
+//! Bounded in candidates and in time, a model also in searches at once; out of time or after a failure the fused order
+//! stays, and the response says so. No transaction is open while a model reads: what it read is judged anew in the snapshot that shows it.
 
 use super::fusion::{Fused, sort};
 use super::near::NearWords;
@@ -31,7 +31,7 @@ pub struct RerankConfig {
     pub candidates: usize,
     /// How long a search waits for the scores, its turn included.
     pub timeout: Duration,
-    /// Searches that are read for at once.
+    /// Searches that the model reads for at once; what is built in takes no turns.
     pub slots: usize,
 }
 
@@ -75,13 +75,14 @@ impl Reranking {
 pub(super) struct Rerank {
     reader: Arc<dyn Reranker>,
     config: RerankConfig,
-    turns: Semaphore,
+    /// Of a model: each of its sessions reads for one search at a time.
+    turns: Option<Semaphore>,
 }
 
 impl Rerank {
     pub(super) fn new(config: RerankConfig, lexical: &Arc<LexicalIndexes>) -> Self {
         let reader = config.model.clone().unwrap_or_else(|| Arc::new(NearWords::new(lexical.clone())));
-        let turns = Semaphore::new(config.slots.max(1));
+        let turns = config.model.as_ref().map(|_| Semaphore::new(config.slots.max(1)));
         Self { reader, config, turns }
     }
 
@@ -100,12 +101,15 @@ impl Rerank {
     }
 
     /// The scores of `passages`, in time and in turn.
-    async fn scores(&self, tenant: TenantId, question: &str, passages: &[Passage]) -> Result<Vec<f64>, Reranking> {
+    async fn scores(&self, tenant: TenantId, question: &str, passages: Vec<Passage>) -> Result<Vec<f64>, Reranking> {
         if passages.is_empty() {
             return Ok(Vec::new());
         }
         let read = async {
-            let _turn = self.turns.acquire().await.map_err(|_| RerankError("the turns have ended"))?;
+            let _turn = match &self.turns {
+                Some(turns) => Some(turns.acquire().await.map_err(|_| RerankError("the turns have ended"))?),
+                None => None,
+            };
             self.reader.rerank(tenant, question, passages).await
         };
         match tokio::time::timeout(self.config.timeout, read).await {
@@ -125,7 +129,7 @@ impl Rerank {
     async fn order(&self, tenant: TenantId, question: &str, candidates: Candidates) -> (Vec<Fused>, Reranking) {
         let Candidates { mut fused, passages } = candidates;
         let started = Instant::now();
-        let outcome = match self.scores(tenant, question, &passages).await {
+        let outcome = match self.scores(tenant, question, passages).await {
             Ok(scores) => {
                 for (fused, score) in fused.iter_mut().zip(scores) {
                     fused.score = 1.0 + score * fused.explanation.freshness.unwrap_or(1.0);
@@ -194,7 +198,12 @@ mod tests {
             score: *score,
             explanation: Explanation { fused: *score, ..Explanation::default() },
         };
-        let passage = |(text, fused): &(&str, f64)| Passage { text: (*text).to_owned(), language: None, fused: *fused };
+        let passage = |(text, fused): &(&str, f64)| Passage {
+            headings: Vec::new(),
+            text: (*text).to_owned(),
+            language: None,
+            fused: *fused,
+        };
         let passages = texts.iter().take(2).map(passage).collect();
         Candidates { fused: texts.iter().enumerate().map(one).collect(), passages }
     }
@@ -256,5 +265,15 @@ mod tests {
         let read = model.passages_read();
         assert_eq!(ask().await, Reranking::Late);
         assert_eq!((model.most_at_once(), model.passages_read()), (1, read + 2));
+    }
+
+    #[tokio::test]
+    async fn what_is_built_in_takes_no_turns_and_needs_no_index() {
+        let rerank = rerank(RerankConfig::default());
+        assert!(rerank.turns.is_none());
+        let apart = format!("fog {} pier", "calm ".repeat(12));
+        let texts = [(apart.as_str(), 0.9), ("fog pier", 0.85)];
+        let (fused, outcome) = rerank.order(TenantId::fresh(), "fog pier", candidates(&texts)).await;
+        assert_eq!((places(&fused), outcome), (vec![1, 0], Reranking::Done));
     }
 }
