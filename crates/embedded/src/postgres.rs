@@ -92,7 +92,8 @@ impl EmbeddedPostgres {
             format!("unix_socket_directories={}", self.home.run().display()),
             "listen_addresses=".into(),
             "max_connections=200".into(),
-            "shared_buffers=128MB".into(),
+            // Holds vectors, their index and the chunks of 100,000 passages but for texts; taken as it is used.
+            "shared_buffers=384MB".into(),
             "maintenance_work_mem=128MB".into(),
             "max_wal_size=1GB".into(),
             "random_page_cost=1.1".into(),

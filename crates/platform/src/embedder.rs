@@ -43,6 +43,13 @@ pub trait Embedder: Send + Sync {
     fn fingerprint(&self) -> String;
 }
 
+/// Cosine similarity, -1 to 1, of two vectors of one length; 0 when one of them has no length.
+#[must_use]
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+}
+
 /// The vectors, made unit length, when there are `count` usable ones.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use crate::search::fusion::{LexicalCandidate, fuse};
 use docmill_model::chunk::embed_text;
 use docmill_model::{ChunkId, Code, DocumentId, Failure, GenerationId, Sha256Hex, TenantId};
 use docmill_platform::database::DbError;
-use docmill_platform::embedder::{Embedder, Space};
+use docmill_platform::embedder::{Embedder, Space, cosine};
 use pgvector::Vector;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -159,9 +159,4 @@ impl Search {
         }
         Ok((model, hashes.iter().map(|hash| vectors.get(hash).cloned()).collect()))
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
 }

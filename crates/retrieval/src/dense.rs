@@ -29,6 +29,15 @@ impl Default for DenseConfig {
     }
 }
 
+/// How a transaction finds what is nearest; see [`Dense::way`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By every distance.
+    Scan,
+    /// Through the index: the planner is left this one way until the nearest are found.
+    Walk,
+}
+
 /// A visible chunk near the query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DenseHit {
@@ -57,8 +66,27 @@ impl Dense {
         Self { config, large: Mutex::default() }
     }
 
-    /// The `limit` visible texts of `tenant` (the transaction's) in `scope` that are nearest in `space`, nearest first;
-    /// ties go by chunk id.
+    /// How this transaction finds what is nearest, which can be said before there is a question. Makes it ready for that:
+    /// until then it should ask for nothing else.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn way(
+        &self,
+        connection: &mut PgConnection,
+        tenant: TenantId,
+        space: &Space,
+        scope: &SearchScope,
+    ) -> Result<Way, sqlx::Error> {
+        if !self.is_large(connection, tenant, space).await? || is_narrow(connection, &self.config, scope).await? {
+            return Ok(Way::Scan);
+        }
+        plan_in_distance_order(connection, &self.config).await?;
+        Ok(Way::Walk)
+    }
+
+    /// The `limit` visible texts of the transaction's tenant in `scope` that are nearest in `space`, nearest first; ties go
+    /// by chunk id.
     /// Chunks of equal text have one vector and are one text, known by one of them; fewer than `limit` are all.
     ///
     /// # Errors
@@ -66,21 +94,21 @@ impl Dense {
     pub async fn nearest(
         &self,
         connection: &mut PgConnection,
-        tenant: TenantId,
+        way: Way,
         space: &Space,
         scope: &SearchScope,
         query: &[f32],
         limit: i64,
     ) -> Result<Vec<DenseHit>, sqlx::Error> {
         let query = Vector::from(query.to_vec());
-        if !self.is_large(connection, tenant, space).await? || is_narrow(connection, &self.config, scope).await? {
-            return exact(connection, space, scope, &query, limit).await;
+        if way == Way::Walk {
+            let found = approximate(connection, space, scope, &query, limit).await?;
+            plan_freely(connection).await?;
+            if found.len() as i64 >= limit {
+                return Ok(found);
+            }
         }
-        let found = approximate(connection, &self.config, space, scope, &query, limit).await?;
-        if (found.len() as i64) < limit {
-            return exact(connection, space, scope, &query, limit).await;
-        }
-        Ok(found)
+        exact(connection, space, scope, &query, limit).await
     }
 
     /// True when the tenant owns more vectors than are scanned exactly. Counting so many costs as much as a search:
@@ -171,13 +199,11 @@ async fn exact(
 /// the planner would read all chunks by id), until `limit` rows passed.
 async fn approximate(
     connection: &mut PgConnection,
-    config: &DenseConfig,
     space: &Space,
     scope: &SearchScope,
     query: &Vector,
     limit: i64,
 ) -> Result<Vec<DenseHit>, sqlx::Error> {
-    plan_in_distance_order(connection, config).await?;
     let rows = sqlx::query_with(in_space(
         space,
         "SELECT c.id, c.embed_hash, c.language, ((v.embedding::{column}) <=> $9::{column}) AS distance
@@ -193,9 +219,8 @@ async fn approximate(
     ), scope.arguments()?)
     .bind(limit)
     .bind(query)
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
-    plan_freely(connection).await?;
     let mut hits: Vec<DenseHit> = rows.iter().map(hit).collect::<Result<_, _>>()?;
     hits.sort_by(|a, b| b.cosine.total_cmp(&a.cosine).then(a.chunk_id.cmp(&b.chunk_id)));
     Ok(hits)

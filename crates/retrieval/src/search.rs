@@ -21,6 +21,7 @@ pub mod scope;
 mod similar;
 mod spaces;
 pub mod wire;
+mod words;
 
 pub use fusion::FusionConfig;
 pub use options::{Expand, Freshness};
@@ -30,24 +31,26 @@ pub use wire::{Context, Copy, Explanation, Hit, SearchMode, SearchRequest, Searc
 use crate::Caller;
 use crate::dense::{Dense, DenseConfig};
 use crate::follower::FollowerStatus;
-use crate::lexical::analysis::{analyse, detect_language};
-use crate::lexical::{LexicalHit, LexicalIndexes, LexicalScope, WeightedWord};
-use cache::{Recall, ResultCache, Ticket};
-use docmill_model::{Code, DocumentId, Failure, TenantId};
+use crate::lexical::{LexicalHit, LexicalIndexes, WeightedWord};
+use cache::{Recall, ResultCache};
+use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::database::Database;
 use docmill_platform::embedder::{Embedder, Embedders, Space};
 use plan::{Found, Outcome, Plan};
 use rerank::Rerank;
 use scope::SearchScope;
-use spaces::KnownSpace;
+use spaces::{KnownSpace, Question};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use words::Reach;
 
 /// Constants of a search.
 #[derive(Clone, Debug)]
 pub struct SearchConfig {
-    /// Candidates of each half before fusion, at least; three times `k` when that is more.
+    /// Candidates of the lexical half before fusion, at least; three times `k` when that is more.
     pub candidates: usize,
+    /// The same of the dense half: what words have found brings its cosine with it, so that fewer do.
+    pub dense_candidates: usize,
     /// Candidates up to which the lexical half is asked again for a better order alone. Beyond them only while fewer
     /// than `k` hits were found, and then until it has no more.
     pub max_candidates: usize,
@@ -69,6 +72,7 @@ impl Default for SearchConfig {
     fn default() -> Self {
         Self {
             candidates: 100,
+            dense_candidates: 50,
             max_candidates: 20_000,
             max_gate: 2_000,
             half_timeout: Duration::from_secs(5),
@@ -81,9 +85,14 @@ impl Default for SearchConfig {
 }
 
 impl SearchConfig {
-    /// Candidates of each half at first.
+    /// Candidates of the lexical half at first.
     fn depth(&self, k: u32) -> usize {
         self.candidates.max(k as usize * 3)
+    }
+
+    /// Candidates of the dense half.
+    fn dense_depth(&self, k: u32) -> usize {
+        self.dense_candidates.max(k as usize * 3)
     }
 }
 
@@ -172,12 +181,8 @@ impl Search {
 
     /// The words of `text` weighed by rarity in the tenant's index; all alike when the index cannot say.
     pub(crate) async fn weigh(&self, tenant: TenantId, text: &str) -> Vec<WeightedWord> {
-        let weighed = self.lexical.weigh(tenant, text.to_owned()).await.unwrap_or_default();
-        if !weighed.is_empty() {
-            return weighed;
-        }
-        let stems = analyse(text, detect_language(text)).stems;
-        stems.into_iter().map(|stem| WeightedWord { stems: vec![stem], weight: 1.0 }).collect()
+        let weighed = self.lexical.weigh(tenant, text.to_owned()).await;
+        weighed.unwrap_or_else(|_| WeightedWord::alike(text))
     }
 
     /// Finds passages for `caller`.
@@ -200,21 +205,10 @@ impl Search {
         let gate = if scope.is_narrowed() { self.gate(caller.tenant_id, &scope, request.mode).await? } else { None };
         let mut reach = Reach { depth: self.config.depth(request.k), gate, is_gate_known: scope.is_narrowed() };
         let mut space = self.space(caller.tenant_id, request).await?;
-        let (mut words, mut vector) = futures::join!(
-            self.lexical_half(caller.tenant_id, request, &reach),
-            self.query_vector(request, space.as_ref())
-        );
+        let mut question = self.question(request, space.as_ref());
+        let mut words = beside(&question, self.lexical_half(caller.tenant_id, request, &reach)).await;
         let (mut reads, mut unread) = (self.rerank.reads(request), None);
         let (Found { mut hits, seen, .. }, degraded, reranking) = loop {
-            let degraded = match (&words, &vector) {
-                (Some(Err(_)), Some(Ok(_))) => Some("lexical".to_owned()),
-                (Some(Ok(_)), Some(Err(_))) => Some("dense".to_owned()),
-                (Some(Err(failure)), _) | (_, Some(Err(failure))) => return Err(failure.clone()),
-                (Some(Ok(_)), _) if self.follower.as_ref().is_some_and(|node| !node.is_live()) => {
-                    Some("lexical".to_owned())
-                }
-                _ => None,
-            };
             let plan = Plan {
                 search: self.clone(),
                 tenant: caller.tenant_id,
@@ -223,22 +217,27 @@ impl Search {
                 depth: reach.depth,
                 reads,
                 words: words.as_ref().and_then(|words| words.as_ref().ok()).cloned(),
-                vector: vector.as_ref().and_then(|vector| vector.as_ref().ok()).cloned(),
+                space: space.clone(),
+                question: question.clone(),
             };
             let read = self.database.read(caller.tenant_id, |connection| Box::pin(plan.run(connection)));
             let mut found = match read.await? {
                 Outcome::Found(found) => found,
                 Outcome::Moved => {
                     space = self.space_now(caller.tenant_id, request).await?;
-                    vector = self.query_vector(request, space.as_ref()).await;
+                    question = self.question(request, space.as_ref());
+                    continue;
+                }
+                Outcome::Early => {
+                    question.clone().await;
                     continue;
                 }
             };
+            let degraded = self.degraded(words.as_ref(), question.peek().and_then(Option::as_ref))?;
             if found.is_short {
+                // A gate is read in a snapshot of its own: what it saw of the corpus must be what this one saw.
+                ticket = ticket.and_then(|ticket| ticket.of(found.seen));
                 self.widen(caller.tenant_id, &scope, request.mode, &mut reach).await?;
-                if reach.gate.is_some() {
-                    ticket = ticket.and_then(Ticket::of_gated);
-                }
             } else if let Some(candidates) = found.candidates.take() {
                 ticket = ticket.and_then(|ticket| ticket.of(found.seen));
                 match self.read_again(caller.tenant_id, request, &scope, candidates).await? {
@@ -257,75 +256,26 @@ impl Search {
         if let Some(place) = ticket.filter(|_| is_whole).and_then(|ticket| ticket.place(seen)) {
             self.cache.put(place, &hits);
         }
+        let degraded = degraded.map(str::to_owned);
         Ok(SearchResponse { hits, degraded, reranking, ..Default::default() }.since(started))
     }
 
-    /// Too few lexical candidates were for the caller, or told apart by their text, although the index has more: look
-    /// only at documents that are for the caller, when they are few, else deeper.
-    async fn widen(
+    /// The half whose answer is lacking, if the other one has answered.
+    ///
+    /// # Errors
+    /// The failure of the only half that was asked, or of the first when both failed.
+    fn degraded(
         &self,
-        tenant: TenantId,
-        scope: &SearchScope,
-        mode: SearchMode,
-        reach: &mut Reach,
-    ) -> Result<(), Failure> {
-        if !reach.is_gate_known {
-            reach.is_gate_known = true;
-            reach.gate = self.gate(tenant, scope, mode).await?;
-            if reach.gate.is_some() {
-                return Ok(());
-            }
+        words: Option<&Result<Vec<LexicalHit>, Failure>>,
+        vector: Option<&Result<Vec<f32>, Failure>>,
+    ) -> Result<Option<&'static str>, Failure> {
+        match (words, vector) {
+            (Some(Err(_)), Some(Ok(_))) => Ok(Some("lexical")),
+            (Some(Ok(_)), Some(Err(_))) => Ok(Some("dense")),
+            (Some(Err(failure)), _) | (_, Some(Err(failure))) => Err(failure.clone()),
+            (Some(Ok(_)), _) if self.follower.as_ref().is_some_and(|node| !node.is_live()) => Ok(Some("lexical")),
+            _ => Ok(None),
         }
-        reach.depth = reach.depth.saturating_mul(8);
-        Ok(())
-    }
-
-    /// The documents in scope, when few: the lexical index then looks at nothing else. Documents, not generations, so
-    /// that a version that becomes visible meanwhile is not missed.
-    async fn gate(
-        &self,
-        tenant: TenantId,
-        scope: &SearchScope,
-        mode: SearchMode,
-    ) -> Result<Option<Vec<DocumentId>>, Failure> {
-        if mode == SearchMode::Dense {
-            return Ok(None);
-        }
-        let (scope, limit) = (scope.clone(), self.config.max_gate + 1);
-        let read = self.database.read(tenant, move |connection| {
-            Box::pin(async move { Ok(rows::visible_documents(connection, &scope, limit).await?) })
-        });
-        let documents = read.await?;
-        Ok(((documents.len() as i64) < limit).then_some(documents))
-    }
-
-    async fn lexical_half(
-        &self,
-        tenant: TenantId,
-        request: &SearchRequest,
-        reach: &Reach,
-    ) -> Option<Result<Vec<LexicalHit>, Failure>> {
-        if request.mode == SearchMode::Dense {
-            return None;
-        }
-        let scope = LexicalScope { documents: reach.gate.clone(), collection: request.filters.collection.clone() };
-        let half = async {
-            match self.lexical.search(tenant, request.query.clone(), reach.depth, scope).await? {
-                Some(hits) => Ok(hits),
-                None if self.is_answering(tenant).await? => {
-                    Err(Failure::new(Code::Internal, "the lexical index is being rebuilt"))
-                }
-                None => Ok(Vec::new()),
-            }
-        };
-        Some(self.in_time(half).await)
-    }
-
-    /// True when the tenant has documents that answer: then it should have a lexical index.
-    async fn is_answering(&self, tenant: TenantId) -> Result<bool, Failure> {
-        let read =
-            self.database.read(tenant, |connection| Box::pin(async move { Ok(rows::is_answering(connection).await?) }));
-        Ok(read.await?)
     }
 
     /// What a half says within its time.
@@ -335,10 +285,12 @@ impl Search {
     }
 }
 
-/// How far the lexical half looks.
-struct Reach {
-    depth: usize,
-    gate: Option<Vec<DocumentId>>,
-    /// True once it was found out whether a gate is possible.
-    is_gate_known: bool,
+/// What `half` says; the question is being embedded meanwhile.
+async fn beside<T>(question: &Question, half: impl Future<Output = T>) -> T {
+    tokio::pin!(half);
+    tokio::select! {
+        biased;
+        _ = question.clone() => half.await,
+        said = &mut half => said,
+    }
 }

@@ -7,7 +7,7 @@
 //! another one are refused; of a named model its name, weights and settings are part of the fingerprint.
 
 use super::queue::{Batch, Queue, plan};
-use super::{Embedder, onnx, usable};
+use super::{Embedder, cosine, onnx, usable};
 use crate::onnxruntime::{environment, model_file};
 use crate::tokens::{TokenCounter, WINDOW};
 use docmill_model::{Code, Failure, Sha256Hex};
@@ -288,11 +288,6 @@ fn known() -> Result<(String, Vec<f32>), Failure> {
     let known: Known =
         serde_json::from_str(KNOWN).map_err(|_| Failure::new(Code::Internal, "the known vector cannot be read"))?;
     Ok((known.text, known.vector))
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 /// The version in the library's file name, else the commit it was built from.

@@ -3,7 +3,7 @@
 //! In memory only, by tenant and hash of the text, bounded; questions are never kept.
 
 use docmill_model::{Failure, Sha256Hex, TenantId};
-use docmill_platform::embedder::Embedder;
+use docmill_platform::embedder::{Embedder, cosine};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,12 +76,6 @@ impl SentenceVectors {
         }
         Ok(known.iter().map(|told| told.as_ref().map_or(0.0, |told| cosine(&asked, told))).collect())
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    let norms = (dot(a, a) * dot(b, b)).sqrt();
-    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }
 
 #[cfg(test)]

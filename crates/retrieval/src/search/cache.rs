@@ -39,7 +39,7 @@ pub(super) struct Ticket {
     tenant: TenantId,
     key: Sha256Hex,
     /// What the lexical index had applied before the halves looked. What becomes visible is in it by then: a result that
-    /// lacks it is of an index that nobody searches any more.
+    /// lacks it is of an index that no later look is about, since that reads what the index has applied after the corpus.
     reached: i64,
     /// What was read of the corpus before the search looked, where something else depends on it.
     seen: Option<Seen>,
@@ -50,11 +50,6 @@ impl Ticket {
     /// something.
     pub(super) fn of(self, seen: Seen) -> Option<Self> {
         self.seen.is_none_or(|before| before == seen).then_some(Self { seen: Some(seen), ..self })
-    }
-
-    /// The same, for a search that has read in a snapshot of its own which documents it looks at.
-    pub(super) fn of_gated(self) -> Option<Self> {
-        self.seen.is_some().then_some(self)
     }
 
     /// Where a result goes that was found in a snapshot that saw this.
@@ -90,13 +85,14 @@ impl Recall<'_> {
         request: &SearchRequest,
         scope: &SearchScope,
     ) -> Result<Looked, Failure> {
-        // Read before the corpus: what is searched afterwards is of this state of the index, or of a later one.
+        // Read before the halves look: what they find is of this state of the index, or of a later one.
         let reached = self.lexical.reached(caller.tenant_id);
         let may_keep = self.cache.limit_bytes > 0 && request.freshness.is_none() && request.space.is_none();
         let (Some(reached), true) = (reached, may_keep) else {
             return Ok(Looked::Missing(None));
         };
-        let (tenant, key, cache, scope) = (caller.tenant_id, key(caller, request)?, self.cache.clone(), scope.clone());
+        let (tenant, key, scope) = (caller.tenant_id, key(caller, request)?, scope.clone());
+        let (cache, lexical) = (self.cache.clone(), self.lexical.clone());
         if !scope.is_narrowed() && !cache.has(tenant, &key) {
             count("miss");
             return Ok(Looked::Missing(Some(Ticket { tenant, key, reached, seen: None })));
@@ -104,7 +100,8 @@ impl Recall<'_> {
         let read = self.database.read(tenant, move |connection| {
             Box::pin(async move {
                 let seen = seen(connection).await?;
-                let place = Place { tenant, key, state: State { seen, reached } };
+                let Some(now) = lexical.reached(tenant) else { return Ok(Looked::Missing(None)) };
+                let place = Place { tenant, key, state: State { seen, reached: now } };
                 let found = match cache.get(&place) {
                     Some(hits) if are_visible(connection, &scope, &hits).await? => Looked::Found(hits.to_vec()),
                     _ => Looked::Missing(Some(Ticket { tenant, key: place.key, reached, seen: Some(seen) })),

@@ -50,13 +50,6 @@ pub struct LexicalCandidate {
     pub cosine: Option<f64>,
 }
 
-impl From<&DenseHit> for LexicalCandidate {
-    fn from(hit: &DenseHit) -> Self {
-        let DenseHit { chunk_id, embed_hash, language, cosine } = hit.clone();
-        Self { chunk_id, embed_hash, language, score: 0.0, cosine: Some(cosine) }
-    }
-}
-
 /// A chunk with its fused score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fused {

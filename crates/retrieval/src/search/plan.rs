@@ -1,15 +1,23 @@
 //! What one snapshot answers: both halves' candidates as far as they are visible, fused, and as hits or to be read again.
+//!
+//! The snapshot begins when the words have said theirs: which of their candidates are visible is looked up while the
+//! question is still being embedded.
 
-use super::fusion::Fused;
+use super::fusion::{Fused, LexicalCandidate};
 use super::scope::SearchScope;
-use super::spaces::{self, Placed};
+use super::spaces::{self, Question};
 use super::wire::{Hit, SearchRequest};
 use super::{Search, cache, fresh, fusion, present, rows};
 use crate::lexical::LexicalHit;
 use docmill_model::TenantId;
 use docmill_platform::database::DbError;
+use docmill_platform::embedder::{Space, cosine};
 use docmill_platform::reranker::Passage;
 use sqlx::PgConnection;
+use std::time::Duration;
+
+/// How long a snapshot waits for the vector of the question. Where the model has more to do, connections do not wait with it.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What one snapshot has to answer.
 pub(super) struct Plan {
@@ -22,13 +30,17 @@ pub(super) struct Plan {
     /// Candidates that are to be read again; 0 for hits at once.
     pub reads: usize,
     pub words: Option<Vec<LexicalHit>>,
-    pub vector: Option<Placed>,
+    /// Where the question is compared; none for a search by words alone.
+    pub space: Option<Space>,
+    pub question: Question,
 }
 
 pub(super) enum Outcome {
     Found(Found),
     /// The question was embedded for another space than the one that answers in this snapshot.
     Moved,
+    /// The question has no vector yet.
+    Early,
 }
 
 /// What one snapshot answered.
@@ -44,11 +56,8 @@ pub(super) struct Found {
 
 impl Plan {
     pub(super) async fn run(self, connection: &mut PgConnection) -> Result<Outcome, DbError> {
-        let k = self.request.k as usize;
-        let (config, mut dense, mut lexical, mut has_more) = (&self.search.config, Vec::new(), Vec::new(), false);
-        let placed = self.vector.as_ref().map(|placed| (&placed.space, placed.vector.as_slice()));
-        let (seen, is_active) = cache::seen_beside(connection, placed.map(|(space, _)| space)).await?;
-        if let Some((space, vector)) = placed {
+        let (seen, is_active) = cache::seen_beside(connection, self.space.as_ref()).await?;
+        if let Some(space) = &self.space {
             let is_still = match &self.request.space {
                 _ if self.search.pinned.is_some() => true,
                 None => is_active,
@@ -57,13 +66,36 @@ impl Plan {
             if !is_still {
                 return Ok(Outcome::Moved);
             }
-            let limit = config.depth(self.request.k) as i64;
-            dense = self.search.dense.nearest(connection, self.tenant, space, &self.scope, vector, limit).await?;
         }
-        if let Some(words) = &self.words {
-            lexical = rows::visible_candidates(connection, &self.scope, words, placed, &dense).await?;
-            has_more = words.len() >= self.depth;
+        // What has no vector and will have none is not compared.
+        let (space, known) = match self.question.peek() {
+            Some(Some(Ok(vector))) => (self.space.as_ref(), Some(vector.as_slice())),
+            Some(_) => (None, None),
+            None => (self.space.as_ref(), None),
+        };
+        let words = self.words.as_deref().unwrap_or_default();
+        let has_more = self.words.is_some() && words.len() >= self.depth;
+        let visible = rows::visible_candidates(connection, &self.scope, words, space, known).await?;
+        let way = match space {
+            Some(space) => Some(self.search.dense.way(connection, self.tenant, space, &self.scope).await?),
+            None => None,
+        };
+        let Ok(vector) = tokio::time::timeout(PATIENCE, self.question.clone()).await else {
+            return Ok(Outcome::Early);
+        };
+        let vector = vector.and_then(Result::ok);
+        let (k, config, mut dense) = (self.request.k as usize, &self.search.config, Vec::new());
+        if let (Some(space), Some(way), Some(vector)) = (space, way, &vector) {
+            let limit = config.dense_depth(self.request.k).max(self.reads) as i64;
+            dense = self.search.dense.nearest(connection, way, space, &self.scope, vector, limit).await?;
         }
+        let lexical: Vec<LexicalCandidate> = visible
+            .into_iter()
+            .map(|(candidate, other)| {
+                let compared = vector.as_ref().zip(other).map(|(vector, other)| cosine(vector, other.as_slice()));
+                LexicalCandidate { cosine: candidate.cosine.or(compared), ..candidate }
+            })
+            .collect();
         let mut fused = fusion::fuse(&config.fusion, &lexical, &dense);
         // Copies of a text are one candidate; the dense half has searched everything when it returns too few.
         let texts = fused.iter().filter(|fused| fused.explanation.bm25_rank.is_some()).count();

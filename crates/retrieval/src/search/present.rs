@@ -10,8 +10,9 @@ use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Candidates read beyond `k`, for near-duplicates to give their places to.
+/// Candidates looked at beyond `k`, for near-duplicates to give their places to; and those read at once, as there are few.
 const SPARE: usize = 20;
+const READ_SPARE: usize = 2;
 /// Candidates read for each hit that are spread, and at least.
 const SPREAD: (usize, usize) = (3, 50);
 
@@ -24,11 +25,18 @@ pub(super) async fn present(
 ) -> Result<Vec<Hit>, sqlx::Error> {
     let k = request.k as usize;
     fused.truncate(width(request));
+    let at_once = if is_spread(request) { fused.len() } else { fused.len().min(k + READ_SPARE) };
+    let spare = fused.split_off(at_once);
     let mut candidates = hydrate(connection, fused).await?;
     if is_spread(request) {
         candidates = spread(candidates, request.diversity);
     }
-    let choice = similar::distinct_first(candidates.iter().map(|hit| hit.text.as_str()), k);
+    let chosen = |candidates: &[Hit]| similar::distinct_first(candidates.iter().map(|hit| hit.text.as_str()), k);
+    let mut choice = chosen(&candidates);
+    if choice.distinct < k && !spare.is_empty() {
+        candidates.extend(hydrate(connection, spare).await?);
+        choice = chosen(&candidates);
+    }
     let near = if request.copies { near(&candidates, &choice.left_out) } else { HashMap::new() };
     let mut shown = choice.shown.into_iter().peekable();
     let is_shown = |(place, hit)| shown.next_if_eq(&place).map(|_| hit);

@@ -3,15 +3,12 @@
 use super::fusion::{Fused, LexicalCandidate};
 use super::scope::SearchScope;
 use super::wire::Hit;
-use crate::dense::{DenseHit, in_space};
 use crate::lexical::LexicalHit;
-use docmill_model::chunk::embed_text;
 use docmill_model::{ChunkId, DocumentId, VersionId};
 use docmill_platform::embedder::Space;
 use docmill_platform::reranker::Passage;
 use pgvector::Vector;
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -43,21 +40,33 @@ pub(super) async fn is_answering(connection: &mut PgConnection) -> Result<bool, 
     .await
 }
 
-/// Those of `hits` that are visible in `scope`, in their order, with their cosine where there is a `query` vector of a space.
-/// What `known` says is not looked up again: it is of the same snapshot, scope and vector.
+/// Those of `hits` that are visible in `scope`, in their order; each, where it has a vector in `space`, with its cosine to
+/// that of the question, or with that vector where the question's is not `known` yet.
 pub(super) async fn visible_candidates(
     connection: &mut PgConnection,
     scope: &SearchScope,
     hits: &[LexicalHit],
-    query: Option<(&Space, &[f32])>,
-    known: &[DenseHit],
-) -> Result<Vec<LexicalCandidate>, sqlx::Error> {
-    let mut visible: HashMap<Uuid, LexicalCandidate> =
-        known.iter().map(|hit| (hit.chunk_id.0, LexicalCandidate::from(hit))).collect();
-    let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).filter(|id| !visible.contains_key(id)).collect();
-    let rows = if ids.is_empty() { Vec::new() } else { looked_up(connection, scope, &ids, query).await? };
+    space: Option<&Space>,
+    known: Option<&[f32]>,
+) -> Result<Vec<(LexicalCandidate, Option<Vector>)>, sqlx::Error> {
+    if hits.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = hits.iter().map(|hit| hit.chunk_id.0).collect();
+    let rows = sqlx::query_with(
+        "SELECT c.id, c.embed_hash, c.language, 1 - (v.embedding <=> $10::vector) AS cosine,
+                CASE WHEN $10::vector IS NULL THEN v.embedding END AS embedding
+         FROM chunks c
+         JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
+         LEFT JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = $9 AND v.embed_hash = c.embed_hash
+         WHERE c.tenant_id = current_tenant() AND c.id = ANY ($8) AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)",
+        scope.arguments()?,
+    );
+    let rows = rows.bind(ids).bind(space.map(|space| space.id)).bind(known.map(|known| Vector::from(known.to_vec())));
+    let rows = rows.fetch_all(connection).await?;
+    let mut visible = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let chunk_id = row.try_get("id")?;
+        let chunk_id: Uuid = row.try_get("id")?;
         let candidate = LexicalCandidate {
             chunk_id: ChunkId(chunk_id),
             embed_hash: row.try_get("embed_hash")?,
@@ -65,44 +74,16 @@ pub(super) async fn visible_candidates(
             score: 0.0,
             cosine: row.try_get("cosine")?,
         };
-        visible.insert(chunk_id, candidate);
+        visible.insert(chunk_id, (candidate, row.try_get("embedding")?));
     }
-    let candidate = |hit: &LexicalHit| Some(LexicalCandidate { score: hit.score, ..visible.remove(&hit.chunk_id.0)? });
+    let candidate = |hit: &LexicalHit| {
+        let (candidate, vector) = visible.remove(&hit.chunk_id.0)?;
+        Some((LexicalCandidate { score: hit.score, ..candidate }, vector))
+    };
     Ok(hits.iter().filter_map(candidate).collect())
 }
 
-async fn looked_up(
-    connection: &mut PgConnection,
-    scope: &SearchScope,
-    ids: &[Uuid],
-    query: Option<(&Space, &[f32])>,
-) -> Result<Vec<PgRow>, sqlx::Error> {
-    let sql = match query {
-        Some((space, _)) => in_space(
-            space,
-            "SELECT c.id, c.embed_hash, c.language, 1 - ((v.embedding::{column}) <=> $9::{column}) AS cosine
-             FROM chunks c
-             JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-             LEFT JOIN vectors v ON v.tenant_id = c.tenant_id AND v.space_id = {space} AND v.embed_hash = c.embed_hash
-             WHERE c.tenant_id = current_tenant() AND c.id = ANY ($8) AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)",
-        ),
-        None => AssertSqlSafe(
-            "SELECT c.id, c.embed_hash, c.language, NULL::float8 AS cosine
-             FROM chunks c
-             JOIN documents d ON d.tenant_id = c.tenant_id AND d.id = c.document_id AND d.visible_generation = c.generation_id
-             WHERE c.tenant_id = current_tenant() AND c.id = ANY ($8) AND document_matches(d, $1, $2, $3, $4, $5, $6, $7)"
-                .to_owned(),
-        ),
-    };
-    let rows = sqlx::query_with(sql, scope.arguments()?).bind(ids);
-    let rows = match query {
-        Some((_, query)) => rows.bind(Vector::from(query.to_vec())),
-        None => rows,
-    };
-    rows.fetch_all(connection).await
-}
-
-/// What is read of candidates, in their order: text as it was embedded. They come from this very snapshot.
+/// What is read of candidates, in their order. They come from this very snapshot.
 pub(super) async fn passages(connection: &mut PgConnection, fused: &[Fused]) -> Result<Vec<Passage>, sqlx::Error> {
     let ids: Vec<Uuid> = fused.iter().map(|fused| fused.chunk_id.0).collect();
     let parts: Vec<(Vec<String>, String, Option<String>)> = sqlx::query_as(
@@ -114,8 +95,9 @@ pub(super) async fn passages(connection: &mut PgConnection, fused: &[Fused]) -> 
     .bind(ids)
     .fetch_all(connection)
     .await?;
-    let passage = |((heading_path, text, language), fused): ((Vec<String>, String, Option<String>), &Fused)| Passage {
-        text: embed_text(&heading_path, &text),
+    let passage = |((headings, text, language), fused): ((Vec<String>, String, Option<String>), &Fused)| Passage {
+        headings,
+        text,
         language,
         fused: fused.explanation.fused,
     };

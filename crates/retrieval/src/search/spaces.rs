@@ -1,13 +1,13 @@
 //! Which embedding space a search compares in: question and rows are of one space, whatever is switched meanwhile.
 //!
-//! The question is embedded for the space that was active at the last look, before the snapshot is taken. The snapshot then
-//! says which space it is about; when that is another one, the question is embedded again. So a search costs no
-//! transaction more, and never mixes two.
+//! The question is embedded for the space that was active at the last look. The snapshot then says which space it is about;
+//! when that is another one, the question is embedded again. So a search costs no transaction more, and never mixes two.
 
 use super::{Search, SearchMode, SearchRequest};
 use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::database::DbError;
 use docmill_platform::embedder::Space;
+use futures::future::{self, BoxFuture, FutureExt, Shared};
 use sqlx::PgConnection;
 use std::sync::{PoisonError, RwLock};
 
@@ -25,12 +25,8 @@ impl KnownSpace {
     }
 }
 
-/// The vector of a question, and the space it may be compared in.
-#[derive(Clone)]
-pub(super) struct Placed {
-    pub space: Space,
-    pub vector: Vec<f32>,
-}
+/// A question on its way to its vector, which is made once for all who wait for it; none where it is not wanted.
+pub(super) type Question = Shared<BoxFuture<'static, Option<Result<Vec<f32>, Failure>>>>;
 
 impl Search {
     /// The space for `request` as far as it is known; `None` for a search by words alone.
@@ -62,20 +58,16 @@ impl Search {
         Ok(Some(space))
     }
 
-    /// The question as a vector of `space`.
-    pub(super) async fn query_vector(
-        &self,
-        request: &SearchRequest,
-        space: Option<&Space>,
-    ) -> Option<Result<Placed, Failure>> {
-        let space = space?.clone();
-        let model = match self.embedders.need(&space) {
+    /// The question as a vector of `space`; begins when somebody waits for it.
+    pub(super) fn question(&self, request: &SearchRequest, space: Option<&Space>) -> Question {
+        let Some(space) = space else { return future::ready(None).boxed().shared() };
+        let model = match self.embedders.need(space) {
             _ if self.pinned.is_some() => self.embedders.first().clone(),
             Ok(model) => model,
-            Err(failure) => return Some(Err(failure)),
+            Err(failure) => return future::ready(Some(Err(failure))).boxed().shared(),
         };
-        let vector = self.in_time(model.embed_query(&request.query)).await;
-        Some(vector.map(|vector| Placed { space, vector }))
+        let (search, text) = (self.clone(), request.query.clone());
+        async move { Some(search.in_time(model.embed_query(&text)).await) }.boxed().shared()
     }
 }
 

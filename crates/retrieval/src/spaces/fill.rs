@@ -4,6 +4,7 @@ use super::gaps::Gap;
 use docmill_model::{Code, Failure};
 use docmill_platform::database::DbError;
 use docmill_platform::embedder::{Embedder, Space, usable};
+use docmill_platform::feed;
 use pgvector::Vector;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -79,7 +80,7 @@ pub(super) async fn insert(
     }
     let hashes: Vec<&[u8]> = gaps.iter().map(|gap| gap.hash.as_slice()).collect();
     // A chunk that a deletion holds is left out: it is gone, or looked at again in a later round.
-    let (inserted, standing): (Vec<Vec<u8>>, i64) = sqlx::query_as(
+    let (inserted, standing, is_active): (Vec<Vec<u8>>, i64, bool) = sqlx::query_as(
         "WITH space AS (
             SELECT id FROM embedding_spaces
             WHERE id = $1 AND state <> 'dropping' AND (fingerprint IS NULL OR fingerprint = $4) FOR KEY SHARE),
@@ -91,7 +92,8 @@ pub(super) async fn insert(
             FROM space, unnest($2::bytea[], $3::vector[]) AS row (embed_hash, embedding)
             WHERE row.embed_hash IN (SELECT embed_hash FROM standing)
             ON CONFLICT DO NOTHING RETURNING embed_hash)
-         SELECT (SELECT coalesce(array_agg(embed_hash), '{}') FROM inserted), (SELECT count(DISTINCT embed_hash) FROM standing)",
+         SELECT (SELECT coalesce(array_agg(embed_hash), '{}') FROM inserted), (SELECT count(DISTINCT embed_hash) FROM standing),
+                EXISTS (SELECT 1 FROM active_spaces WHERE space_id = $1)",
     )
     .bind(space.id)
     .bind(&hashes)
@@ -111,8 +113,11 @@ pub(super) async fn insert(
     .bind(&space.name)
     .bind(inserted.len() as i64)
     .bind(inserted.iter().map(tokens).sum::<i64>())
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    if is_active {
+        feed::corpus_changed(connection).await?;
+    }
     Ok(stored)
 }
 
