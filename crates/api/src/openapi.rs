@@ -26,7 +26,7 @@ use utoipa::{Modify, OpenApi};
         conversations::create, conversations::get, conversations::delete, conversations::ask,
         openai::chat::complete, openai::embeddings::embed, openai::models, openai::get_model, pipelines::list, pipelines::schema, pipelines::get,
         keys::routes::create, keys::routes::list, keys::routes::revoke, audit::routes::list, audit::routes::check,
-        webhooks::create, webhooks::list, webhooks::delete, webhooks::rotate,
+        webhooks::create, webhooks::list, webhooks::delete, webhooks::rotate, webhooks::enable,
         webhooks::deliveries::list, webhooks::deliveries::retry, usage::report, usage::budgets::get, usage::budgets::set,
         prompts::list, prompts::get, prompts::rollout, prompts::rollback,
         lifecycle::list, lifecycle::get, lifecycle::delete_collection, lifecycle::retention::show, lifecycle::retention::set,

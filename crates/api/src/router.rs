@@ -100,6 +100,7 @@ pub(crate) fn table() -> Table {
         .get("/v1/webhooks", webhooks::list)
         .delete("/v1/webhooks/{id}", webhooks::delete)
         .post("/v1/webhooks/{id}/rotate", webhooks::rotate)
+        .post("/v1/webhooks/{id}/enable", webhooks::enable)
         .get("/v1/webhooks/{id}/deliveries", webhooks::deliveries::list)
         .post("/v1/webhooks/{id}/deliveries/{delivery}/retry", webhooks::deliveries::retry)
         .get("/v1/usage", usage::report)

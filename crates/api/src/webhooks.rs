@@ -1,5 +1,6 @@
 //! `/v1/webhooks`: where notifications go. Addresses are checked here and again when a delivery is sent; secrets are
-//! shown once. Not here: sending (the platform's), writing deliveries (the notify stage's).
+//! shown once; what its receiver switched off with a 410 is switched on again. Not here: sending (the platform's), when
+//! to try again and when to switch off (the engine's deliveries), writing deliveries (the notify stage's).
 
 pub mod deliveries;
 
@@ -66,6 +67,31 @@ pub struct WebhookSecret {
     pub secret: String,
 }
 
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: uuid::Uuid,
+    url: String,
+    events: Vec<String>,
+    secrets: i32,
+    disabled_at: Option<OffsetDateTime>,
+    disabled_reason: Option<String>,
+    created_at: OffsetDateTime,
+}
+
+impl From<Row> for WebhookView {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id.into(),
+            url: row.url,
+            events: row.events,
+            secrets: row.secrets,
+            disabled_at: row.disabled_at,
+            disabled_reason: row.disabled_reason,
+            created_at: row.created_at,
+        }
+    }
+}
+
 /// The endpoints of the tenant.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct WebhookList {
@@ -122,16 +148,6 @@ pub async fn list(
     State(state): State<ApiState>,
     Administrator(principal): Administrator,
 ) -> Result<Json<WebhookList>, Problem> {
-    #[derive(sqlx::FromRow)]
-    struct Row {
-        id: uuid::Uuid,
-        url: String,
-        events: Vec<String>,
-        secrets: i32,
-        disabled_at: Option<OffsetDateTime>,
-        disabled_reason: Option<String>,
-        created_at: OffsetDateTime,
-    }
     let read = state.database.read(principal.tenant_id, move |connection| {
         Box::pin(async move {
             let rows: Vec<Row> = sqlx::query_as(
@@ -143,16 +159,7 @@ pub async fn list(
             Ok(rows)
         })
     });
-    let webhooks = read.await?.into_iter().map(|row| WebhookView {
-        id: row.id.into(),
-        url: row.url,
-        events: row.events,
-        secrets: row.secrets,
-        disabled_at: row.disabled_at,
-        disabled_reason: row.disabled_reason,
-        created_at: row.created_at,
-    });
-    Ok(Json(WebhookList { webhooks: webhooks.collect() }))
+    Ok(Json(WebhookList { webhooks: read.await?.into_iter().map(Into::into).collect() }))
 }
 
 /// Gives an endpoint a new secret. The ones before it keep signing until two more rotations push them out.
@@ -185,6 +192,34 @@ pub async fn rotate(
     Ok(Json(WebhookSecret { id, secret: secret.expose_secret().to_owned() }))
 }
 
+/// Switches an endpoint on again that its receiver switched off by answering 410. One that is on stays on. What settled
+/// meanwhile was not noted for it; deliveries whose turn came ended dead and can be sent again.
+#[utoipa::path(post, path = "/v1/webhooks/{id}/enable", tag = "webhooks", params(("id" = String, Path, description = "Webhook id")),
+    responses((status = 200, body = WebhookView), (status = 404, body = ProblemBody)))]
+pub async fn enable(
+    State(state): State<ApiState>,
+    Administrator(principal): Administrator,
+    Path(id): Path<String>,
+) -> Result<Json<WebhookView>, Problem> {
+    let id: EndpointId = id.parse().map_err(|_| Problem::not_found())?;
+    let write = state.database.write(principal.tenant_id, move |connection| {
+        Box::pin(async move {
+            let row: Option<Row> = sqlx::query_as(
+                "UPDATE webhook_endpoints SET disabled_at = NULL, disabled_reason = NULL
+                 WHERE tenant_id = current_tenant() AND id = $1
+                 RETURNING id, url, events, cardinality(secrets) AS secrets, disabled_at, disabled_reason, created_at",
+            )
+            .bind(id.0)
+            .fetch_optional(&mut *connection)
+            .await?;
+            let row = row.ok_or_else(unknown)?;
+            audit::record(connection, &principal, "webhook.enable", &id.to_string(), json!({})).await?;
+            Ok(row)
+        })
+    });
+    Ok(Json(write.await?.into()))
+}
+
 /// Removes an endpoint and its deliveries.
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", tag = "webhooks", params(("id" = String, Path, description = "Webhook id")),
     responses((status = 204), (status = 404, body = ProblemBody)))]
@@ -209,5 +244,9 @@ pub async fn delete(
 }
 
 fn found(rows: u64) -> Result<(), Failure> {
-    if rows == 0 { Err(Failure::new(Code::NotFound, "no such webhook")) } else { Ok(()) }
+    if rows == 0 { Err(unknown()) } else { Ok(()) }
+}
+
+fn unknown() -> Failure {
+    Failure::new(Code::NotFound, "no such webhook")
 }

@@ -7,13 +7,17 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use docmill_api::ApiConfig;
 use docmill_lifecycle::sweep;
-use docmill_model::Span;
 use docmill_model::document::{Format, Page, PageOutcome, ParsedDocument, Rect, Word};
-use metrics_exporter_prometheus::PrometheusBuilder;
+use docmill_model::scope::Scope;
+use docmill_model::{Span, TenantId};
+use docmill_platform::artifacts::Artifacts;
+use docmill_platform::blobs::{S3Blobs, S3Config};
+use docmill_testkit::Told;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
-use support::{Api, config, publish};
+use std::sync::Arc;
+use support::{Api, Tenant, config, publish};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_point_into_the_text() {
@@ -66,7 +70,7 @@ async fn results_point_into_the_text() {
 }
 
 /// Replaces what ingest read of a document by an image of one page with two words.
-async fn make_an_image(api: &Api, tenant: &support::Tenant, document: &str) {
+async fn make_an_image(api: &Api, tenant: &Tenant, document: &str) {
     let word = |start: u32, x0: f32| Word {
         span: Span::new(start, start + 3),
         page: 1,
@@ -199,6 +203,50 @@ async fn operators_steer_runs_dead_letters_and_pauses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_its_receiver_switched_off_is_switched_on_again() {
+    let api = Api::start().await;
+    let tenant = api.tenant().await;
+    let created = api.post(&tenant.key, "/v1/webhooks", &json!({"url": "https://example.com/hook"})).await.ok();
+    let (id, path) = (created["id"].clone(), format!("/v1/webhooks/{}", created["id"].as_str().unwrap()));
+    let endpoint: uuid::Uuid = id.as_str().unwrap().parse().unwrap();
+    let gone = api.world.database.write(tenant.id, move |connection| {
+        Box::pin(async move {
+            sqlx::query(
+                "UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'the receiver answered 410'
+                 WHERE tenant_id = current_tenant() AND id = $1",
+            )
+            .bind(endpoint)
+            .execute(connection)
+            .await?;
+            Ok(())
+        })
+    });
+    gone.await.unwrap();
+    let listed = async || api.get(&tenant.key, "/v1/webhooks").await.ok()["webhooks"][0].clone();
+    let off = listed().await;
+    assert!(off["disabled_at"].is_string() && off["disabled_reason"] == "the receiver answered 410", "{off}");
+
+    let on = api.post(&tenant.key, &format!("{path}/enable"), &Value::Null).await;
+    assert!(!on.text.contains("whsec_"), "a secret is shown once");
+    let on = on.ok();
+    assert_eq!((&on["id"], &on["disabled_at"], &on["disabled_reason"]), (&id, &Value::Null, &Value::Null));
+    assert_eq!(on, listed().await);
+    let again = api.post(&tenant.key, &format!("{path}/enable"), &Value::Null).await.ok();
+    assert_eq!(again, on, "one that is on stays on");
+
+    let others: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| *scope != Scope::Admin).collect();
+    let other = api.key(tenant.id, &others, &[]).await;
+    let refused = api.post(&other, &format!("{path}/enable"), &Value::Null).await;
+    assert_eq!(refused.error(), (403, "SCOPE_MISSING".to_owned()));
+    let unknown = format!("/v1/webhooks/{}/enable", uuid::Uuid::now_v7());
+    assert_eq!(api.post(&tenant.key, &unknown, &Value::Null).await.error(), (404, "NOT_FOUND".to_owned()));
+    let log = api.get(&tenant.key, "/v1/audit").await.ok();
+    let rows = log["entries"].as_array().unwrap().iter().filter(|row| row["subject"] == id);
+    let actions: Vec<Value> = rows.map(|row| row["action"].clone()).collect();
+    assert_eq!(actions, ["webhook.enable", "webhook.enable", "webhook.create"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replays_are_planned_started_and_stopped() {
     let api = Api::start().await;
     let tenant = api.tenant().await;
@@ -220,13 +268,17 @@ async fn replays_are_planned_started_and_stopped() {
     assert_eq!(api.post(&tenant.key, "/v1/operate/replays", &nothing).await.error(), (404, "NOT_FOUND".to_owned()));
 }
 
+/// Makes a tenant the one that operates the installation.
+fn operate(api: &mut Api, operator: &Tenant) {
+    api.state.config = Arc::new(ApiConfig { operator_tenant: Some(operator.id), ..config() });
+    api.router = docmill_api::router(api.state.clone());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_tenant_examines_and_stops_the_installation() {
     let mut api = Api::start().await;
     let operator = api.tenant().await;
-    let mut state = api.state.clone();
-    state.config = std::sync::Arc::new(ApiConfig { operator_tenant: Some(operator.id), ..config() });
-    api.router = docmill_api::router(state);
+    operate(&mut api, &operator);
     let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
     assert_eq!(report["healthy"], true, "{report}");
     assert!(report["invariants"].as_array().unwrap().len() >= 10);
@@ -278,55 +330,85 @@ async fn the_operator_tenant_examines_and_stops_the_installation() {
     assert_eq!(api.get(&other.key, &foreign).await.status, 403);
 }
 
+/// Runs statements as a tenant.
+async fn execute(api: &Api, tenant: TenantId, statements: &'static [&'static str]) {
+    let write = api.world.database.write(tenant, move |connection| {
+        Box::pin(async move {
+            for statement in statements {
+                sqlx::query(*statement).execute(&mut *connection).await?;
+            }
+            Ok(())
+        })
+    });
+    write.await.unwrap();
+}
+
+/// Two vectors that no chunk needs.
+const UNUSED_VECTORS: &str = "INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding, created_at)
+    SELECT current_tenant(), 1, sha256(age::bytea), array_fill(0.1::real, ARRAY[384])::vector, now() - age::interval
+    FROM unnest(ARRAY['23 hours', '2 days']) AS age";
+/// A collection that does not end, and one that has not ended for two days and was to remove the older of them.
+const STUCK: &[&str] = &[
+    "INSERT INTO deletions (tenant_id, id, cause, subject) VALUES (current_tenant(), gen_random_uuid(), 'collect', '')",
+    "WITH stuck AS (
+        INSERT INTO deletions (tenant_id, id, cause, subject, created_at)
+        VALUES (current_tenant(), gen_random_uuid(), 'collect', '', now() - interval '2 days') RETURNING tenant_id, id)
+     INSERT INTO condemned (tenant_id, deletion_id, kind, name)
+     SELECT tenant_id, id, 'vector', encode(sha256('2 days'::bytea), 'hex') FROM stuck",
+];
+
 /// On one thread: what is told on others reaches no recorder.
 #[tokio::test]
-async fn every_invariant_is_told_and_a_vector_that_nothing_uses_is_found_and_collected() {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    let _told_here = metrics::set_default_local_recorder(&recorder);
-    let told = |invariant: &str| -> Option<f64> {
-        let (text, series) = (handle.render(), format!("docmill_invariant_violations{{invariant=\"{invariant}\"}} "));
-        let value = text.lines().find_map(|line| line.strip_prefix(&series));
-        value.map(|value| value.parse().unwrap())
-    };
+async fn a_vector_that_nothing_uses_is_found_and_collected_and_a_request_tells_no_metric() {
+    let told = Told::nothing();
+    let _heard = told.listen();
     let mut api = Api::start().await;
-    let operator = api.tenant().await;
-    let mut state = api.state.clone();
-    state.config = std::sync::Arc::new(ApiConfig { operator_tenant: Some(operator.id), ..config() });
-    api.router = docmill_api::router(state);
+    let (operator, removed) = (api.tenant().await, api.tenant().await);
+    operate(&mut api, &operator);
+    let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
+    assert_eq!(report["healthy"], true, "{report}");
+    let removal = sqlx::query("INSERT INTO tenant_deletions (tenant) VALUES ($1)").bind(removed.id.0);
+    removal.execute(api.world.database.engine()).await.unwrap();
+    execute(&api, removed.id, &[UNUSED_VECTORS]).await;
+    execute(&api, operator.id, &[UNUSED_VECTORS]).await;
+    let name = "unused_vector_is_collected";
+    for more in [&[] as &[&str], STUCK] {
+        execute(&api, operator.id, more).await;
+        let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
+        let mut invariants = report["invariants"].as_array().unwrap().iter();
+        let invariant = invariants.find(|invariant| invariant["name"] == name).unwrap();
+        let expected = json!([{"subject": format!("tenant {}", operator.id), "detail": "1 vectors without a chunk"}]);
+        assert_eq!((&report["healthy"], &invariant["violations"]), (&json!(false), &expected));
+    }
+    let repaired = api.post(&operator.key, "/v1/operate/doctor/repair", &json!({})).await.ok();
+    assert_eq!((&repaired["found"], &repaired["repairs"][0]["invariant"]), (&json!(1), &json!(name)), "{repaired}");
+    let entry = api.get(&operator.key, "/v1/audit").await.ok()["entries"][0].clone();
+    assert_eq!((&entry["action"], &entry["data"]["repairs"][0]["invariant"]), (&json!("doctor.repair"), &json!(name)));
     let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
     assert_eq!(report["healthy"], true, "{report}");
     for invariant in report["invariants"].as_array().unwrap() {
-        assert_eq!(told(invariant["name"].as_str().unwrap()), Some(0.0), "{invariant}");
+        assert_eq!(told.violations_of(invariant["name"].as_str().unwrap()), None, "{invariant}");
     }
-    for age in ["23 hours", "2 days"] {
-        let leave = api.world.database.write(operator.id, move |connection| {
-            Box::pin(async move {
-                let vector = "INSERT INTO vectors (tenant_id, space_id, embed_hash, embedding, created_at)
-                              VALUES (current_tenant(), 1, sha256($1::text::bytea), array_fill(0.1::real, ARRAY[384])::vector,
-                                      now() - $1::text::interval)";
-                sqlx::query(vector).bind(age).execute(connection).await?;
-                Ok(())
-            })
-        });
-        leave.await.unwrap();
-    }
-    let name = "unused_vector_is_collected";
-    let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
-    let mut invariants = report["invariants"].as_array().unwrap().iter();
-    let invariant = invariants.find(|invariant| invariant["name"] == name).unwrap();
-    let expected = json!([{"subject": format!("tenant {}", operator.id), "detail": "1 vectors without a chunk"}]);
-    assert_eq!((&report["healthy"], &invariant["violations"], told(name)), (&json!(false), &expected, Some(1.0)));
-    let repaired = api.post(&operator.key, "/v1/operate/doctor/repair", &json!({})).await.ok();
-    assert_eq!((&repaired["found"], &repaired["repairs"][0]["invariant"]), (&json!(1), &json!(name)), "{repaired}");
-    let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
-    assert_eq!((&report["healthy"], told(name)), (&json!(true), Some(0.0)), "{report}");
     sweep::open_deletions(&api.state.stores(), &Default::default()).await.unwrap();
     let left = api.world.database.read(operator.id, |connection| {
         Box::pin(async move { Ok(sqlx::query_scalar("SELECT count(*) FROM vectors").fetch_one(connection).await?) })
     });
     let left: i64 = left.await.unwrap();
     assert_eq!(left, 0, "also the younger one, which is older than an hour");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_store_that_refuses_it_is_not_known_what_is_gone() {
+    let mut api = Api::start().await;
+    let operator = api.tenant().await;
+    api.upload(&operator.key, "a.txt", b"some bytes").await;
+    let refused = S3Blobs::new(&S3Config { secret_key: "other".into(), ..api.world.s3.clone() });
+    api.state.artifacts = Artifacts::new(api.world.database.clone(), Arc::new(refused));
+    operate(&mut api, &operator);
+    let report = api.get(&operator.key, "/v1/operate/doctor").await.ok();
+    assert_eq!((&report["healthy"], &report["unfinished"]), (&json!(false), &json!(["object_is_there"])), "{report}");
+    let mut invariants = report["invariants"].as_array().unwrap().iter();
+    assert!(invariants.all(|invariant| invariant["violations"] == json!([])), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ pub mod spaces;
 pub mod upload;
 pub mod usage;
 mod watch;
+pub mod webhooks;
 
 pub use query::SearchArgs;
 
@@ -42,6 +43,7 @@ pub async fn run(cli: &Cli) -> Result<(), Ending> {
         Command::Prompts(command) => prompts::run(cli, command, &api).await,
         Command::Spaces(command) => spaces::run(cli, command, &api).await,
         Command::Usage(args) => usage::run(cli, args, &api).await,
+        Command::Webhooks(command) => webhooks::run(cli, command, &api).await,
         Command::Mcp => mcp::run(&api).await,
         _ => operator::steer(cli, &api).await,
     }

@@ -3,7 +3,7 @@
 //! Whoever registers a URL must not make us talk to our own network, so an address is looked at twice: by [`check_url`]
 //! when a URL is registered, and when it is dialled, after the name was resolved and before a connection is opened
 //! (every address of the name must be public; the connection goes to exactly those). Redirects are not followed. Not
-//! here: when to try again and when to give up (the notify stage's deliveries).
+//! here: when to try again and when to give up (the runtime's deliveries), and what is to be told (the notify stage's).
 
 mod address;
 mod signature;

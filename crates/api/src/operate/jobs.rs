@@ -56,7 +56,7 @@ pub struct OperatorJob {
     /// The last failure: code, message, limit, measured.
     #[schema(value_type = Option<Object>)]
     pub failure: Option<serde_json::Value>,
-    /// Why it is held: `paused`, `budget` or `scan`.
+    /// Why it is held: `paused` or `budget`.
     pub held_reason: Option<String>,
     /// Who holds the lease.
     pub worker: Option<String>,

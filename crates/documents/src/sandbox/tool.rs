@@ -3,7 +3,7 @@
 use super::lockdown::{Walls, lock};
 use super::{Setup, ToolSetup};
 use docmill_model::{Code, Failure};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -119,7 +119,8 @@ impl Launcher {
         if status.success() {
             return Ok(String::from_utf8_lossy(&output).into_owned());
         }
-        Err(match (std::os::unix::process::ExitStatusExt::signal(&status), status.code()) {
+        let (signal, exit) = (status.signal(), status.code());
+        let failure = match (signal, exit) {
             (Some(libc::SIGXCPU), _) => {
                 Failure::limit(Code::ParserCpu, "recognition took too much processor time", cpu, cpu)
             }
@@ -130,6 +131,9 @@ impl Launcher {
                 Failure::limit(Code::ParserMemory, "recognition needs more memory than it may", memory, memory)
             }
             _ => Failure::new(Code::OcrFailed, "the tool failed"),
-        })
+        };
+        // The failure of a page tells neither; what the tool wrote may be the document's text and is told nowhere.
+        tracing::warn!(code = %failure.code, exit, signal, "a recognition ended badly");
+        Err(failure)
     }
 }
