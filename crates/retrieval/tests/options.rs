@@ -53,18 +53,23 @@ async fn diversity_brings_up_what_differs() {
     node.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hit_tells_where_its_copies_are_as_far_as_the_caller_may_see_them() {
-    let world = world().await;
-    let tenant = world.tenant().await;
+/// One text in several documents, nearly in another, and something else; and the search that asks for copies of it.
+async fn clauses(world: &World, tenant: TenantId) -> SearchRequest {
     world.publish(tenant, &Doc::new("a.pdf", &[CLAUSE])).await;
     world.publish(tenant, &Doc::new("b.pdf", &[CLAUSE])).await;
     world.publish(tenant, &Doc::new("near.pdf", &[&format!("{CLAUSE}.s")])).await;
     world.publish(tenant, &Doc { labels: vec!["board".to_owned()], ..Doc::new("secret.pdf", &[CLAUSE]) }).await;
     world.publish(tenant, &Doc::new("other.pdf", &["A vessel at the southern pier pays no dues."])).await;
+    SearchRequest { k: 2, copies: true, ..SearchRequest::new("harbour dues ferry vessel northern pier") }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hit_tells_where_its_copies_are_as_far_as_the_caller_may_see_them() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let request = clauses(&world, tenant).await;
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
-    let request = SearchRequest { k: 2, copies: true, ..SearchRequest::new("harbour dues ferry vessel northern pier") };
     let copies = |response: &SearchResponse| {
         let copies = response.hits.iter().find(|hit| hit.text.starts_with(CLAUSE)).unwrap().copies.clone().unwrap();
         let mut told: Vec<(String, bool)> = copies.into_iter().map(|copy| (copy.document, copy.is_equal)).collect();
@@ -87,6 +92,31 @@ async fn a_hit_tells_where_its_copies_are_as_far_as_the_caller_may_see_them() {
     let board = Caller { labels: vec!["board".to_owned()], ..caller.clone() };
     assert!(copies(&ask(&node.search, &board, &request).await).iter().any(|told| told.0 == "secret.pdf"));
     assert!(ask(&node.search, &caller, &SearchRequest { copies: false, ..request }).await.hits[0].copies.is_none());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_the_same_whichever_way_the_nearest_are_found() {
+    let world = world().await;
+    let tenant = world.tenant().await;
+    let request = clauses(&world, tenant).await;
+    // More texts than the dense half returns: what walks the index is not followed by a scan.
+    let mut many = Doc::new("many.pdf", &[]);
+    many.passages = (0..70).map(|n| format!("Lantern {n} hangs over berth {} and swings in wind", n + 100)).collect();
+    world.publish(tenant, &many).await;
+    let node = Node::start(&world).await;
+    node.caught_up(&world, tenant).await;
+    let mut config = SearchConfig::default();
+    config.dense.exact_rows = 1;
+    let walking = Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), config);
+    let told = |found: SearchResponse| {
+        let told = found.hits.into_iter().map(|hit| (hit.chunk_id, hit.document, hit.copies.unwrap()));
+        told.collect::<Vec<_>>()
+    };
+    let scanned = told(ask(&node.search, &world.caller(tenant), &request).await);
+    let walked = told(ask(&walking, &world.caller(tenant), &request).await);
+    assert_eq!(walked, scanned);
+    assert_eq!((walked.len(), walked[0].2.len(), walked[1].2.len()), (2, 2, 0), "{walked:?}");
     node.stop().await;
 }
 

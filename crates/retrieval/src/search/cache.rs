@@ -160,3 +160,69 @@ async fn are_visible(connection: &mut PgConnection, scope: &SearchScope, hits: &
     let visible = rows::visible_chunks(connection, scope, &ids).await?;
     Ok(visible.len() == ids.len())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Filters, LexicalConfig};
+    use docmill_model::PrincipalId;
+    use docmill_platform::database::DatabaseConfig;
+    use docmill_platform::feed;
+    use std::time::Duration;
+    use tokio::sync::oneshot;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_index_has_reached_is_read_after_the_corpus() {
+        let world = docmill_testkit::world().await;
+        let tenant = world.tenant().await;
+        // One connection reads.
+        let config = DatabaseConfig {
+            app_url: world.app_url.clone(),
+            engine_url: world.engine_url.clone(),
+            max_connections: 2,
+            acquire_timeout: Duration::from_secs(20),
+        };
+        let database = Database::connect(&config).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
+        let index = lexical.recreate(tenant).await.unwrap();
+        index.commit(1).await.unwrap();
+        database.write(tenant, |connection| Box::pin(feed::corpus_changed(connection))).await.unwrap();
+        let after = database.read(tenant, |connection| Box::pin(seen(connection))).await.unwrap();
+
+        // Found in the words of before and the corpus of after.
+        let caller = Caller { tenant_id: tenant, principal_id: PrincipalId::fresh(), labels: Vec::new() };
+        let filters = Filters { collection: Some("north".to_owned()), ..Filters::default() };
+        let request = SearchRequest { filters, ..SearchRequest::new("harbour") };
+        let scope = SearchScope::new(&caller, &request.filters);
+        let cache = Arc::new(ResultCache::new(1 << 20));
+        let state = State { seen: after, reached: 1 };
+        cache.put(Place { tenant, key: key(&caller, &request).unwrap(), state }, &[]);
+        let recall = Recall { cache: &cache, database: &database, lexical: &lexical };
+        let at_rest = recall.look(&caller, &request, &scope).await.unwrap();
+        assert!(matches!(at_rest, Looked::Found(_)), "it holds while the index has not gone on");
+
+        let ((hold, held), (release, released)) = (oneshot::channel::<()>(), oneshot::channel::<()>());
+        let reader = database.clone();
+        let holder = tokio::spawn(async move {
+            let read = reader.read(tenant, move |_| {
+                Box::pin(async move {
+                    let _ = hold.send(());
+                    let _ = released.await;
+                    Ok(())
+                })
+            });
+            read.await
+        });
+        held.await.unwrap();
+        let (looked, ()) = tokio::join!(recall.look(&caller, &request, &scope), async {
+            // It waits for the connection by now.
+            tokio::task::yield_now().await;
+            index.commit(2).await.unwrap();
+            release.send(()).unwrap();
+        });
+        assert!(matches!(looked.unwrap(), Looked::Missing(Some(_))), "the index has gone on, with what became visible");
+        holder.await.unwrap().unwrap();
+    }
+}
