@@ -188,7 +188,10 @@ fn show_doctor(cli: &Cli, checks: &[Check], report: &Value, repairs: &Value) -> 
     }
     if !unfinished.is_empty() && !cli.json {
         let names: Vec<&str> = unfinished.iter().filter_map(Value::as_str).collect();
-        output::line(format!("\nLATE was not judged, as the time of a request did not suffice, or a store did not answer: {}", names.join(", ")));
+        output::line(format!(
+            "\nLATE was not judged, as the time of a request did not suffice, or a store did not answer: {}",
+            names.join(", ")
+        ));
     }
     if healthy { Ok(()) } else { Err(Ending::Found) }
 }

@@ -85,6 +85,17 @@ impl Dense {
         Ok(Way::Walk)
     }
 
+    /// Leaves a transaction that was made ready, where there is no question after all.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn leave(&self, connection: &mut PgConnection, way: Way) -> Result<(), sqlx::Error> {
+        match way {
+            Way::Scan => Ok(()),
+            Way::Walk => plan_freely(connection).await,
+        }
+    }
+
     /// The `limit` visible texts of the transaction's tenant in `scope` that are nearest in `space`, nearest first; ties go
     /// by chunk id.
     /// Chunks of equal text have one vector and are one text, known by one of them; fewer than `limit` are all.
@@ -227,7 +238,7 @@ async fn approximate(
 }
 
 /// Leaves the planner one way: walk the index in order and look each candidate up, joins as written; so it need not look
-/// for one again at every question. Ends with the transaction.
+/// for one again at every question. Until [`plan_freely`]; what is pgvector's ends with the transaction.
 async fn plan_in_distance_order(connection: &mut PgConnection, config: &DenseConfig) -> Result<(), sqlx::Error> {
     sqlx::query(
         "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', $1, true),
@@ -243,6 +254,7 @@ async fn plan_in_distance_order(connection: &mut PgConnection, config: &DenseCon
     .map(|_| ())
 }
 
+/// Gives the planner back its ways.
 async fn plan_freely(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "SELECT set_config('enable_sort', 'on', true), set_config('enable_hashjoin', 'on', true),

@@ -1,4 +1,5 @@
-//! Hybrid search: two halves look in parallel, one Postgres snapshot decides what is visible, one ranking comes out.
+//! Hybrid search: words are looked up while the question is embedded; one Postgres snapshot then finds what is near and
+//! decides what is visible; one ranking comes out.
 //!
 //! Promises: at most `k` hits, fewer only when fewer match; every hit belongs to the caller's tenant, to the visible
 //! generation of a document whose labels the caller meets, and passes the filters, all judged in one snapshot. When

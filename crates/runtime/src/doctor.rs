@@ -1,4 +1,4 @@
-//! The doctor: the invariants as named queries over live data. Each returns the rows that break it, as ids.
+//! The doctor: the invariants as named queries over live data. Each returns the rows that break it, as ids or names.
 //!
 //! A healthy system has none, also under load: what is merely on its way gets the time the reconciler needs. Those of the
 //! engine are read as its role, so nothing there can see text; those over content as each tenant. To examine changes

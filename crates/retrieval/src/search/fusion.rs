@@ -55,7 +55,8 @@ pub struct LexicalCandidate {
 pub struct Fused {
     /// The chunk.
     pub chunk_id: ChunkId,
-    /// What orders it: the fused score, less what its age took; of one that was read again 1 more than the model's.
+    /// What orders it: the fused score, less what its age took; of one that was read again 1 more than its
+    /// reranking score, times what its age left.
     pub score: f64,
     /// How its score came about.
     pub explanation: Explanation,

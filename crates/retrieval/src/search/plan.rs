@@ -1,7 +1,7 @@
 //! What one snapshot answers: both halves' candidates as far as they are visible, fused, and as hits or to be read again.
 //!
 //! The snapshot begins when the words have said theirs: which of their candidates are visible is looked up while the
-//! question is still being embedded.
+//! question is still being embedded. A search by meaning alone begins it at once.
 
 use super::fusion::{Fused, LexicalCandidate};
 use super::scope::SearchScope;
@@ -85,9 +85,13 @@ impl Plan {
         };
         let vector = vector.and_then(Result::ok);
         let (k, config, mut dense) = (self.request.k as usize, &self.search.config, Vec::new());
-        if let (Some(space), Some(way), Some(vector)) = (space, way, &vector) {
-            let limit = config.dense_depth(self.request.k).max(self.reads) as i64;
-            dense = self.search.dense.nearest(connection, way, space, &self.scope, vector, limit).await?;
+        match (space, way, &vector) {
+            (Some(space), Some(way), Some(vector)) => {
+                let limit = config.dense_depth(self.request.k).max(self.reads) as i64;
+                dense = self.search.dense.nearest(connection, way, space, &self.scope, vector, limit).await?;
+            }
+            (_, Some(way), None) => self.search.dense.leave(connection, way).await?,
+            _ => {}
         }
         let lexical: Vec<LexicalCandidate> = visible
             .into_iter()

@@ -1,7 +1,8 @@
 //! Which embedding space a search compares in: question and rows are of one space, whatever is switched meanwhile.
 //!
 //! The question is embedded for the space that was active at the last look. The snapshot then says which space it is about;
-//! when that is another one, the question is embedded again. So a search costs no transaction more, and never mixes two.
+//! when that is another one, the question is embedded again. So a search in the
+//! active space costs no transaction more unless that was just switched, and never mixes two.
 
 use super::{Search, SearchMode, SearchRequest};
 use docmill_model::{Code, Failure, TenantId};
