@@ -26,13 +26,16 @@ pub(super) const INVARIANTS: [(&str, &str); 3] = [
     (OBJECTS, "Stored artifacts and accepted files have their objects, of their length, in a sample of 400."),
 ];
 
+/// What judges one of them.
+type Look<'l> = BoxFuture<'l, Result<Vec<Violation>, Failure>>;
+
 /// Examines all of them until a moment; another `first` begins with another one, and any number will do.
 ///
 /// # Errors
 /// Database failures, where they keep it from knowing the tenants.
 pub(super) async fn examine(state: &ApiState, until: Instant, first: usize) -> Result<Examined, Failure> {
     let tenants = state.database.examined_tenants().await?;
-    let mut looks: [(&'static str, BoxFuture<'_, Result<Vec<Violation>, Failure>>); 3] = [
+    let mut looks: [(&'static str, Look<'_>); 3] = [
         (INDEX, index(state).boxed()),
         (CHAINS, chains(state, &tenants).boxed()),
         (OBJECTS, objects(state, &tenants).boxed()),
