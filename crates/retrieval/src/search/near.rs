@@ -3,7 +3,7 @@
 //! To the fused score, as a share of the best candidate's, comes, times a constant, the greatest share of the question's
 //! weight that stands within a few words of the passage; a word weighs what it tells in the tenant's index. As a share of
 //! the best, since what halves can reach differs: BM25 alone .35. In scripts without spaces a word is a pair of
-//! characters, for which the window was not measured. Needs no model and reads in a millisecond or two; the second
+//! characters, for which the window was not chosen. Needs no model and reads in a millisecond or two; the second
 //! snapshot that all reranking takes costs four more round trips to Postgres. Window and weight were chosen on scifact's
 //! training claims: deploy/bench/retrieval.
 
