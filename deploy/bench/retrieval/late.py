@@ -19,7 +19,6 @@ from minilm import MiniLM
 
 DEPTHS = (20, 30)
 WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5)
-FOLDS = 5
 
 
 def token_vectors(model, texts, batch=16):
@@ -82,11 +81,8 @@ def main():
         scores, line = judge(weight, depth)
         table.append(scores)
         print(f"{depth:3} {weight:7} {line}")
-    table = np.array(table)
-    fold, validated = np.arange(table.shape[1]) % FOLDS, np.zeros(table.shape[1])
-    for number in range(FOLDS):
-        best = table[:, fold != number].mean(1).argmax()
-        validated[fold == number] = table[best, fold == number]
+    validated, chosen = beir.cross_validated(table)
+    for number, best in enumerate(chosen):
         print(f"fold {number} chooses {ways[best]}")
     difference, low, high, p = beir.paired_bootstrap(before, validated)
     print(f"cross-validated nDCG@10 {validated.mean():.4f}, against fused {difference:+.4f} ({low:+.4f} … {high:+.4f}), p {p:.3f}")

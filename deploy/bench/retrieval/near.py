@@ -23,7 +23,6 @@ from minilm import MiniLM
 WINDOWS = (8, 10, 12, 16, 24)
 WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHIPPED = (10, 0.4)
-FOLDS = 5
 DEPTH = 100
 READ = 20
 LEXICAL, DENSE, FOREIGN_DENSE = 0.35, 0.65, 0.03
@@ -153,12 +152,8 @@ def measure(folder, fusion, mode):
         difference, low, high, _ = beir.paired_bootstrap(before, judged)
         shipped = "  shipped" if (window, weight) == SHIPPED else ""
         print(f"within {window:2} × {weight:<4}    {line}  {difference:+.4f} ({low:+.4f} … {high:+.4f}){shipped}", flush=True)
-    table = np.array(table)
-    fold, validated, chosen = np.arange(table.shape[1]) % FOLDS, np.zeros(table.shape[1]), []
-    for number in range(FOLDS):
-        best = table[:, fold != number].mean(1).argmax()
-        validated[fold == number] = table[best, fold == number]
-        chosen.append("{} × {}".format(*ways[best]))
+    validated, chosen = beir.cross_validated(table)
+    chosen = ["{} × {}".format(*ways[best]) for best in chosen]
     difference, low, high, p = beir.paired_bootstrap(before, validated)
     print(f"cross-validated     nDCG@10 {validated.mean():.4f}, {difference:+.4f} ({low:+.4f} … {high:+.4f}), p {p:.3f}; folds chose {', '.join(chosen)}")
 
