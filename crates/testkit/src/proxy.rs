@@ -106,6 +106,12 @@ impl Proxy {
         faults.extend(std::iter::repeat_n(fault, count));
     }
 
+    /// How many planned faults have not come yet.
+    #[must_use]
+    pub fn planned(&self) -> usize {
+        self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Forgets planned faults; returns how many there were.
     pub fn forget(&self) -> usize {
         std::mem::take(&mut *self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner)).len()

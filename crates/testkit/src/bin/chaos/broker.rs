@@ -1,8 +1,9 @@
 //! What may happen to the broker: its store is gone, is as it was some time ago or has a wrong bit, or its consumers are
 //! deleted.
 
-use crate::faults::{Hit, Kind, empty, walk};
+use crate::faults::{Hit, empty, walk};
 use crate::plant::Plant;
+use crate::schedule::Kind;
 use anyhow::{Context, Result, bail, ensure};
 use async_nats::jetstream;
 use docmill_embedded::process::Signal;

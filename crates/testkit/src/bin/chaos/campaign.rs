@@ -2,8 +2,9 @@
 
 use crate::documents::Documents;
 use crate::export::Export;
-use crate::faults::{self, Happened, Injector, Kind};
+use crate::faults::{Happened, Injector};
 use crate::plant::{APART, Plant, Settings, Tenant};
+use crate::schedule::{self, Kind};
 use crate::verdict::{self, Verdict};
 use crate::work::{self, Acknowledged, Pace, Progress};
 use crate::{Arguments, disk, repeat};
@@ -98,7 +99,7 @@ fn kept_at(settings: &Settings, documents: &Documents) -> Result<PathBuf> {
 
 /// Breaks things while the documents are processed, and judges what came out.
 pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, kept: &FaultFree) -> Result<Verdict> {
-    let schedule = faults::schedule(arguments.seed, arguments.kills, &arguments.faults);
+    let schedule = schedule::schedule(arguments.seed, arguments.kills, &arguments.faults);
     let with_disk = schedule.contains(&Kind::Disk);
     let plant = Plant::start("chaos", settings, APART, |home| if with_disk { disk::mount(home) } else { Ok(()) })?;
     let tenants = tenants(&plant)?;
@@ -109,7 +110,7 @@ pub fn run(arguments: &Arguments, settings: &Settings, documents: &Documents, ke
     let seconds = started.elapsed().as_secs_f64();
     let repeated = repeat::at_the_end(&plant, arguments.seed)?;
     let happened: Vec<Happened> = worked.came_to.into_iter().filter(|fault| fault.hit.count > 0).collect();
-    let undone = faults::undone(&arguments.faults);
+    let undone = schedule::undone(&arguments.faults);
     let mut verdict = Verdict {
         documents: documents.paths.len(),
         kills: happened.iter().filter(|fault| fault.kind == Kind::Kill).count(),
@@ -199,6 +200,7 @@ fn break_things(
     let mut log = std::fs::File::create(plant.home.logs().join("faults.log"))?;
     while let Some((kind, tries)) = open.pop_front() {
         let step = happened.len() + 1;
+        injector.arm(kind);
         // Uploads keep step with the faults, so that the last fault still finds work.
         progress.allowed.fetch_max(pace.at(step), Ordering::AcqRel);
         injector.remember()?;

@@ -21,6 +21,7 @@ mod receiver;
 mod repeat;
 mod requests;
 mod restore;
+mod schedule;
 mod searches;
 mod updates;
 mod verdict;
@@ -29,8 +30,8 @@ mod work;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use docmill_embedded::Stack;
-use faults::Kind;
 use plant::Settings;
+use schedule::Kind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -77,7 +78,7 @@ struct Arguments {
     /// Only these kinds, with a number where it shall differ: kill, stop, immediate, wipe, rollback, flip, consumer,
     /// store-error, truncated, wrong-bytes, hole, orphans, disk, clock, repeat. What this machine cannot do is left out when
     /// nothing is named, and not tried when it is.
-    #[arg(long, value_delimiter = ',', value_name = "KIND[=N]", value_parser = faults::parse)]
+    #[arg(long, value_delimiter = ',', value_name = "KIND[=N]", value_parser = schedule::parse)]
     faults: Vec<(Kind, Option<usize>)>,
     /// `hash` (no model) or `real` (the embedding model).
     #[arg(long, default_value = "hash", value_parser = ["hash", "real"])]
