@@ -149,7 +149,7 @@ pub enum Command {
     /// Show what models cost, and set budgets.
     #[command(after_help = "Example: docmill usage --from 2026-01-01T00:00:00Z")]
     Usage(crate::client::usage::UsageArgs),
-    /// List webhooks, and switch one on again that its receiver switched off.
+    /// Webhooks: make, list and remove them, rotate their secrets, see what they were sent, and send it again.
     #[command(subcommand)]
     Webhooks(crate::client::webhooks::WebhooksCommand),
     /// Serve tools for assistants (Model Context Protocol) over standard input and output.

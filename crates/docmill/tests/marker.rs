@@ -159,18 +159,18 @@ fn no_byte_of_a_deleted_document_collection_or_tenant_stays_in_any_store() {
     }
 
     let id = uploaded["id"].as_str().unwrap();
-    let receipt = whole.json(&["delete", id, "--receipt", "--wait", "60", "--yes"]);
+    let receipt = whole.json(&["delete", id, "--receipt", "--wait", "180", "--yes"]);
     let (state, removed) = (&receipt["deletions"][0]["state"], &receipt["deletions"][0]["removed"]);
     assert_eq!((state, &removed["documents"]), (&"finished".into(), &1.into()), "{receipt}");
     eventually_nowhere(&whole, document);
 
     // Goes on behind the answer: the wait is for the reconciler.
-    let receipt = whole.json(&["delete", "--collection", "many", "--receipt", "--wait", "60", "--yes"]);
+    let receipt = whole.json(&["delete", "--collection", "many", "--receipt", "--wait", "180", "--yes"]);
     let (state, removed) = (&receipt["deletions"][0]["state"], &receipt["deletions"][0]["removed"]);
     assert_eq!((state, &removed["documents"]), (&"finished".into(), &2.into()), "{receipt}");
     eventually_nowhere(&whole, collection);
 
-    let receipt = whole.json(&["delete", "--tenant", doomed, "--receipt", "--wait", "60", "--yes"]);
+    let receipt = whole.json(&["delete", "--tenant", doomed, "--receipt", "--wait", "180", "--yes"]);
     let deleted = &receipt["deletions"][0];
     assert!(deleted["rows_removed_at"].is_string() && deleted["removed"]["documents"] == 1, "{receipt}");
     eventually_nowhere(&whole, tenant);

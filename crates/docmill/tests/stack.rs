@@ -4,8 +4,9 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::process::Command;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Whole, workspace};
 
@@ -14,7 +15,7 @@ fn up_attaches_to_what_runs_and_down_stops_it() {
     let whole = Whole::new("up", &[("DOCMILL_EMBEDDING_PROVIDER", "hash")]);
     let started = Instant::now();
     let first = whole.json(&["up"]);
-    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
     let second = whole.json(&["up"]);
     assert_eq!((&first["supervisor"], &first["roles"]), (&second["supervisor"], &second["roles"]));
     assert_eq!(whole.json(&["status"])["running"], true);
@@ -89,8 +90,11 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     let upload =
         ["upload", &path("pump.md"), "--collection", "notes", "--metadata", "year=2027", "--external-id", "--wait"];
     assert_eq!(whole.json(&upload)["state"], "done");
-    let mut watcher = whole.start(&["upload", "--watch", folder.path().to_str().unwrap(), "--collection", "watched"]);
-    std::thread::sleep(Duration::from_secs(2));
+    let mut watcher = whole.command(&["upload", "--watch", folder.path().to_str().unwrap(), "--collection", "watched"]);
+    let mut watcher = watcher.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // Its first uploads are over then: what comes is seen as it comes.
+    let mut says = BufReader::new(watcher.stderr.take().unwrap()).lines();
+    assert!(says.any(|line| line.unwrap().contains("watching")));
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("valve.txt"), "The valve is closed at night.").unwrap();
     std::fs::rename(outside.path(), path("moved-in")).unwrap();
@@ -99,6 +103,7 @@ fn the_commands_of_an_uploader_an_assistant_and_an_operator() {
     });
     watcher.kill().unwrap();
     watcher.wait().unwrap();
+    drop(says);
 
     // Reading, searching, asking.
     let docs = whole.json(&["docs", "--collection", "notes"]);
@@ -257,7 +262,7 @@ fn another_embedding_model_is_built_switched_to_and_the_former_dropped() {
     let built = whole.json(&["spaces", "build", "second", "--yes"]);
     assert_eq!((&built["state"], &built["missing"]), (&serde_json::json!("ready"), &serde_json::json!(0)), "{built}");
     assert_eq!(whole.run(&["spaces", "drop", "all-minilm-l6-v2", "--yes"]).status.code(), Some(5), "it answers");
-    assert_eq!(whole.json(&["spaces", "switch", "second", "--wait", "30", "--yes"])["state"], "active");
+    assert_eq!(whole.json(&["spaces", "switch", "second", "--wait", "120", "--yes"])["state"], "active");
     for space in ["all-minilm-l6-v2", "second"] {
         assert!(!whole.json(&["search", "pump", "--space", space])["hits"].as_array().unwrap().is_empty(), "{space}");
     }
@@ -346,6 +351,80 @@ fn a_prompt_is_rolled_out_when_a_model_passed_its_evaluation_with_it() {
     let shown = whole.json(&["prompts", "show", "answer"]);
     let kept: Vec<_> = shown["evaluations"].as_array().unwrap().iter().map(|run| run["version"].clone()).collect();
     assert_eq!(kept, [4, 3, 2]);
+}
+
+#[test]
+fn a_webhook_is_made_rotated_and_removed_and_what_its_receiver_did_not_take_is_sent_again() {
+    let (url, arrived) = support::receiver::serve([410].into_iter().chain(std::iter::repeat(204)));
+    let whole = Whole::new("webhooks", &[("DOCMILL_EMBEDDING_PROVIDER", "hash")]);
+    whole.json(&["up"]);
+    for refused in [&["create", "ftp://example.com/"][..], &["create", &url, "--events", "everything"]] {
+        assert_eq!(whole.run(&[&["webhooks"], refused].concat()).status.code(), Some(5), "{refused:?}");
+    }
+
+    // A secret is shown when it is made, and never again.
+    let listed = || whole.json(&["webhooks", "list"])["webhooks"].clone();
+    let made = whole.json(&["webhooks", "create", &url]);
+    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    assert!(secret.starts_with("whsec_"), "{made}");
+    let rotated = whole.run(&["webhooks", "rotate", id]);
+    let shown = String::from_utf8(rotated.stdout).unwrap();
+    assert!(shown.contains(id) && shown.contains("whsec_") && !shown.contains(secret), "{shown}");
+    let webhooks = listed();
+    assert_eq!((&webhooks[0]["id"], &webhooks[0]["secrets"]), (&made["id"], &json!(2)), "{webhooks}");
+    assert!(!webhooks.to_string().contains("whsec_"), "{webhooks}");
+
+    // The receiver says that it is gone.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pump.md");
+    std::fs::write(&path, "# Pump station\n\nThe pump is inspected on 3 May 2027.\n").unwrap();
+    whole.json(&["upload", path.to_str().unwrap(), "--wait"]);
+    eventually("its receiver switched it off", || listed()[0]["disabled_at"].is_string());
+    let deliveries = |more: &[&str]| {
+        let found = whole.json(&[&["webhooks", "deliveries", id], more].concat());
+        found["deliveries"].as_array().unwrap().clone()
+    };
+    let dead = deliveries(&["--state", "dead"]);
+    assert_eq!((dead.len(), &dead[0]["last_status"], &dead[0]["attempts"]), (1, &json!(410), &json!(1)), "{dead:?}");
+    let delivery = dead[0]["id"].as_str().unwrap();
+    let next = || arrived.recv_timeout(Duration::from_secs(90)).unwrap();
+    let first = next();
+    assert_eq!((first.id.as_str(), first.signatures), (delivery, 2), "both secrets sign");
+
+    // It is back, and gets what died, under the same id.
+    assert_eq!(whole.json(&["webhooks", "enable", id])["disabled_at"], Value::Null);
+    assert_eq!(whole.run(&["webhooks", "retry", id]).status.code(), Some(2), "which?");
+    assert_eq!(whole.run(&["webhooks", "retry", id, "--dead"]).status.code(), Some(1), "unasked");
+    let again = whole.json(&["webhooks", "retry", id, "--dead", "--yes"]);
+    assert_eq!((&again["done"][0]["id"], &again["passed_over"]), (&dead[0]["id"], &json!([])), "{again}");
+    let is_done = || deliveries(&["--state", "done"]).iter().any(|done| done["id"] == delivery);
+    assert_eq!(next().id, delivery);
+    eventually("it was taken", is_done);
+
+    // More than a page of deliveries that wait for tomorrow: what waits already is passed over.
+    let more = "WITH more AS (
+            INSERT INTO deliveries (tenant_id, id, endpoint_id, document_id, run_id, payload, next_at)
+            SELECT tenant_id, gen_random_uuid(), endpoint_id, document_id, gen_random_uuid(), payload, now() + interval '1 day'
+            FROM deliveries, generate_series(1, 250) RETURNING 1)
+         SELECT count(*) FROM more";
+    assert_eq!(counted(&whole, more), 250);
+    assert_eq!(deliveries(&[]).len(), 50);
+    let waiting = deliveries(&["--state", "ready", "--limit", "230"]);
+    let ids: BTreeSet<&str> = waiting.iter().map(|waits| waits["id"].as_str().unwrap()).collect();
+    assert_eq!((waiting.len(), ids.len()), (230, 230));
+    let both = whole.json(&["webhooks", "retry", id, waiting[0]["id"].as_str().unwrap(), delivery]);
+    assert_eq!((&both["passed_over"][0]["id"], &both["done"][0]["id"]), (&waiting[0]["id"], &dead[0]["id"]), "{both}");
+    assert_eq!(next().id, delivery);
+    eventually("it was taken again", is_done);
+    let shown = String::from_utf8(whole.run(&["webhooks", "deliveries", id, "--state", "done"]).stdout).unwrap();
+    assert!(shown.contains(delivery) && shown.contains(" 204 "), "{shown}");
+
+    assert_eq!(whole.run(&["webhooks", "delete", id]).status.code(), Some(1), "unasked");
+    whole.json(&["webhooks", "delete", id, "--yes"]);
+    assert_eq!(listed(), json!([]));
+    for command in ["rotate", "enable", "deliveries"] {
+        assert_eq!(whole.run(&["webhooks", command, id]).status.code(), Some(5), "{command} of one that is gone");
+    }
 }
 
 /// A data set in BEIR layout, small enough to know its rankings.
@@ -451,14 +530,7 @@ fn injected_orphans_are_found_and_repaired_within_a_minute() {
     eventually("the reconciler tells that it holds", || metric(&whole, moving) == Some(0.0));
     whole.json(&["upload", path.to_str().unwrap(), "--wait"]);
     assert_eq!(whole.json(&["doctor"])["healthy"], true);
-    let count = |sql: &'static str| -> i64 {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            use sqlx::Connection;
-            let mut owner = sqlx::PgConnection::connect(&whole.owner_url()).await.unwrap();
-            sqlx::query_scalar(sql).fetch_one(&mut owner).await.unwrap()
-        })
-    };
+    let count = |sql: &'static str| counted(&whole, sql);
     // A vector that is gone, and a document that claims to be processed while nothing does.
     assert!(count("WITH gone AS (DELETE FROM vectors RETURNING 1) SELECT count(*) FROM gone") > 0);
     count(
@@ -480,6 +552,16 @@ fn injected_orphans_are_found_and_repaired_within_a_minute() {
     assert_eq!(whole.json(&["docs"])["documents"][0]["state"], "done");
 }
 
+/// What a statement, run as the owner, counts.
+fn counted(whole: &Whole, sql: &'static str) -> i64 {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        use sqlx::Connection;
+        let mut owner = sqlx::PgConnection::connect(&whole.owner_url()).await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut owner).await.unwrap()
+    })
+}
+
 /// What `/metrics` of the API says of a series; `None` before there is anything to say.
 fn metric(whole: &Whole, series: &str) -> Option<f64> {
     let url = whole.json(&["status"])["url"].as_str().unwrap().to_owned();
@@ -493,9 +575,9 @@ fn metric(whole: &Whole, series: &str) -> Option<f64> {
     value.map(|value| value.trim().parse().unwrap())
 }
 
-/// Waits up to half a minute.
+/// Waits up to a minute and a half.
 fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(90);
     while !condition() {
         assert!(Instant::now() < until, "{what}");
         std::thread::sleep(Duration::from_millis(200));

@@ -2,7 +2,7 @@
 
 use super::api::Api;
 use super::files::{self, LocalFile};
-use super::watch;
+use super::watch::{self, Changes};
 use crate::cli::{Cli, UploadArgs};
 use crate::exit::Ending;
 use crate::output;
@@ -148,6 +148,8 @@ async fn put(api: &Api, file: &LocalFile, upload: &Value, progress: &ProgressBar
 /// `docmill upload`.
 pub async fn run(cli: &Cli, args: &UploadArgs, api: &Api) -> Result<(), Ending> {
     let declaration = Declaration::of(args)?;
+    // Before the files are looked up, so that none comes in between.
+    let changes = if args.watch { Some(Changes::begin(&args.paths)?) } else { None };
     let paths = files::find(&args.paths)?;
     let bars = if cli.json {
         MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::hidden())
@@ -185,8 +187,8 @@ pub async fn run(cli: &Cli, args: &UploadArgs, api: &Api) -> Result<(), Ending> 
     if args.wait {
         failed += wait(cli, api, &uploaded).await?;
     }
-    if args.watch {
-        return watch::run(cli, args, api, &declaration).await;
+    if let Some(changes) = changes {
+        return watch::run(cli, api, &declaration, changes).await;
     }
     if failed == 0 { Ok(()) } else { Err(Ending::Found) }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod model;
+pub mod receiver;
 
 use docmill_embedded::{Home, Stack};
 use serde_json::Value;
