@@ -95,9 +95,9 @@ async fn silent_provider() -> (tokio::net::TcpListener, ModelConfig) {
 async fn a_provider_that_hangs_is_given_up_before_the_request_is() {
     let (_listener, model) = silent_provider().await;
     let millis = |millis| Some(Duration::from_millis(millis));
-    let soon = UseConfig { try_timeout: millis(200), total_timeout: millis(300), ..UseConfig::default() };
+    let soon = UseConfig { try_timeout: millis(2_000), total_timeout: millis(3_000), ..UseConfig::default() };
     let uses = BTreeMap::from([("answers".to_owned(), soon.clone()), ("rewrite".to_owned(), soon)]);
-    let config = ApiConfig { request_timeout: Duration::from_secs(10), ..support::config() };
+    let config = ApiConfig { request_timeout: Duration::from_secs(30), ..support::config() };
     let world = docmill_testkit::world().await;
     let api = Api::with_models(world, config, Some(GatewayConfig { uses, ..GatewayConfig::new(vec![model]) })).await;
     let tenant = api.tenant().await;

@@ -96,7 +96,7 @@ async fn who_gains_sight_of_a_document_finds_it_by_the_next_search_although_one_
         let found = api.post(&tenant.key, "/v1/search", &json!({"query": "harbour board"})).await;
         if found.status == 200 { found.ok() } else { Value::Null }
     };
-    eventually("a search is remembered", Duration::from_secs(30), || async { look().await["cached"] == true }).await;
+    eventually("a search is remembered", Duration::from_secs(90), || async { look().await["cached"] == true }).await;
     assert_eq!(look().await["hits"], json!([]), "the key lacks the label");
 
     let member = api.key(tenant.id, &[Scope::Upload, Scope::Query, Scope::ContentRead], &["board"]).await;
@@ -149,7 +149,7 @@ async fn a_new_name_of_unchanged_bytes_is_found_and_the_old_one_is_not() {
     assert_eq!(operations().await, 0, "whose chunks may still be written is announced when they are all there");
     api.announce(tenant.id, vec![published.generation]).await;
     let _following = api.follow();
-    let patience = Duration::from_secs(20);
+    let patience = Duration::from_secs(90);
     let found = async |words: &str| api.found(&tenant.key, words).await == [published.document.clone()];
     eventually("the first name is found", patience, || found("harbourmaster")).await;
     let runs = async || {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use support::{Api, Tenant, config, declaration, publish, put};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 const REPLAYS: &str = "/v1/operate/replays";
 const DEAD: &str = "/v1/operate/dead";
 const PAUSES: &str = "/v1/operate/pauses";

@@ -93,7 +93,7 @@ async fn a_running_process_follows() {
     let prompts = fresh(&world, vec![prompt(1, "Hello."), prompt(2, "Good day.")]).await;
     assert_eq!(version(&prompts, tenant).await, 2, "the first start takes the highest version");
     apply(&world, Rule::all(1)).await.unwrap();
-    docmill_testkit::eventually("the rule is in effect", std::time::Duration::from_secs(10), || async {
+    docmill_testkit::eventually("the rule is in effect", std::time::Duration::from_secs(60), || async {
         version(&prompts, tenant).await == 1
     })
     .await;

@@ -52,7 +52,7 @@ async fn every_tenant_and_filter_gets_what_an_exact_scan_gets() {
     world.publish(small, &Doc::new("small.pdf", &["ferry dam station of the small log"])).await;
     let node = Node::start(&world).await;
     let search = |exact_rows: i64| {
-        let mut config = SearchConfig::default();
+        let mut config = support::patient();
         config.dense.exact_rows = exact_rows;
         Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), config)
     };
@@ -119,7 +119,7 @@ async fn access_labels_and_a_tiny_share_of_the_vectors_cost_no_recall() {
     let node = Node::start(&world).await;
     let usually = SearchConfig::default().dense;
     let search = |exact_rows: i64, max_scan_tuples: u32| {
-        let mut config = SearchConfig { cache_bytes: 0, ..SearchConfig::default() };
+        let mut config = SearchConfig { cache_bytes: 0, ..support::patient() };
         (config.dense.exact_rows, config.dense.max_scan_tuples) = (exact_rows, max_scan_tuples);
         Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), config)
     };
@@ -184,7 +184,7 @@ async fn copies_of_one_text_do_not_crowd_out_the_others() {
     world.publish(tenant, &others).await;
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
-    let mut eager = SearchConfig { max_candidates: 100, ..SearchConfig::default() };
+    let mut eager = SearchConfig { max_candidates: 100, ..support::patient() };
     eager.dense.exact_rows = 1;
     let eager = Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), eager);
     for (search, mode) in [&node.search, &eager].into_iter().flat_map(|search| MODES.map(|mode| (search, mode))) {

@@ -80,7 +80,7 @@ async fn a_question_that_takes_longer_than_a_snapshot_waits_is_embedded_once_and
     let tenant = world.tenant().await;
     let node = lamp_and_boat(&world, tenant).await;
     let slow = Slow::new(&world, 150, ALWAYS);
-    let search = with(&world, &node, &slow, SearchConfig::default());
+    let search = with(&world, &node, &slow, support::patient());
     for (before, mode) in [SearchMode::Hybrid, SearchMode::Dense].into_iter().enumerate() {
         let request = SearchRequest { mode, explain: true, ..SearchRequest::new("where is the brass lamp") };
         let found = ask(&search, &world.caller(tenant), &request).await;
@@ -97,7 +97,7 @@ async fn a_question_that_fails_late_is_asked_once_a_search_and_its_result_not_re
     let tenant = world.tenant().await;
     let node = lamp_and_boat(&world, tenant).await;
     let slow = Slow::new(&world, 150, ALWAYS);
-    let search = with(&world, &node, &slow, SearchConfig::default());
+    let search = with(&world, &node, &slow, support::patient());
     let caller = world.caller(tenant);
     world.embedder.set_broken(true);
     for asked in [1, 2] {
@@ -170,7 +170,7 @@ async fn what_only_the_words_find_is_compared_with_the_question_however_far_down
     for (tenant, max_gate, millis) in
         [(outranked, 2_000, 0), (outranked, 2_000, 150), (outranked, 0, 150), (alone, 2_000, 10), (alone, 2_000, 150)]
     {
-        let config = SearchConfig { max_gate, ..SearchConfig::default() };
+        let config = SearchConfig { max_gate, ..support::patient() };
         let search = with(&world, &node, &Slow::new(&world, millis, ALWAYS), config);
         let found = ask(&search, &world.caller(tenant), &request).await;
         assert_eq!((found.degraded.as_deref(), found.hits.len()), (None, 10), "{max_gate} {millis}");
@@ -197,8 +197,7 @@ async fn what_becomes_visible_while_a_question_is_embedded_is_found_and_by_its_w
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
     let gated = Slow::new(&world, 0, 0);
-    let config = SearchConfig { half_timeout: Duration::from_secs(60), ..SearchConfig::default() };
-    let search = with(&world, &node, &gated, config);
+    let search = with(&world, &node, &gated, support::patient());
     let caller = world.caller(tenant);
     // The first search opens the index.
     ask(&search, &caller, &SearchRequest { mode: SearchMode::Lexical, ..SearchRequest::new("warm") }).await;
@@ -206,7 +205,7 @@ async fn what_becomes_visible_while_a_question_is_embedded_is_found_and_by_its_w
     let (first, new) = tokio::join!(ask(&search, &caller, &request), async {
         eventually("the question is being embedded", || async { gated.asked() == 1 }).await;
         // Time for the words to be looked up.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         let terms = Doc::new("terms.pdf", &["The notice period is sixty days."]);
         let new = world.write(tenant, old.document, 2, &terms).await;
         node.caught_up(&world, tenant).await;

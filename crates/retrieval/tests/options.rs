@@ -106,7 +106,7 @@ async fn copies_are_the_same_whichever_way_the_nearest_are_found() {
     world.publish(tenant, &many).await;
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
-    let mut config = SearchConfig::default();
+    let mut config = support::patient();
     config.dense.exact_rows = 1;
     let walking = Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), config);
     let told = |found: SearchResponse| {
@@ -220,7 +220,7 @@ async fn a_result_is_remembered_for_the_same_caller_and_request_alone() {
             ask(&node.search, &caller, &SearchRequest { freshness: freshness.clone(), ..request.clone() }).await;
         assert!(!aging.cached, "what ages with the clock is not kept");
     }
-    let off = SearchConfig { cache_bytes: 0, ..SearchConfig::default() };
+    let off = SearchConfig { cache_bytes: 0, ..support::patient() };
     let off = Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), off);
     for _ in 0..2 {
         assert!(!ask(&off, &caller, &request).await.cached, "switched off");

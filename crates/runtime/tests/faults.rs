@@ -11,8 +11,17 @@ use docmill_runtime::{Engine, doctor};
 use docmill_testkit::{Told, eventually};
 use std::sync::Arc;
 use std::time::Duration;
-use support::{Bench, LEASE, PATIENCE, Step, halted};
+use support::{Bench, Frozen, LEASE, PATIENCE, Step};
+use time::OffsetDateTime;
 use tokio::sync::Notify;
+
+/// Waits until the database's clock is past a moment.
+async fn is_past(bench: &Bench, moment: OffsetDateTime) {
+    eventually("time passes", PATIENCE, || async {
+        sqlx::query_scalar("SELECT now() > $1").bind(moment).fetch_one(bench.world.database.engine()).await.unwrap()
+    })
+    .await;
+}
 
 async fn jetstream(bench: &Bench) -> async_nats::jetstream::Context {
     async_nats::jetstream::new(bench.world.nats().await)
@@ -22,23 +31,15 @@ async fn jetstream(bench: &Bench) -> async_nats::jetstream::Context {
 async fn a_worker_that_dies_anywhere_is_replaced_and_effects_happen_once() {
     for point in ["claim.after", "run.after", "commit.before", "commit.inside", "commit.after", "publish.after"] {
         let bench = Bench::new().await;
+        let frozen = Frozen::at(&if point.starts_with("publish") { point.to_owned() } else { format!("{point}@beta") });
         let mut config = bench.config("dies");
-        config.failpoints =
-            halted(&if point.starts_with("publish") { point.to_owned() } else { format!("{point}@beta") });
+        config.failpoints = frozen.failpoints.clone();
         let dying = bench.start(config);
         let document = bench.document(bench.world.tenant().await).await;
-        if point.starts_with("publish") {
-            bench.job_is(document.run, "alpha", "ready").await;
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        } else {
-            eventually("the point is reached", PATIENCE, || async {
-                !bench.attempts(document.run, "beta").await.is_empty()
-            })
-            .await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        frozen.reached().await;
         dying.kill();
         bench.close_open_transactions().await;
+        bench.lose_leases(document.run).await;
         let engine = bench.start(bench.config("lives"));
         assert_eq!(bench.settled(document.run).await, "done", "{point}");
         bench.exactly_once(&[document]).await;
@@ -86,10 +87,16 @@ async fn a_running_job_keeps_its_lease() {
     let engine = bench.start(bench.config("one"));
     let document = bench.document(bench.world.tenant().await).await;
     eventually("beta runs", PATIENCE, || async { bench.toys.runs("beta") == 1 }).await;
-    tokio::time::sleep(LEASE * 5 / 2).await;
+    let claimed_until: OffsetDateTime =
+        sqlx::query_scalar("SELECT lease_until FROM jobs WHERE run_id = $1 AND stage = 'beta'")
+            .bind(document.run.0)
+            .fetch_one(bench.world.database.engine())
+            .await
+            .unwrap();
+    is_past(&bench, claimed_until + Duration::from_secs(1)).await;
     go.notify_one();
     assert_eq!(bench.settled(document.run).await, "done");
-    assert_eq!(bench.attempts(document.run, "beta").await, ["done"], "renewed for two and a half leases");
+    assert_eq!(bench.attempts(document.run, "beta").await, ["done"], "renewed beyond the lease it was claimed with");
     engine.stop().await;
 }
 
@@ -174,7 +181,7 @@ async fn a_shutdown_burns_no_attempt() {
     eventually("beta runs", PATIENCE, || async { bench.toys.runs("beta") == 1 }).await;
     let began = std::time::Instant::now();
     engine.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "took {:?}", began.elapsed());
     let beta = bench.job(document.run, "beta").await;
     assert_eq!((beta.state.as_str(), beta.failed, beta.lost), ("ready", 0, 0));
     let engine = bench.start(bench.config("two"));
@@ -194,12 +201,13 @@ async fn poison_that_kills_workers_is_parked_alone() {
         .execute(bench.world.database.engine())
         .await
         .unwrap();
+    let frozen = Frozen::at("run.before@alpha");
     let mut config = bench.config("dies");
-    config.failpoints = halted("run.before@alpha");
+    config.failpoints = frozen.failpoints.clone();
     let dying = bench.start(config);
-    bench.job_is(document.run, "alpha", "leased").await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    frozen.reached().await;
     dying.kill();
+    bench.lose_leases(document.run).await;
     let engine = bench.start(bench.config("lives"));
     assert_eq!(bench.settled(document.run).await, "failed");
     let alpha = bench.job(document.run, "alpha").await;
@@ -214,7 +222,10 @@ async fn what_waits_for_its_turn_beside_a_killer_holds_no_lease() {
     let tenant = bench.world.tenant().await;
     let go = Arc::new(Notify::new());
     bench.toys.next("alpha", Step::Deaf(go.clone()));
-    let engine = bench.start(bench.config("one"));
+    let mut config = bench.config("one");
+    // What waits is heard of at each third of a lease: a slow machine has the rest to do it in.
+    config.reemit_after = LEASE;
+    let engine = bench.start(config);
     let running = bench.document(tenant).await;
     eventually("one job runs", PATIENCE, || async { bench.toys.runs("alpha") == 1 }).await;
     // It has killed workers before, so it waits until nothing else runs here.
@@ -228,9 +239,20 @@ async fn what_waits_for_its_turn_beside_a_killer_holds_no_lease() {
         .await
         .unwrap();
     control::resume(database, PauseKind::Tenant, &paused.to_string()).await.unwrap();
-    tokio::time::sleep(LEASE / 2).await;
+    let emitted = || async {
+        sqlx::query_scalar::<_, Option<OffsetDateTime>>(
+            "SELECT emitted_at FROM jobs WHERE run_id = $1 AND stage = 'alpha'",
+        )
+        .bind(killer.run.0)
+        .fetch_one(database.engine())
+        .await
+        .unwrap()
+    };
+    eventually("its event is sent", PATIENCE, || async { emitted().await.is_some() }).await;
+    let sent = emitted().await;
+    eventually("it is heard of while it waits", PATIENCE, || async { emitted().await > sent }).await;
     let others = bench.documents(tenant, 4).await;
-    tokio::time::sleep(LEASE * 2).await;
+    is_past(&bench, sent.unwrap() + LEASE + Duration::from_secs(1)).await;
     // Another process may take any of them; before, each held its lease while it waited.
     let states: Vec<(String, i64)> =
         sqlx::query_as("SELECT state, count(*) FROM jobs WHERE stage = 'alpha' GROUP BY state ORDER BY state")

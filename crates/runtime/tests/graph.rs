@@ -155,6 +155,7 @@ async fn an_optional_stage_that_dies_makes_the_run_partial() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_past_its_time_limit_is_a_dead_letter_after_three() {
     let bench = Bench::new().await;
+    bench.toys.limit(Duration::from_secs(1));
     let engine = bench.start(bench.config("one"));
     for _ in 0..3 {
         bench.toys.next("alpha", Step::Deaf(Default::default()));

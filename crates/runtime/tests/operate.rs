@@ -39,6 +39,17 @@ async fn a_tenant_that_had_nothing_lately_goes_before_one_that_had_much() {
     let engine = bench.start(bench.config("one"));
     eventually("half is read", PATIENCE, || async { bench.toys.order("alpha").len() >= 30 }).await;
     control::pause(&bench.world.database, PauseKind::Stage, "alpha").await.unwrap();
+    // What was released before the pause would run beside the few, or before them.
+    eventually("nothing is under way", PATIENCE, || async {
+        sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM jobs WHERE stage = 'alpha' AND (state = 'leased' OR (state = 'ready' AND emitted_at IS NOT NULL))",
+        )
+        .fetch_one(bench.world.database.engine())
+        .await
+        .unwrap()
+            == 0
+    })
+    .await;
     let few = bench.documents(small, 6).await;
     let before = bench.toys.order("alpha").len();
     control::resume(&bench.world.database, PauseKind::Stage, "alpha").await.unwrap();
@@ -173,7 +184,8 @@ async fn webhooks_are_tried_again_under_one_id_and_a_410_ends_them() {
 
     let (first, _) = delivery(&bench, document).await;
     eventually("the first try failed", PATIENCE, || async {
-        delivery_state(&bench, first).await == ("ready".to_owned(), 1)
+        // The second follows by itself after a few seconds, on a slow machine before it is looked at.
+        matches!(delivery_state(&bench, first).await, (state, tries) if state == "done" || (state == "ready" && tries == 1))
     })
     .await;
     make_due(&bench, document).await;

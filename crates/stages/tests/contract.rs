@@ -121,7 +121,7 @@ async fn a_cancelled_job_stops(bench: &Bench) {
         let mut job = bench.context(&document, &stage.name, &inputs);
         job.cancel = tokio_util::sync::CancellationToken::new();
         job.cancel.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(20), bench.run_with(&job, &stage.name)).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), bench.run_with(&job, &stage.name)).await;
         let ended = ended.unwrap_or_else(|_| panic!("{} does not stop", stage.name));
         assert!(matches!(ended, Ok(_) | Err(StageError::Cancelled)), "{}: {ended:?}", stage.name);
         inputs.push((stage.name.clone(), bench.step(&document, &stage.name, &inputs).await.unwrap()));

@@ -17,7 +17,7 @@ use docmill_testkit::prober::Prober;
 use plant::{Plant, SECOND, YEARLY};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const FIRST: &str = "all-minilm-l6-v2";
 /// Documents there are before anything happens.
 const EARLY: usize = 8;

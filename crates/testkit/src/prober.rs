@@ -119,11 +119,11 @@ impl Prober {
     /// Says what happens from now on, and waits until every probe has asked twice in it.
     ///
     /// # Panics
-    /// When a probe does not ask within a minute.
+    /// When a probe does not ask within three minutes.
     pub async fn phase(&self, phase: &str) {
         phase.clone_into(&mut lock(&self.state).phase);
         // The first may have begun before.
-        crate::eventually("every probe asks", Duration::from_secs(60), || async {
+        crate::eventually("every probe asks", Duration::from_secs(180), || async {
             lock(&self.state).proof.least(phase) >= 2
         })
         .await;

@@ -46,7 +46,8 @@ fn the_broker_may_lose_its_memory_at_a_fixed_pace() {
 
 #[test]
 fn a_process_may_die_at_any_point() {
-    let verdict = chaos(&["--documents", "13", "--crash-points", "--points", "20", "--lease", "1", "--seed", "4"]);
+    // A lease that a slow machine loses adds points to the record which nothing meets again.
+    let verdict = chaos(&["--documents", "13", "--crash-points", "--points", "20", "--lease", "3", "--seed", "4"]);
     let points = &verdict["points"];
     assert!(points["total"].as_u64().unwrap() >= 60, "{verdict}");
     assert_eq!((&points["swept"], &points["met"]), (&20.into(), &20.into()), "{verdict}");

@@ -7,7 +7,7 @@ use tokio_util::sync::DropGuard;
 
 /// The word.
 pub const MARKER: &str = "Beeblebrox";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 impl Api {
     /// Has documents with the marker in the index of words too, which is followed until the guard is dropped.

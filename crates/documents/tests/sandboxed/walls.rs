@@ -83,5 +83,6 @@ async fn the_cost_of_isolation_is_small() {
     }
     millis.sort_unstable();
     println!("sandboxed parse of a short text: median {} ms, max {} ms", millis[10], millis[19]);
-    assert!(millis[10] <= 100, "{millis:?}");
+    // Many times what it takes on an idle machine, for one where other tests have both cores.
+    assert!(millis[10] <= 400, "{millis:?}");
 }

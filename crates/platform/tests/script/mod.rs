@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// One planned answer.
 #[derive(Clone)]
@@ -23,6 +24,10 @@ pub struct Answer {
     stalls: bool,
     /// Between two events of a stream.
     pause: Duration,
+    /// Waits until this fires.
+    gate: Option<CancellationToken>,
+    /// For requests to this model only.
+    model: Option<String>,
 }
 
 /// The last event of a streamed answer.
@@ -77,6 +82,8 @@ impl Answer {
             cut: false,
             stalls: false,
             pause: Duration::ZERO,
+            gate: None,
+            model: None,
         }
     }
 
@@ -103,6 +110,16 @@ impl Answer {
         Self { wait, ..self }
     }
 
+    /// Waits until `gate` fires.
+    pub fn behind(self, gate: &CancellationToken) -> Self {
+        Self { gate: Some(gate.clone()), ..self }
+    }
+
+    /// Not for requests to another model.
+    pub fn of(self, model: &str) -> Self {
+        Self { model: Some(model.to_owned()), ..self }
+    }
+
     pub fn finish(self, reason: &str) -> Self {
         Self { body: self.body.replace("\"stop\"", &format!("\"{reason}\"")), ..self }
     }
@@ -116,6 +133,9 @@ impl Answer {
 
     async fn send(self) -> Response<Body> {
         tokio::time::sleep(self.wait).await;
+        if let Some(gate) = &self.gate {
+            gate.cancelled().await;
+        }
         let mut response = Response::builder().status(self.status);
         for (name, value) in &self.headers {
             response = response.header(name, value);
@@ -131,8 +151,10 @@ impl Answer {
         }
         if !self.pause.is_zero() {
             let events: Vec<Bytes> = self.body.split_inclusive("\n\n").map(|event| event.to_owned().into()).collect();
-            let paced = futures::stream::iter(events).then(move |event| async move {
-                tokio::time::sleep(self.pause).await;
+            let paced = futures::stream::iter(events).enumerate().then(move |(number, event)| async move {
+                if number > 0 {
+                    tokio::time::sleep(self.pause).await;
+                }
                 Ok::<_, std::io::Error>(event)
             });
             return response.body(Body::from_stream(paced)).unwrap();
@@ -174,8 +196,13 @@ pub async fn server() -> Server {
         let key = told.join(" ");
         let planned = {
             let mut state = shared.lock().unwrap();
-            state.seen.push((key, serde_json::from_slice(&body).unwrap()));
-            state.plan.pop_front()
+            let asked: Value = serde_json::from_slice(&body).unwrap();
+            let next = state
+                .plan
+                .iter()
+                .position(|answer| answer.model.as_deref().is_none_or(|model| asked["model"] == model));
+            state.seen.push((key, asked));
+            next.and_then(|next| state.plan.remove(next))
         };
         planned.unwrap_or_else(|| Answer::status(599)).send().await
     };

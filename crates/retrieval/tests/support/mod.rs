@@ -12,12 +12,19 @@ pub use node::Node;
 use docmill_model::{Code, DocumentId, Failure, GenerationId, PrincipalId, TenantId, VersionId};
 use docmill_platform::embedder::Embedder;
 use docmill_platform::feed::{self, Op};
-use docmill_retrieval::Caller;
+use docmill_retrieval::{Caller, SearchConfig};
 use rows::{insert_chunks, insert_document, insert_generation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use text::{canonical, paged};
+
+/// What a search does by default, but for its patience: on a machine that stands still for seconds nothing of it is late.
+pub fn patient() -> SearchConfig {
+    let mut config = SearchConfig { half_timeout: Duration::from_secs(60), ..SearchConfig::default() };
+    config.rerank.timeout = Duration::from_secs(60);
+    config
+}
 
 /// A document to publish; one chunk for each passage.
 #[derive(Clone)]
@@ -193,7 +200,7 @@ impl World {
     }
 }
 
-/// Polls until `condition` holds; fails after 30 s.
+/// Polls until `condition` holds; fails after 90 s.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    docmill_testkit::eventually(what, Duration::from_secs(30), condition).await;
+    docmill_testkit::eventually(what, Duration::from_secs(90), condition).await;
 }

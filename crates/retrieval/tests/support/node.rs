@@ -18,7 +18,7 @@ pub struct Node {
 
 impl Node {
     pub async fn start(world: &World) -> Self {
-        Self::start_in(world, tempfile::tempdir().unwrap(), SearchConfig::default()).await
+        Self::start_in(world, tempfile::tempdir().unwrap(), super::patient()).await
     }
 
     pub async fn start_in(world: &World, directory: tempfile::TempDir, config: SearchConfig) -> Self {

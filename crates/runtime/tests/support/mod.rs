@@ -10,14 +10,18 @@ use docmill_runtime::pipeline::{Pipeline, Pipelines};
 use docmill_runtime::runs::{Cause, StartRun, start_run};
 use docmill_runtime::{Engine, EngineConfig, Registry, doctor};
 use docmill_testkit::{Accepted, World, eventually, world};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 pub use toys::{Step, Toys};
 
-pub const PATIENCE: Duration = Duration::from_secs(30);
-pub const LEASE: Duration = Duration::from_secs(1);
+/// Never waited for in full, but where something is broken.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+/// As in production: a machine that stands still for a few seconds loses none. What has to be lost is taken by
+/// [`Bench::lose_leases`].
+pub const LEASE: Duration = Duration::from_secs(10);
 
 /// alpha → beta → gamma, beside an optional side, and tail when all has ended.
 pub const PIPELINE: &str = "
@@ -157,6 +161,15 @@ impl Bench {
         self.run_state(run).await
     }
 
+    /// As if whoever works on the run had been stopped for longer than a lease.
+    pub async fn lose_leases(&self, run: RunId) {
+        sqlx::query("UPDATE jobs SET lease_until = now() - interval '1 second' WHERE run_id = $1 AND state = 'leased'")
+            .bind(run.0)
+            .execute(self.world.database.engine())
+            .await
+            .unwrap();
+    }
+
     /// What the kernel does with the sessions of a process that is killed: here one may rest inside a transaction.
     pub async fn close_open_transactions(&self) {
         let closed = self.world.database.read(docmill_model::TenantId::fresh(), |connection| {
@@ -266,9 +279,30 @@ impl Running {
     }
 }
 
-/// Arms one failpoint to freeze.
-pub fn halted(spec: &str) -> Failpoints {
-    let failpoints = Failpoints::default();
-    assert!(failpoints.arm(spec, docmill_runtime::failpoints::Action::Halt), "{spec}");
-    failpoints
+/// A failpoint that freezes whoever meets it first.
+pub struct Frozen {
+    pub failpoints: Failpoints,
+    spec: String,
+    met: PathBuf,
+}
+
+impl Frozen {
+    pub fn at(spec: &str) -> Self {
+        let (failpoints, met) = (Failpoints::default(), std::env::temp_dir().join(uuid::Uuid::now_v7().to_string()));
+        assert!(failpoints.arm(spec, docmill_runtime::failpoints::Action::Halt), "{spec}");
+        failpoints.record(met.clone());
+        Self { failpoints, spec: spec.to_owned(), met }
+    }
+
+    /// Waits until somebody met it.
+    pub async fn reached(&self) {
+        let met = || async { std::fs::read_to_string(&self.met).is_ok_and(|met| met.contains(&self.spec)) };
+        eventually(&self.spec, PATIENCE, met).await;
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.met);
+    }
 }

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 
+/// Longest run of a toy, where a test says nothing else: longer than any test waits.
+const LIMIT: Duration = Duration::from_secs(600);
+
 /// What one run of a stage does.
 #[derive(Clone)]
 pub enum Step {
@@ -27,6 +30,7 @@ pub enum Step {
 #[derive(Default)]
 struct Inner {
     steps: Vec<(String, Option<DocumentId>, Step)>,
+    limit: Option<Duration>,
     runs: BTreeMap<String, usize>,
     order: Vec<(String, DocumentId)>,
 }
@@ -44,6 +48,10 @@ impl Script {
             name == stage && only.is_none_or(|only| only == document) && !matches!(step, Step::RefuseCommit(_))
         })?;
         Some(inner.steps.remove(index).2)
+    }
+
+    fn limit(&self) -> Duration {
+        self.0.lock().unwrap().limit.unwrap_or(LIMIT)
     }
 
     fn refusal(&self, stage: &str, document: DocumentId) -> Option<Code> {
@@ -73,6 +81,11 @@ impl Toys {
     /// The same, for one document only.
     pub fn next_of(&self, stage: &str, document: DocumentId, step: Step) {
         self.script.0.lock().unwrap().steps.push((stage.to_owned(), Some(document), step));
+    }
+
+    /// From now on no run takes longer than this.
+    pub fn limit(&self, limit: Duration) {
+        self.script.0.lock().unwrap().limit = Some(limit);
     }
 
     /// How often a stage began to run.
@@ -153,7 +166,7 @@ macro_rules! toy {
             type Prepared = ();
 
             fn policy(&self) -> Policy {
-                Policy { backoff: Duration::from_millis(50), timeout: Duration::from_secs(3), ..Policy::default() }
+                Policy { backoff: Duration::from_millis(50), timeout: self.0.limit(), ..Policy::default() }
             }
 
             async fn run(&self, job: &JobContext, _: &Nothing) -> Result<Manifest, StageError> {

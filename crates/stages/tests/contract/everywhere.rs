@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks of the slow node: far more than passes between a commit and the searches after it.
 const SELDOM: Duration = Duration::from_millis(700);
 const MODES: [SearchMode; 3] = [SearchMode::Lexical, SearchMode::Hybrid, SearchMode::Dense];

@@ -10,7 +10,7 @@ use docmill_testkit::eventually;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub async fn what_a_commit_shows_is_found_by_the_next_search() {
     // A database of its own: its node would be waited for by the other tests when it is gone.

@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 /// One process with all roles: every point is in it.
 const TOGETHER: Processes = &[("all", "api,relay,reconciler,worker")];
 /// How long an armed process may live on before its point counts as not met.
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The same, once the document is through: what timers meet comes within a few rounds of them.
-const TIMERS: Duration = Duration::from_secs(5);
+const TIMERS: Duration = Duration::from_secs(8);
 /// Tries of one point, each with another document; later ones go first in their round, which some points need.
 const TRIES: usize = 3;
 /// Which documents, by their place in the list, meet a point.

@@ -30,12 +30,12 @@ const LATE: Duration = Duration::from_millis(50);
 /// How much longer than it says nothing it answers, at most.
 const PROMPTER: f64 = 8.0;
 /// A session that rests inside a transaction for longer than this was forgotten there.
-const FORGOTTEN_SECS: i32 = 1;
+const FORGOTTEN_SECS: i32 = 10;
 /// What callers left behind is still written, one after the other: so long may that take.
 const DRAIN: Duration = Duration::from_secs(60);
 /// Afterwards every one of this many requests at once is answered within [`PROMPT`].
 const AFTERWARDS: usize = 64;
-const PROMPT: Duration = Duration::from_secs(5);
+const PROMPT: Duration = Duration::from_secs(30);
 
 /// What the callers found out.
 #[derive(Default)]
@@ -72,8 +72,8 @@ pub fn run(arguments: &Arguments, settings: &Settings, count: usize) -> Result<V
             })
             .collect();
         let panicked = callers.into_iter().map(std::thread::ScopedJoinHandle::join).filter(Result::is_err).count();
-        // What was begun may end.
-        std::thread::sleep(Duration::from_secs(3));
+        // What was begun may end, and what was forgotten is seen.
+        std::thread::sleep(Duration::from_secs(FORGOTTEN_SECS as u64 + 3));
         found.over.store(true, Ordering::Release);
         ensure!(panicked == 0, "{panicked} callers panicked");
         watching.join().unwrap_or_else(|_| Err(anyhow::anyhow!("watching panicked")))
@@ -217,7 +217,7 @@ fn drain(plant: &Plant, tenant: &Tenant) -> Duration {
     let started = Instant::now();
     while started.elapsed() < DRAIN {
         let asked = Instant::now();
-        if matches!(request(plant, tenant, "GET", None, PROMPT), Ok(Some(200))) && asked.elapsed() < PROMPT / 5 {
+        if matches!(request(plant, tenant, "GET", None, PROMPT), Ok(Some(200))) && asked.elapsed() < PROMPT / 10 {
             break;
         }
     }

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 
 /// How often is looked whether an answer of the object store went wrong, and until when one must have.
 const SPOILED: Duration = Duration::from_millis(1500);
-const SPOILED_WITHIN: Duration = Duration::from_secs(30);
+const SPOILED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a fault met.
 #[derive(Clone, Debug)]

@@ -34,7 +34,7 @@ const HASTE: Duration = Duration::from_millis(900);
 /// How long a node may take to be ready and right again.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a kill waits until there is something to index.
-const INDEXING: Duration = Duration::from_secs(10);
+const INDEXING: Duration = Duration::from_secs(20);
 /// How often is looked whether there is, and the longest random moment from then to the kill.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const MOMENT_MILLIS: u64 = 150;

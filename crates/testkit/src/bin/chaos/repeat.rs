@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// How often each event comes.
 const TIMES: usize = 10;
 /// Events that are on their way at once, and tries of those that the broker does not take.
-const PORTION: usize = 500;
+const PORTION: usize = 100;
 const TRIES: usize = 3;
 /// Most events that wait in the stream, which refuses what is more than 100,000.
 const WAITING: u64 = 80_000;
