@@ -178,7 +178,9 @@ impl<'a> Killer<'a> {
         let schedule = schedule(self.arguments, count, &mut self.rng);
         let mut log = std::fs::File::create(self.plant.home.logs().join("faults.log"))?;
         self.shared.ready.store(1, Ordering::Release);
-        let pace = Pace { documents: self.arguments.documents(), steps: count, ahead: AHEAD, spare: 0 };
+        let documents = self.arguments.documents();
+        // Half of what the kills do not need is kept for those that find no work: the last one may be such a one.
+        let pace = Pace { documents, steps: count, ahead: AHEAD, spare: documents.saturating_sub(count) / 2 };
         let most = count.saturating_mul(MOST_KILLS);
         let mut is_recovered = true;
         while self.figures.counted() < count && self.figures.kills < most {
